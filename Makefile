@@ -1,0 +1,65 @@
+# The same few commands for people and for CI. Each sets up what it needs and is quick the second time.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(BIN)/uv
+READY  := $(VENV)/.ready
+# the provider of the tests of single sign-on, where there is npm; without it they say why they are skipped
+PROVIDER := $(if $(shell command -v npm),tests/support/oidc_provider/node_modules/.ready)
+
+.PHONY: help serve test test-all lint format screenshots bench rehearse example lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+serve: $(READY)  ## MLflow on http://localhost:5000, SQLite and files under ./headrace-data
+	$(BIN)/headrace serve $(ARGS)
+
+test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-checkov/.ready  ## every test; ARGS='-k name' picks some
+	$(BIN)/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
+
+lint: $(READY)  ## ruff and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+screenshots: $(READY)  ## docs/images/ui anew, by the browser tests; needs Chromium
+	HEADRACE_SCREENSHOTS=1 $(BIN)/pytest tests/browser $(ARGS)
+
+bench: $(READY)  ## Headrace beside stock MLflow and FastTrackML; ARGS='--quick' for a short one
+	$(BIN)/python -m bench $(ARGS)
+
+rehearse: $(READY) .venv-awscli/.ready  ## from source to a running server: a real Docker engine, registry and TLS, moto as AWS
+	rehearsal/run.sh $(ARGS)
+
+example: $(READY)  ## the user guide's run, against the server of MLFLOW_TRACKING_URI (http://localhost:5000)
+	$(BIN)/python examples/churn_xgboost.py $(ARGS)
+
+lock: $(READY)  ## write the lock files of requirements/ anew
+	$(BIN)/python requirements/lock.py $(ARGS)
+
+clean:  ## remove the environments and the caches
+	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# An environment is ready when its stamp is newer than the locks that it was made from.
+$(UV):
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+
+$(READY): requirements/dev.txt pyproject.toml | $(UV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(PROVIDER): tests/support/oidc_provider/package-lock.json
+	cd $(<D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.venv-%/.ready: requirements/%.txt | $(UV)
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-$*
+	$(UV) pip sync --quiet --python .venv-$*/bin/python --require-hashes requirements/$*.txt
+	@touch $@

@@ -1,0 +1,188 @@
+"""Endpoints for clients that send and fetch artifacts by themselves, over URLs that this server signs.
+
+A handler gives an answer's JSON; it raises Declined before it has had any effect, and ApiError. Errors in what S3 says
+are answered here where stock has only a 500. Source: mlflow/server/handlers.py, `_create_multipart_upload_artifact` and
+those after it, `_create_presigned_upload_url`, `_create_presigned_download_url`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Annotated
+
+from msgspec import Meta
+
+from headrace.artifacts.locations import Locations
+from headrace.artifacts.paths import plain, safe
+from headrace.artifacts.store import ArtifactStore, Refused, SigningStore
+from headrace.errors import ApiError, Declined
+from headrace.storage.base import Store
+from headrace.wire import Int64, Message, decode, decoder, encode
+
+# (the database, the body, the query string) -> JSON, as tracking/routes.py has them
+JsonHandler = Callable[[Store, bytes, bytes], Awaitable[bytes]]
+
+MOST_PARTS = 10_000  # S3's
+UPLOAD_SECONDS = 900  # stock's default
+MOST_SECONDS = 604_800  # S3's
+
+
+class CreateMultipartUpload(Message):
+    """`path`: of the client's file; only its name counts."""
+
+    path: str
+    num_parts: Annotated[int, Meta(ge=1, le=2**31)]
+
+
+class MultipartUploadPart(Message):
+    part_number: Annotated[int, Meta(ge=1, le=MOST_PARTS)]
+    etag: str
+    url: str = ""
+
+
+class CompleteMultipartUpload(Message):
+    path: str
+    upload_id: str
+    parts: Annotated[list[MultipartUploadPart], Meta(min_length=1)]
+
+
+class AbortMultipartUpload(Message):
+    path: str
+    upload_id: str
+
+
+class CreatePresignedUrl(Message):
+    """`CreatePresignedUploadUrl` and `CreatePresignedDownloadUrl` of a run."""
+
+    run_id: str
+    path: str
+    expiration: Int64 | None = None
+
+
+_CREATE = decoder(CreateMultipartUpload)
+_COMPLETE = decoder(CompleteMultipartUpload)
+_ABORT = decoder(AbortMultipartUpload)
+_PRESIGN = decoder(CreatePresignedUrl)
+
+
+class Direct:
+    """The endpoints of one server. `run_uri`: where a run's artifacts are, or Declined."""
+
+    def __init__(
+        self,
+        prefix: str,
+        locations: Locations,
+        run_uri: Callable[[str], Awaitable[str]],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._locations, self._run_uri = locations, run_uri
+        self._ttl = environment.get("MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS") or "300"
+        apis = [f"{prefix}/{api}/2.0" for api in ("api", "ajax-api")]
+        self._exact: dict[tuple[str, str], JsonHandler] = {
+            ("POST", f"{api}/mlflow/artifacts/presigned-{what}-url"): handler
+            for api in apis
+            for what, handler in (("upload", self._presign_upload), ("download", self._presign_download))
+        }
+        self._folders: dict[tuple[str, str], Callable[[str, Store, bytes, bytes], Awaitable[bytes]]] = {
+            (method, f"{api}/mlflow-artifacts/{folder}/"): handler
+            for api in apis
+            for method, folder, handler in (
+                ("POST", "mpu/create", self._create),
+                ("POST", "mpu/complete", self._complete),
+                ("POST", "mpu/abort", self._abort),
+                ("GET", "presigned", self._presigned),
+            )
+        }
+
+    def find(self, method: str, path: str) -> JsonHandler | None:
+        """What answers such a request; None: not these endpoints."""
+        if exact := self._exact.get((method, path)):
+            return exact
+        for (wanted, folder), handler in self._folders.items():
+            if method == wanted and path.startswith(folder):
+                return partial(handler, path[len(folder) :])
+        return None
+
+    @property
+    def seconds(self) -> int:
+        """How long a download's URL is good. Raises Declined for what stock shall complain of."""
+        if not self._ttl.isdecimal() or not 1 <= int(self._ttl) <= MOST_SECONDS:
+            raise Declined("MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS")
+        return int(self._ttl)
+
+    async def _create(self, folder: str, store: Store, body: bytes, query: bytes) -> bytes:
+        """POST mlflow-artifacts/mpu/create/FOLDER."""
+        wanted = decode(_CREATE, body)
+        bucket, path = self._target(folder, wanted.path)
+        if wanted.num_parts > MOST_PARTS:
+            raise Refused(
+                f"num_parts is {wanted.num_parts}, but S3 takes at most {MOST_PARTS} parts: send larger ones."
+            )
+        upload_id, urls = await bucket.begin_upload(path, wanted.num_parts)
+        credentials = [{"url": url, "part_number": number} for number, url in enumerate(urls, 1)]
+        return encode({"upload_id": upload_id, "credentials": credentials})
+
+    async def _complete(self, folder: str, store: Store, body: bytes, query: bytes) -> bytes:
+        """POST mlflow-artifacts/mpu/complete/FOLDER."""
+        wanted = decode(_COMPLETE, body)
+        bucket, path = self._target(folder, wanted.path)
+        await bucket.complete_upload(path, wanted.upload_id, [(part.part_number, part.etag) for part in wanted.parts])
+        return b"{}"
+
+    async def _abort(self, folder: str, store: Store, body: bytes, query: bytes) -> bytes:
+        """POST mlflow-artifacts/mpu/abort/FOLDER."""
+        wanted = decode(_ABORT, body)
+        bucket, path = self._target(folder, wanted.path)
+        await bucket.abort_upload(path, wanted.upload_id)
+        return b"{}"
+
+    async def _presigned(self, path: str, store: Store, body: bytes, query: bytes) -> bytes:
+        """GET mlflow-artifacts/presigned/PATH."""
+        if body or query:
+            raise Declined("a GET with a body or a query")
+        url, size = await self._signed(self._locations.destination(), safe(path), self.seconds)
+        return encode({"url": url, "headers": {}, "file_size": size})
+
+    async def _presign_upload(self, store: Store, body: bytes, query: bytes) -> bytes:
+        """POST artifacts/presigned-upload-url."""
+        wanted = decode(_PRESIGN, body)
+        bucket, path = await self._of_run(wanted)
+        expiration = UPLOAD_SECONDS if wanted.expiration is None else int(wanted.expiration)
+        url, headers = await bucket.sign_upload(path, expiration)
+        return encode({"presigned_url": url, "headers": headers})
+
+    async def _presign_download(self, store: Store, body: bytes, query: bytes) -> bytes:
+        """POST artifacts/presigned-download-url."""
+        wanted = decode(_PRESIGN, body)
+        bucket, path = await self._of_run(wanted)
+        seconds = self.seconds if wanted.expiration is None else int(wanted.expiration)
+        if not 1 <= seconds <= MOST_SECONDS:
+            raise Declined("an expiration that stock refuses")
+        url, size = await self._signed(bucket, path, seconds)
+        return encode({"presigned_url": url, "file_size": size})
+
+    def _target(self, folder: str, file: str) -> tuple[SigningStore, str]:
+        """Where a client's file goes: to its name in the folder, however the rest of its path reads."""
+        return _signing(self._locations.destination()), f"{safe(folder)}/{plain(file.rsplit('/', 1)[-1])}"
+
+    async def _of_run(self, wanted: CreatePresignedUrl) -> tuple[SigningStore, str]:
+        path = safe(wanted.path)
+        uri = await self._run_uri(wanted.run_id)
+        if uri.startswith("mlflow-artifacts:"):
+            raise Declined("artifacts that pass through this server")
+        store, root = self._locations.find(uri)
+        return _signing(store), f"{root}/{path}" if root else path
+
+    async def _signed(self, store: ArtifactStore, path: str, seconds: int) -> tuple[str, int]:
+        """A download's URL. Whatever S3 has against it, stock says it."""
+        try:
+            return await _signing(store).sign_download(path, seconds)
+        except ApiError as error:
+            raise Declined(f"no URL: {error}") from error
+
+
+def _signing(store: ArtifactStore) -> SigningStore:
+    if not isinstance(store, SigningStore):
+        raise Declined("a store that signs nothing")
+    return store

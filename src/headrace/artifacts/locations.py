@@ -1,0 +1,63 @@
+"""Where a run's, a model's or the server's artifacts are: from their URI to a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from headrace.artifacts.local import LocalStore
+from headrace.artifacts.paths import plain
+from headrace.artifacts.s3 import Buckets, S3Store
+from headrace.artifacts.store import ArtifactStore
+from headrace.errors import Declined
+from headrace.settings import Settings
+
+
+class Locations:
+    """The stores that this server reaches natively."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+        self._destination_uri = settings.artifacts_destination
+        self._serve_artifacts = settings.serve_artifacts
+        self._buckets = Buckets(environment)
+
+    def destination(self) -> ArtifactStore:
+        """The store of --artifacts-destination. Raises Declined."""
+        if not self._serve_artifacts:
+            raise Declined("artifacts don't pass through this server")
+        if "://" not in self._destination_uri and not self._destination_uri.startswith("file:"):
+            return LocalStore(_unquoted(self._destination_uri))
+        return self._at(self._destination_uri)
+
+    def find(self, uri: str) -> tuple[ArtifactStore, str]:
+        """The store of a run's or model version's artifact URI, and its path in there ("" is the root itself).
+
+        Raises Declined. Source: handlers._is_servable_proxied_run_artifact_root and
+        _get_proxied_run_artifact_destination_path.
+        """
+        if not uri.startswith("mlflow-artifacts:"):
+            return self._at(uri), ""
+        parts = urlsplit(_unquoted(uri))
+        if parts.netloc or parts.query or parts.fragment:
+            raise Declined("artifacts that another server has")
+        path = parts.path.strip("/")
+        return self.destination(), plain(path) if path else ""
+
+    def _at(self, uri: str) -> ArtifactStore:
+        parts = urlsplit(_unquoted(uri))
+        if parts.query or parts.fragment:
+            raise Declined("a URI with a query or a fragment")
+        if parts.scheme == "s3" and parts.netloc:
+            prefix = parts.path.strip("/")
+            return S3Store(self._buckets.get(parts.netloc), plain(prefix) if prefix else "")
+        if parts.scheme in ("", "file") and not parts.netloc and parts.path.startswith("/"):
+            return LocalStore(parts.path)
+        raise Declined(f"no native store for {parts.scheme or 'a relative path'}")
+
+
+def _unquoted(uri: str) -> str:
+    """The URI, if there is nothing in it that would have to be decoded, how often whoever reads it thinks."""
+    if "%" in uri or "\\" in uri:
+        raise Declined("a quoted URI")
+    return uri

@@ -1,0 +1,261 @@
+"""The endpoints of artifacts. A handler streams its answer itself, or raises Declined with the body still unread.
+
+direct.py has those for clients that go to the store by themselves. What is in neither (traces, logged models) is
+stock's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from headrace.artifacts import transfer
+from headrace.artifacts.direct import Direct, JsonHandler
+from headrace.artifacts.locations import Locations
+from headrace.artifacts.paths import safe
+from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, SigningStore
+from headrace.artifacts.transfer import Receive, Scope, Send
+from headrace.errors import Declined
+from headrace.settings import Settings
+from headrace.storage.base import Store
+
+# (scope, receive, send); raises Declined, ApiError, both before it has sent anything
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DOWNLOADS_AT_ONCE = 32
+UPLOADS_AT_ONCE = 32
+# Larger ones come from the store itself with --artifact-transfer direct: below, the second request costs more.
+DIRECT_BYTES = 8 * 1024 * 1024
+MOST_FROM_BROWSER = 10 * 1024 * 1024  # stock's, of upload-artifact
+_PROXIED_RUN = re.compile(r"\d+/([0-9a-f]{32})/artifacts\Z")
+_FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+_APIS = ("api", "ajax-api")
+_JSON = (b"content-type", b"application/json")
+
+
+class Artifacts:
+    """The routes of one server. `store`: where runs and models are; None: stock alone knows."""
+
+    def __init__(self, settings: Settings, store: Store | None) -> None:
+        self._store = store
+        self._models_here = settings.models_here
+        self._locations = Locations(settings)
+        self._downloads = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+        self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        prefix = settings.static_prefix
+        # Stock's streaming routes know no prefix; what Flask answers has it (and an upload's answer is JSON there).
+        self._folders = {f"{p}/{api}/2.0/mlflow-artifacts/artifacts/": p for p in {prefix, ""} for api in _APIS}
+        self._prefix = prefix
+        self._direct = Direct(prefix, self._locations, self._run_uri, os.environ)
+        self._redirects = settings.artifact_transfer == "direct"
+        self._upload_path = f"{prefix}/ajax-api/2.0/mlflow/upload-artifact"
+        self._exact: dict[str, Handler] = {
+            f"{prefix}/get-artifact": self._get_run_artifact,
+            f"{prefix}/model-versions/get-artifact": self._get_model_artifact,
+            **{f"{prefix}/{api}/2.0/mlflow/artifacts/list": self._list_run_artifacts for api in _APIS},
+            **{f"{prefix}/{api}/2.0/mlflow-artifacts/artifacts": self._list for api in _APIS},
+        }
+
+    def find(self, method: str, path: str) -> Handler | None:
+        """What answers such a request; None: stock does."""
+        if method in ("GET", "HEAD") and (exact := self._exact.get(path)) is not None:
+            return exact
+        for folder, prefix in self._folders.items():
+            if path.startswith(folder):
+                rest = path[len(folder) :]
+                if method == "GET" or (method == "HEAD" and prefix == self._prefix):
+                    return partial(self._get, rest)
+                if method == "PUT":
+                    return partial(self._put, rest, b"{}" if prefix else b"")
+                if method == "DELETE" and prefix == self._prefix:
+                    return partial(self._delete, rest)
+        return self._upload_from_browser if (method, path) == ("POST", self._upload_path) else None
+
+    def find_json(self, method: str, path: str) -> JsonHandler | None:
+        """What answers such a request with JSON; None: stock does."""
+        return self._direct.find(method, path) if self._store is not None else None
+
+    async def _get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET mlflow-artifacts/artifacts/PATH (artifact_router.download_artifact)."""
+        _no_body(scope)
+        await self._download(self._locations.destination(), safe(path), scope, receive, send)
+
+    async def _put(self, path: str, answer: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        """PUT mlflow-artifacts/artifacts/PATH (artifact_router.upload_artifact)."""
+        headers = (_JSON,) if answer else ()
+        await self._upload(self._locations.destination(), safe(path), scope, receive, send, answer, *headers)
+
+    async def _upload_from_browser(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST ajax-api/2.0/mlflow/upload-artifact (handlers.upload_artifact_handler)."""
+        query = _fields(scope, {"run_uuid", "path"})
+        size = transfer.upload_size(scope)
+        if not size or size > MOST_FROM_BROWSER or (transfer.header(scope, b"content-type") or b"").startswith(_FORMS):
+            raise Declined("an upload that stock refuses")
+        run_id = query.get("run_uuid", "")
+        path = safe(query.get("path", ""))
+        uri = await self._run_uri(run_id)
+        store, root = self._locations.find(uri)
+        if uri.startswith("mlflow-artifacts:") and not (
+            (match := _PROXIED_RUN.match(root)) and match.group(1) == run_id
+        ):
+            raise Declined("a run whose artifacts stock uploads to another place")
+        await self._upload(store, _join(root, path), scope, receive, send, b"", _JSON)
+
+    async def _delete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """DELETE mlflow-artifacts/artifacts/PATH (handlers._delete_artifact_mlflow_artifacts).
+
+        Stock does not look where a link leads to, and takes `.` for the whole destination: it never gets such a path.
+        """
+        _no_body(scope)
+        store = self._locations.destination()
+        try:
+            path = safe(path.removesuffix("/"))  # a client ends a run's folder with one
+        except Declined as error:
+            raise Refused("Invalid path") from error
+        await store.delete(path)
+        await _send_all(send, b"{}", _JSON)
+
+    async def _list(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET mlflow-artifacts/artifacts?path=PATH (handlers._list_artifacts_mlflow_artifacts)."""
+        query = _query(scope, {"path"})
+        path = safe(query["path"]) if query.get("path") else ""
+        entries = await self._locations.destination().list_folder(path)
+        await _send_json(send, _files(entries, ""))
+
+    async def _list_run_artifacts(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET artifacts/list (handlers._list_artifacts)."""
+        query = _query(scope, {"run_id", "run_uuid", "path"})
+        uri = await self._run_uri(query.get("run_id") or query.get("run_uuid"))
+        path = safe(query["path"]) if query.get("path") else ""
+        store, root = self._locations.find(uri)
+        entries = await store.list_folder(_join(root, path))
+        await _send_json(send, {**_files(entries, path), "root_uri": uri})
+
+    async def _get_run_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /get-artifact (handlers.get_artifact_handler)."""
+        query = _query(scope, {"run_id", "run_uuid", "path"})
+        uri = await self._run_uri(query.get("run_id") or query.get("run_uuid"))
+        await self._get_from(uri, query, scope, receive, send)
+
+    async def _get_model_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /model-versions/get-artifact (handlers.get_model_version_artifact_handler)."""
+        query = _query(scope, {"name", "version", "path"})
+        version = query.get("version", "")
+        if not self._models_here or not (version.isascii() and version.isdecimal() and len(version) < 10):
+            raise Declined("a model version that stock knows")
+        uri = await self._tables("model_versions").model_source(query.get("name", ""), int(version))
+        await self._get_from(_known(uri), query, scope, receive, send)
+
+    async def _get_from(self, uri: str, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+        store, root = self._locations.find(uri)
+        await self._download(store, _join(root, safe(query.get("path", ""))), scope, receive, send, uncached=True)
+
+    async def _run_uri(self, run_id: str | None) -> str:
+        return _known(await self._tables("runs").artifact_uri(run_id or ""))
+
+    def _tables(self, table: str) -> Store:
+        """The database, if it has that table as Headrace's SQL expects it."""
+        if self._store is None or table in self._store.changed_tables:
+            raise Declined(f"{table} is stock's to read")
+        return self._store
+
+    async def _upload(
+        self,
+        store: ArtifactStore,
+        path: str,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        answer: bytes,
+        *headers: transfer.Header,
+    ) -> None:
+        upload = await store.create(path)
+        size = transfer.upload_size(scope)
+        try:
+            async with self._uploads:
+                await upload.write(transfer.body(receive, size), size)
+        except transfer.ClientGone:
+            return
+        await _send_all(send, answer, *headers)
+
+    async def _download(
+        self, store: ArtifactStore, path: str, scope: Scope, receive: Receive, send: Send, uncached: bool = False
+    ) -> None:
+        async with self._downloads:
+            download = await store.open(path)
+            try:
+                if self._redirects and isinstance(store, SigningStore) and _is_large(scope, download):
+                    url, _ = await store.sign_download(path, self._direct.seconds, transfer.content_type(path))
+                    await transfer.send_redirect(send, url)
+                else:
+                    await transfer.send_download(scope, receive, send, download, path, uncached)
+            finally:
+                await download.close()
+
+
+def _is_large(scope: Scope, download: Download) -> bool:
+    return scope["method"] == "GET" and download.size > DIRECT_BYTES
+
+
+def _no_body(scope: Scope) -> None:
+    if transfer.upload_size(scope) != 0:
+        raise Declined("a GET with a body")
+
+
+def _query(scope: Scope, names: set[str]) -> dict[str, str]:
+    """The query's fields, each given once. Raises Declined for unknown ones, and for a request with a body."""
+    _no_body(scope)
+    return _fields(scope, names)
+
+
+def _fields(scope: Scope, names: set[str]) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise Declined("a query that is not UTF-8") from error
+    query = dict(pairs)
+    if len(query) != len(pairs) or not query.keys() <= names or any("\0" in value for value in query.values()):
+        raise Declined("a query that is not plain")
+    return query
+
+
+def _join(root: str, path: str) -> str:
+    return f"{root}/{path}" if root and path else root or path
+
+
+def _known(uri: str | None) -> str:
+    if not uri:
+        raise Declined("nothing is known of where the artifacts are")
+    return uri
+
+
+def _files(entries: list[Entry], folder: str) -> dict[str, object]:
+    """A listing's `files`, each path below `folder`; left out when there are none, as protobuf does."""
+    files: list[dict[str, object]] = []
+    for entry in entries:
+        name = _join(folder, entry.path.rsplit("/", 1)[-1])
+        if entry.is_dir:
+            files.append({"path": name, "is_dir": True})
+        else:  # FileInfo.to_proto leaves a size of 0 out
+            files.append({"path": name, "is_dir": False} | ({"file_size": entry.file_size} if entry.file_size else {}))
+    return {"files": files} if files else {}
+
+
+async def _send_json(send: Send, value: object) -> None:
+    try:
+        encoded = msgspec.json.encode(value)
+    except (UnicodeEncodeError, msgspec.MsgspecError) as error:
+        raise Declined("a name that is not UTF-8") from error
+    await _send_all(send, encoded, _JSON)
+
+
+async def _send_all(send: Send, content: bytes, *headers: transfer.Header) -> None:
+    length = (b"content-length", b"%d" % len(content))
+    await send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,233 @@
+"""Who sends a request: tokens, passwords and sessions, verified once and then known for as long as nothing changes.
+
+A worker keeps those whom it knows by the SHA-256 of what they showed. It looks every POLL_SECONDS whether the version
+of the accounts has moved, and then forgets them all; so a revocation works within STALE_SECONDS on every worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import hmac
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from headrace.auth import sessions, tokens
+from headrace.auth.passwords import MAX_LENGTH, Passwords
+from headrace.auth.principals import ROLES, SCOPES, Principal, Right
+from headrace.auth.single_sign_on import Claims, SingleSignOn, is_jwt
+from headrace.auth.throttle import Throttle
+from headrace.errors import Unauthenticated, Unavailable
+from headrace.storage.accounts import Accounts, User, now
+
+POLL_SECONDS = 2.0
+# Without a look at the database for so long, nobody is known any more.
+STALE_SECONDS = 5.0
+USED_EVERY = 15  # polls between two writes of when tokens were used
+KEPT = 10_000
+ADMIN = "admin"  # the user of the first token and of HEADRACE_ADMIN_TOKEN
+HOW_TO = "Set MLFLOW_TRACKING_TOKEN to a token, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+
+
+class Authenticator:
+    """For one worker. `start` it once there is an event loop."""
+
+    def __init__(self, accounts: Accounts, admin_token: str = "") -> None:
+        self._accounts = accounts
+        self.single_sign_on: SingleSignOn | None = None
+        self.of_jwt: Callable[[str], Awaitable[Claims]] | None = None
+        self.of_load_balancer: Callable[[str], Awaitable[Claims]] | None = None
+        self._admin_hash = tokens.hash_of(admin_token) if admin_token else None
+        self._passwords = Passwords()
+        self._throttle = Throttle(accounts)
+        self._known: dict[bytes, Principal] = {}
+        self._refused: set[bytes] = set()
+        self._used: dict[str, float] = {}  # token id -> when, since the last write
+        self._secret: bytes | None = None
+        self._version = ""
+        self.generation = 0  # moves when everybody is forgotten
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch for changes."""
+        self._watching = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Write what is left to be written."""
+        if self._watching is not None:
+            self._watching.cancel()
+        self._passwords.close()
+        with contextlib.suppress(Unavailable):
+            await self._write_used()
+
+    def known(self, credential: bytes) -> Principal | None:
+        """Who showed this Authorization header, or session, before."""
+        principal = self._known.get(_key(credential))
+        if principal is None:
+            return None
+        seconds = time.time()
+        if principal.expires <= seconds:
+            return None
+        if principal.token_id is not None:
+            self._used[principal.token_id] = seconds
+        return principal
+
+    async def identify(self, authorization: bytes, address: str) -> Principal:
+        """Who shows this Authorization header.
+
+        Raises Unauthenticated, TooManyAttempts, Unavailable.
+        """
+        scheme, _, rest = authorization.decode("latin-1").partition(" ")
+        if scheme.lower() == "bearer" and self.of_jwt is not None and is_jwt(rest.strip()):
+            return await self._identify(authorization, self._of_claims, "JWT", await self.of_jwt(rest.strip()))
+        if scheme.lower() == "bearer":
+            return await self._identify(authorization, self._of_token, rest.strip())
+        if scheme.lower() == "basic":
+            name, password = _basic(rest.strip())
+            if password.startswith(tokens.PREFIX) or self._is_admin_token(password):
+                return await self._identify(authorization, self._of_token, password)
+            return await self._identify(authorization, self._of_password, name, password, address, authorization)
+        raise Unauthenticated(f"The Authorization header is neither Bearer nor Basic. {HOW_TO}")
+
+    async def identify_assertion(self, data: bytes) -> Principal:
+        """Who a load balancer says that it is. Raises Unauthenticated, Forbidden, Unavailable."""
+        assert self.of_load_balancer is not None
+        claims = await self.of_load_balancer(data.decode("latin-1"))
+        return await self._identify(data, self._of_claims, "load balancer", claims)
+
+    async def identify_session(self, cookie: str) -> Principal:
+        """Whose session this is. Raises Unauthenticated, Unavailable."""
+        return await self._identify(cookie.encode(), self._of_session, cookie)
+
+    async def sign_in(self, name: str, password: str, address: str) -> str:
+        """The cookie of a new session. Raises Unauthenticated, TooManyAttempts, Unavailable."""
+        if await self._of_password(name, password, address) is None:
+            raise Unauthenticated("The user name or the password is wrong.")
+        return await self.new_session(name)
+
+    async def new_session(self, name: str) -> str:
+        """The cookie of a new session of a user who has proved who they are. Raises Unavailable."""
+        issued = now()
+        session = sessions.Session(tokens.new_id(), name, issued, issued + sessions.LIFETIME_MS)
+        return sessions.seal(session, await self.secret())
+
+    async def secret(self) -> bytes:
+        """What the database signs with. Raises Unavailable."""
+        if self._secret is None:
+            self._secret, _ = await self._accounts.state()
+        return self._secret
+
+    def forget(self) -> None:
+        """Know nobody any more."""
+        self.generation += 1
+        self._known.clear()
+        self._refused.clear()
+
+    async def _identify(
+        self, credential: bytes, find: Callable[..., Awaitable[Principal | None]], *arguments: Any
+    ) -> Principal:
+        key, generation = _key(credential), self.generation
+        principal = None if key in self._refused else await find(*arguments)
+        if generation != self.generation:
+            self.forget()  # what was read may be older than the change
+        if principal is None:
+            if find != self._of_password:  # a password may be another's tomorrow, and each try shall count
+                self._refused.add(key)
+            raise Unauthenticated(f"The token, password or session is wrong or not valid any more. {HOW_TO}")
+        if generation == self.generation:
+            if len(self._known) >= KEPT:
+                self.forget()
+            self._known[key] = principal
+        return principal
+
+    def _is_admin_token(self, token: str) -> bool:
+        return self._admin_hash is not None and hmac.compare_digest(tokens.hash_of(token), self._admin_hash)
+
+    async def _of_token(self, token: str) -> Principal | None:
+        if self._is_admin_token(token):
+            return Principal(ADMIN, Right.ADMIN, via="HEADRACE_ADMIN_TOKEN")
+        found = await self._accounts.token(tokens.hash_of(token))
+        if found is None or (found.expires_at is not None and found.expires_at <= now()):
+            return None
+        user = await self._accounts.user(found.user)
+        if user is None or user.disabled_at is not None:
+            return None
+        expires = float("inf") if found.expires_at is None else found.expires_at / 1000
+        self._used[found.id] = time.time()
+        return _principal(user, via=f"token {found.name}", most=SCOPES[found.role], token_id=found.id, expires=expires)
+
+    async def _of_password(
+        self, name: str, password: str, address: str, credential: bytes | None = None
+    ) -> Principal | None:
+        """Raises TooManyAttempts."""
+
+        async def verify() -> Principal | None:
+            if credential is not None and (known := self.known(credential)) is not None:
+                return known  # while this one waited, another with the same was verified
+            user = await self._accounts.user(name) if len(name) <= 256 and "\0" not in name else None
+            hashed = user.password if user is not None and user.disabled_at is None else None
+            if len(password) > MAX_LENGTH or not await self._passwords.verify(hashed, password) or user is None:
+                return None
+            return _principal(user, via="password")
+
+        return await self._throttle.attempt(name, address, verify)
+
+    async def _of_claims(self, via: str, claims: Claims) -> Principal:
+        """Raises Unauthenticated, Forbidden."""
+        assert self.single_sign_on is not None
+        user = await self.single_sign_on.user(claims)
+        return _principal(user, via=via, expires=float(claims["exp"]))
+
+    async def _of_session(self, cookie: str) -> Principal | None:
+        session = sessions.unseal(cookie, await self.secret(), now())
+        if session is None or await self._accounts.has_ended(session.id):
+            return None
+        user = await self._accounts.user(session.user)
+        if user is None or user.disabled_at is not None or session.issued_at < user.sessions_after:
+            return None
+        return _principal(user, via="session", session_id=session.id, expires=session.expires_at / 1000)
+
+    async def _watch(self) -> None:
+        for turn in itertools.count(1):
+            try:
+                async with asyncio.timeout(STALE_SECONDS - POLL_SECONDS):
+                    self._secret, version = await self._accounts.state()
+                if version != self._version:
+                    self._version = version
+                    self.forget()
+                self._refused.clear()
+                if turn % USED_EVERY == 0:
+                    await self._write_used()
+                    await self._throttle.forget_old()
+            except (Unavailable, TimeoutError):
+                self.forget()  # what changed meanwhile can't be seen
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _write_used(self) -> None:
+        used, self._used = self._used, {}
+        if used:
+            await self._accounts.used({token_id: int(seconds * 1000) for token_id, seconds in used.items()})
+
+
+def _principal(user: User, **fields: Any) -> Principal:
+    return Principal(user.name, ROLES[user.role], groups=user.groups, **fields)
+
+
+def _key(credential: bytes) -> bytes:
+    return hashlib.sha256(credential).digest()
+
+
+def _basic(encoded: str) -> tuple[str, str]:
+    """User and password of a Basic header (RFC 7617). Raises Unauthenticated."""
+    try:
+        name, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        colon = ""
+    if not colon:
+        raise Unauthenticated(f"The Authorization header is not Basic as RFC 7617 has it. {HOW_TO}")
+    return name, password

@@ -1,0 +1,194 @@
+"""What a user may choose, and the stacks' parameters that follow from it. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from headrace.errors import ConfigurationError
+
+PORT = 5000
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}\Z")
+_AMI = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-"
+
+
+class Size(NamedTuple):
+    """`instance_types`: by architecture; storage in GiB."""
+
+    what: str
+    instance_types: Mapping[str, str]
+    instances: int
+    database: str
+    storage: int
+    multi_az: bool
+    connections_alarm: int
+
+
+SIZES = {
+    "dev": Size(
+        what="one small host, one small database",
+        instance_types={"arm64": "t4g.small", "x86_64": "t3.small"},
+        instances=1,
+        database="db.t4g.micro",
+        storage=20,
+        multi_az=False,
+        connections_alarm=60,
+    ),
+    "team": Size(
+        what="one host, a database of 4 GB",
+        instance_types={"arm64": "t4g.medium", "x86_64": "t3.medium"},
+        instances=1,
+        database="db.t4g.medium",
+        storage=50,
+        multi_az=False,
+        connections_alarm=300,
+    ),
+    "ha": Size(
+        what="two hosts in two zones behind the balancer, a database with a standby",
+        instance_types={"arm64": "m7g.large", "x86_64": "m7i.large"},
+        instances=2,
+        database="db.m7g.large",
+        storage=100,
+        multi_az=True,
+        connections_alarm=700,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The options of `headrace aws plan` and `up`; None leaves what is deployed, or the default, as it is."""
+
+    name: str = "mlflow"
+    size: str | None = None
+    architecture: str | None = None
+    ingress: str | None = None
+    scheme: str | None = None
+    domain: str | None = None
+    certificate_arn: str | None = None
+    allow_cidr: str | None = None
+    alarm_email: str | None = None
+    vpc_id: str | None = None
+    app_subnet_ids: str | None = None
+    database_subnet_ids: str | None = None
+    image: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.allow_cidr is not None:
+            try:
+                ipaddress.IPv4Network(self.allow_cidr)
+            except ValueError as error:
+                raise ConfigurationError(f"--allow-cidr {self.allow_cidr} is no range of addresses: {error}.") from None
+        if self.vpc_id and not self.app_subnet_ids:
+            raise ConfigurationError(
+                "--vpc-id needs --app-subnet-ids (two subnets from which hosts reach the Internet, with a comma "
+                "between them) and, if the database shall be in others, --database-subnet-ids."
+            )
+
+    @property
+    def data_stack(self) -> str:
+        return f"{self.name}-data"
+
+    @property
+    def app_stack(self) -> str:
+        return f"{self.name}-app"
+
+    def data_parameters(self, deployed: Mapping[str, str]) -> dict[str, str]:
+        """The data stack's parameters; `deployed` are those of the stack as it is, empty for a new one."""
+        parameters = {"Name": self.name}
+        if size := self._size(deployed):
+            parameters |= {
+                "DatabaseClass": size.database,
+                "DatabaseStorage": str(size.storage),
+                "DatabaseStorageLimit": str(5 * size.storage),
+                "MultiAZ": str(size.multi_az).lower(),
+            }
+        parameters |= _given(
+            VpcId=self.vpc_id,
+            AppSubnetIds=self.app_subnet_ids,
+            DatabaseSubnetIds=self.database_subnet_ids or self.app_subnet_ids,
+        )
+        for key in ("VpcId", "AppSubnetIds", "DatabaseSubnetIds"):
+            if deployed and parameters.get(key, deployed.get(key, "")) != deployed.get(key, ""):
+                raise ConfigurationError(
+                    f"{self.data_stack} is in {deployed.get('VpcId') or 'a VPC of its own'}, and a database can't move "
+                    "to another network. Leave out --vpc-id and the subnets, or deploy anew with another --name."
+                )
+        if "DatabaseStorage" in parameters and int(deployed.get("DatabaseStorage", 0)) > int(
+            parameters["DatabaseStorage"]
+        ):
+            parameters["DatabaseStorage"] = deployed["DatabaseStorage"]  # RDS can't shrink a disk
+        return {**deployed, **parameters}
+
+    def app_parameters(self, deployed: Mapping[str, str]) -> dict[str, str]:
+        """The app stack's parameters, without the image. Raises ConfigurationError for what does not go together."""
+        parameters = {"Name": self.name, "DataStack": self.data_stack}
+        size = self._size(deployed)
+        if self.architecture and size is None:
+            size = size_of(deployed["InstanceType"])
+        if size is not None:
+            architecture = self.architecture or architecture_of(deployed)
+            parameters |= {
+                "InstanceType": size.instance_types[architecture],
+                "Ami": _AMI + architecture,
+                "Instances": str(size.instances),
+                "MaxInstances": str(size.instances + 1),
+                "DatabaseConnectionsAlarm": str(size.connections_alarm),
+            }
+        parameters |= _given(
+            Ingress=self.ingress,
+            Scheme=self.scheme,
+            Domain=self.domain,
+            CertificateArn=self.certificate_arn,
+            AllowCidr=self.allow_cidr,
+            AlarmEmail=self.alarm_email,
+        )
+        merged = {**deployed, **parameters}
+        _check_ingress(merged)
+        return merged
+
+    def _size(self, deployed: Mapping[str, str]) -> Size | None:
+        return SIZES[self.size] if self.size else None if deployed else SIZES["dev"]
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigurationError for a name that AWS would not take somewhere."""
+    if not _NAME.match(name):
+        raise ConfigurationError(
+            f"--name {name} can't be: it names an ECR repository, a path in SSM and stacks. Take a to z, 0 to 9 and -, "
+            "a letter first, at most 24 of them."
+        )
+
+
+def size_of(instance_type: str) -> Size:
+    """The size that a host's type belongs to; dev's for a type that somebody set by hand."""
+    return next((size for size in SIZES.values() if instance_type in size.instance_types.values()), SIZES["dev"])
+
+
+def architecture_of(parameters: Mapping[str, str]) -> str:
+    """arm64 or x86_64."""
+    return "x86_64" if parameters.get("Ami", "").endswith("x86_64") else "arm64"
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _check_ingress(parameters: Mapping[str, str]) -> None:
+    balancer = parameters.get("Ingress", "none") == "alb"
+    needed = {"Domain": "--domain", "CertificateArn": "--certificate-arn", "AllowCidr": "--allow-cidr"}
+    missing = [flag for key, flag in needed.items() if not parameters.get(key)]
+    if balancer and missing:
+        raise ConfigurationError(
+            f"--ingress alb needs {', '.join(missing)}: the name that people will type, an ACM certificate for it in "
+            "this region, and the range of addresses that may connect (203.0.113.0/24, say)."
+        )
+    if not balancer and int(parameters.get("Instances", 1)) > 1:
+        raise ConfigurationError(
+            "--size ha is two hosts behind a load balancer: give --ingress alb --domain ... --certificate-arn ... "
+            "--allow-cidr ..., or take --size team."
+        )

@@ -1,0 +1,93 @@
+"""Take a deployment away: the app, and only when asked in so many words, the data."""
+
+from __future__ import annotations
+
+from headrace.aws import database, journal, stacks
+from headrace.aws.client import Answer, Cloud, passing_over, polling
+from headrace.aws.stacks import Say, Stack
+from headrace.errors import AwsError
+
+_SECRETS = ("DB_PASS", "ADMIN_TOKEN")
+
+
+def down(cloud: Cloud, name: str, say: Say) -> None:
+    """Delete the app stack. Database, bucket, key, images and secrets stay, and `up` finds them again."""
+    app = stacks.settle(cloud, f"{name}-app", say)
+    if app is None:
+        say(f"there is no stack {name}-app")
+    else:
+        stacks.delete(cloud, app.name, say)
+    journal.end(cloud, name)
+
+
+def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
+    """Delete the data stack and what it protects; what remains, each with the command that removes it.
+
+    The database leaves a final snapshot, and so the key that encrypts it has to stay. Whatever a try that was broken
+    off has deleted already is passed over.
+    """
+    data = stacks.settle(cloud, f"{name}-data", say)
+    if data is None:
+        say(f"there is no stack {name}-data")
+        return []
+    if stacks.find(cloud, f"{name}-app") is not None:
+        raise AwsError(f"{name}-app still stands on {data.name}: `headrace aws down` first.")
+    identifier, bucket, key = data.output("DatabaseId"), data.output("Bucket"), data.output("KeyArn")
+    made = stacks.resources(cloud, data.name)
+    with passing_over("DBInstanceNotFound"):
+        _unprotect(cloud, data)
+    with passing_over("NoSuchBucket"):
+        _delete_bucket(cloud, bucket, say)
+    if "Repository" in made:
+        with passing_over("RepositoryNotFoundException"):
+            cloud.call("ecr", "delete_repository", repositoryName=name, force=True)
+            say(f"repository {name}: deleted, with its images")
+    for secret in _SECRETS:
+        with passing_over("ParameterNotFound"):
+            cloud.call("ssm", "delete_parameter", Name=f"/{name}/{secret}")
+    stacks.delete(cloud, data.name, say)
+    snapshots = cloud.pages(
+        "rds", "describe_db_snapshots", "DBSnapshots", DBInstanceIdentifier=identifier, SnapshotType="manual"
+    )
+    return [
+        *(
+            f"aws rds delete-db-snapshot --region {cloud.region} --db-snapshot-identifier {one['DBSnapshotIdentifier']}"
+            for one in snapshots
+        ),
+        f"aws kms schedule-key-deletion --region {cloud.region} --key-id {key}",
+    ]
+
+
+def _unprotect(cloud: Cloud, data: Stack) -> None:
+    """Let the stack delete the database; by its policy it leaves a snapshot."""
+    cloud.call(
+        "rds",
+        "modify_db_instance",
+        DBInstanceIdentifier=data.output("DatabaseId"),
+        DeletionProtection=False,
+        ApplyImmediately=True,
+    )
+    for _ in polling():
+        if not database.instance(cloud, data).get("DeletionProtection"):
+            return
+
+
+def _delete_bucket(cloud: Cloud, bucket: str, say: Say) -> None:
+    """Every version of every object, and the bucket."""
+    say(f"bucket {bucket}: deleting every version of every object")
+    batch: list[Answer] = []
+    for key in ("Versions", "DeleteMarkers"):
+        for item in cloud.pages("s3", "list_object_versions", key, Bucket=bucket):
+            batch.append({"Key": item["Key"], "VersionId": item["VersionId"]})
+            if len(batch) == 1000:  # S3's limit
+                _delete_objects(cloud, bucket, batch)
+                batch = []
+    _delete_objects(cloud, bucket, batch)
+    cloud.call("s3", "delete_bucket", Bucket=bucket)
+
+
+def _delete_objects(cloud: Cloud, bucket: str, batch: list[Answer]) -> None:
+    if batch:
+        answer = cloud.call("s3", "delete_objects", Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+        if errors := answer.get("Errors"):
+            raise AwsError(f"S3 did not delete {errors[0]['Key']} of {bucket}: {errors[0]['Message']}")

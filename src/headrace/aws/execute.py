@@ -1,0 +1,223 @@
+"""The executors of a plan's steps: `Preview` looks, `Live` does. A dry run only swaps the one for the other."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from headrace.aws import database, hosts, images, stacks, trial, tunnel
+from headrace.aws.client import Cloud, polling
+from headrace.aws.deployment import PORT, Choices
+from headrace.aws.plan import MakeApp, MakeRole, MakeSecret, MakeStack, Publish, RenewHosts, Step, TryOut, WaitHealthy
+from headrace.aws.stacks import Change, Say, Stack
+from headrace.aws.trial import Address
+from headrace.errors import AwsError
+
+HTTPS_PORT = 443  # of the load balancer
+_HEALTH_POLLS = 120  # of about 5 s
+
+
+class Preview(NamedTuple):
+    """What a step would do. `changes` are those of AWS's change set, none for what AWS does not plan."""
+
+    what: str
+    nothing: bool = False
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def replaces(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.replaced)
+
+
+def preview(cloud: Cloud, step: Step) -> Preview:
+    """What the step would do; it has no effect, but for a change set that is made and dropped. Raises AwsError."""
+    match step:
+        case MakeStack(name, template, parameters):
+            proposal = stacks.propose(cloud, name, template, parameters)
+            stacks.discard(cloud, proposal)
+            return Preview(_says(name, proposal.creates, bool(proposal.arn)), not proposal.arn, proposal.changes)
+        case MakeSecret(name, _, what):
+            made = cloud.parameter(name) is not None
+            return Preview(f"{what}: {name} {'is there' if made else 'will be generated'}", made)
+        case Publish(image, name, _):
+            there = images.pinned(cloud, name, image) is not None
+            return Preview(f"image {image}: {'in place' if there else 'will be built and pushed'}", there)
+        case MakeApp(stack, image):
+            return _preview_app(cloud, stack, image)
+        case RenewHosts(choices):
+            return _preview_hosts(cloud, choices.app_stack)
+        case MakeRole():
+            return Preview("database: MLflow's tables and the server's role, where they are missing", True)
+        case WaitHealthy():
+            return Preview("server: wait until /health answers", True)
+        case TryOut():
+            return Preview("proof: log a param and an artifact, and read them back", True)
+
+
+def _preview_app(cloud: Cloud, stack: MakeStack, image: str) -> Preview:
+    data = stacks.find(cloud, stack.parameters["DataStack"])
+    if data is None or not data.exists:  # its exports are not there, so that AWS can't plan yet
+        types = cloud.call("cloudformation", "get_template_summary", TemplateBody=stack.template)["ResourceTypes"]
+        unused = () if stack.parameters.get("Ingress") == "alb" else ("AWS::ElasticLoadBalancing",)
+        kinds = sorted({kind.removeprefix("AWS::") for kind in types if not kind.startswith(unused)})
+        return Preview(f"stack {stack.name}: new, after {stack.parameters['DataStack']}; of {', '.join(kinds)}")
+    return preview(cloud, _with_image(cloud, stack, image))
+
+
+def _preview_hosts(cloud: Cloud, app_stack: str) -> Preview:
+    app = stacks.find(cloud, app_stack)
+    old = hosts.outdated(cloud, app) if app is not None and app.exists else []
+    if not old:
+        return Preview("hosts: new ones, one by one, where the launch template changes", True)
+    return Preview(f"hosts: new ones for {', '.join(old)}, one by one, since the launch template has changed")
+
+
+def _with_image(cloud: Cloud, stack: MakeStack, image: str) -> MakeStack:
+    pinned = images.pinned(cloud, stack.parameters["Name"], image) or image
+    return stack._replace(parameters={**stack.parameters, "Image": pinned})
+
+
+class Live:
+    """Takes the steps. Each looks first, so that a second time changes nothing, and a broken-off `up` continues."""
+
+    def __init__(self, cloud: Cloud, say: Say) -> None:
+        self.cloud = cloud
+        self.say = say
+
+    def take(self, step: Step) -> None:
+        """Raises AwsError or ConfigurationError."""
+        match step:
+            case MakeStack(name, template, parameters):
+                self._make_stack(name, template, parameters)
+            case MakeSecret(name, data_stack, what):
+                self._make_secret(name, data_stack, what)
+            case Publish(image, name, architecture):
+                if images.pinned(self.cloud, name, image) is None:
+                    images.publish(self.cloud, name, image, architecture, self.say)
+            case MakeApp(stack, image):
+                self._make_stack(*_with_image(self.cloud, stack, image))
+            case RenewHosts(choices):
+                hosts.renew(self.cloud, required(self.cloud, choices.app_stack), self.say)
+            case MakeRole(choices):
+                self._make_role(choices)
+            case WaitHealthy(choices):
+                wait_healthy(self.cloud, choices.app_stack, self.say)
+            case TryOut(choices):
+                self._try_out(choices)
+
+    def _make_stack(self, name: str, template: str, parameters: dict[str, str]) -> None:
+        stacks.settle(self.cloud, name, self.say)
+        proposal = stacks.propose(self.cloud, name, template, parameters)
+        self.say(_says(name, proposal.creates, bool(proposal.arn)))
+        if replaced := [change for change in proposal.changes if change.replaced and _holds_data(change)]:
+            stacks.discard(self.cloud, proposal)
+            raise AwsError(
+                f"This would put a new, empty {', '.join(change.resource for change in replaced)} in the place of the "
+                f"one in {name} (because of {', '.join(why for change in replaced for why in change.why)}). Headrace "
+                "does not do that: take a snapshot, and deploy anew with another --name."
+            )
+        stacks.execute(self.cloud, proposal, self.say)
+
+    def _make_secret(self, name: str, data_stack: str, what: str) -> None:
+        if self.cloud.parameter(name) is not None:
+            return
+        data = required(self.cloud, data_stack)
+        value = secrets.token_urlsafe(32)
+        self.cloud.call(
+            "ssm",
+            "put_parameter",
+            Name=name,
+            Description=f"Headrace: {what}",
+            Type="SecureString",
+            KeyId=data.output("KeyArn"),
+            Value=value,
+            Overwrite=False,
+        )
+        self.say(f"{what}: generated into {name}")
+
+    def _make_role(self, choices: Choices) -> None:
+        app = required(self.cloud, choices.app_stack)
+        host = hosts.wait_online(self.cloud, app, self.say)[0]
+        if _answers(self.cloud, host.id):
+            return
+        database.make_role(self.cloud, choices.name, required(self.cloud, choices.data_stack), host.id, self.say)
+
+    def _try_out(self, choices: Choices) -> None:
+        app = required(self.cloud, choices.app_stack)
+        token = admin_token(self.cloud, choices.name)
+        with reached(self.cloud, app, self.say) as address:
+            run = trial.round_trip(address, token)
+            self.say(f"{address.url}: run {run} logged a param and an artifact, and read them back")
+
+
+def wait_healthy(cloud: Cloud, app_stack: str, say: Say) -> None:
+    """Wait until every host's server answers /health. Raises AwsError with the end of the host's boot log."""
+    app = required(cloud, app_stack)
+    for host in hosts.wait_online(cloud, app, say):
+        for poll, _ in enumerate(polling()):
+            if _answers(cloud, host.id):
+                say(f"{host.id}: the server answers")
+                break
+            if poll == 0:
+                say(f"{host.id}: waiting for the server (Docker's installation and the image take a minute or two)")
+            if poll > _HEALTH_POLLS:
+                log = hosts.run(cloud, host.id, "tail -n 40 /var/log/cloud-init-output.log", "the boot log", say)
+                raise AwsError(
+                    f"The server on {host.id} in {cloud.region} does not answer /health. The end of the host's boot "
+                    f"log:\n{log}\n`headrace aws logs` shows the server's. Then run the command again: it continues."
+                )
+
+
+def _answers(cloud: Cloud, host: str) -> bool:
+    """Whether the host's server answers /health, through a tunnel of its own: one may end where nothing listens yet."""
+    try:
+        with tunnel.opened(cloud, host, PORT) as way:
+            return trial.healthy(Address("127.0.0.1", way.port))
+    except AwsError as error:
+        if error.code:  # AWS's own: it would refuse the next one, too
+            raise
+        return False
+
+
+@contextmanager
+def reached(cloud: Cloud, app: Stack, say: Say) -> Iterator[Address]:
+    """Where the server answers from here: the load balancer, or a tunnel for the time of the block."""
+    if app.parameters.get("Ingress") == "alb":
+        address = Address(app.output("BalancerName"), HTTPS_PORT, app.parameters["Domain"])
+        if trial.healthy(address):
+            yield address
+            return
+        say(
+            f"{address.url} does not answer from here: this machine may be outside --allow-cidr "
+            f"({app.parameters['AllowCidr']}), or {app.output('BalancerName')} has no healthy host yet. Taking the "
+            "tunnel."
+        )
+    host = hosts.wait_online(cloud, app, say)[0]
+    with tunnel.opened(cloud, host.id, PORT) as way:
+        yield Address("127.0.0.1", way.port)
+
+
+def required(cloud: Cloud, name: str) -> Stack:
+    """A stack that must be there. Raises AwsError."""
+    stack = stacks.find(cloud, name)
+    if stack is None or not stack.exists:
+        raise AwsError(
+            f"There is no stack {name} in {cloud.region}. Is it another --name or --region? `headrace aws up` makes it."
+        )
+    return stack
+
+
+def admin_token(cloud: Cloud, name: str) -> str:
+    """The first administrator's token."""
+    answer: Any = cloud.call("ssm", "get_parameter", Name=f"/{name}/ADMIN_TOKEN", WithDecryption=True)
+    return str(answer["Parameter"]["Value"])
+
+
+def _holds_data(change: Change) -> bool:
+    return change.type in ("AWS::RDS::DBInstance", "AWS::S3::Bucket", "AWS::KMS::Key", "AWS::ECR::Repository")
+
+
+def _says(name: str, creates: bool, changes: bool) -> str:
+    return f"stack {name}: {'new' if creates else 'changes' if changes else 'as it should be'}"

@@ -1,0 +1,49 @@
+#!/bin/bash
+# The rest of a host's first boot: what the server must know of its names, two metrics a minute to CloudWatch, and the
+# container, until it runs. It stands in the launch template, after the variables of run_container.sh.
+
+domain=${HEADRACE_DOMAIN:-}
+deployment=${HEADRACE_SSM_PREFIX#/}
+home=/etc/headrace
+mkdir -p "$home"
+if [ -n "$domain" ]; then
+  # The host rules of `mlflow server`: who comes through the load balancer names its domain.
+  cat > "$home/server.env" <<END
+MLFLOW_SERVER_ALLOWED_HOSTS=$domain,localhost,localhost:*,127.0.0.1,127.0.0.1:*,10.*,192.168.*,172.*
+MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=https://$domain
+END
+fi
+
+cat > /usr/local/bin/headrace-metrics <<END
+#!/bin/bash
+healthy=0
+curl --fail --silent --max-time 5 --output /dev/null http://localhost:$HEADRACE_PORT/health && healthy=1
+disk=\$(df --output=pcent / | tail -1 | tr -dc 0-9)
+exec aws cloudwatch put-metric-data --region "$HEADRACE_REGION" --namespace "Headrace/$deployment" \\
+  --metric-data "MetricName=Healthy,Value=\$healthy" "MetricName=DiskUsed,Value=\$disk,Unit=Percent"
+END
+cat > /etc/systemd/system/headrace-metrics.service <<END
+[Unit]
+Description=Headrace's health and the disk, to CloudWatch
+[Service]
+Type=oneshot
+ExecStart=/usr/local/bin/headrace-metrics
+END
+cat > /etc/systemd/system/headrace-metrics.timer <<END
+[Unit]
+Description=Every minute
+[Timer]
+OnBootSec=1min
+OnUnitActiveSec=1min
+[Install]
+WantedBy=timers.target
+END
+chmod 755 /usr/local/bin/run_container.sh /usr/local/bin/headrace-metrics
+systemctl daemon-reload
+systemctl enable --now headrace-metrics.timer
+
+# The database's role may come after the host: `headrace aws up` makes it through this host.
+until bash /usr/local/bin/run_container.sh; do
+  echo "run_container.sh failed; once more in 5 s"
+  sleep 5
+done

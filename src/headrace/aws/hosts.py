@@ -1,0 +1,188 @@
+"""The EC2 hosts of a deployment: which there are, and commands run on them by Systems Manager."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shlex
+import time
+from typing import NamedTuple
+
+from headrace.aws.client import Answer, Cloud, passing_over, polling
+from headrace.aws.stacks import Say, Stack
+from headrace.aws.templates import script
+from headrace.errors import AwsError
+
+_ENDED = {"Success", "Failed", "Cancelled", "TimedOut", "Undeliverable", "Terminated"}
+_UNDER_WAY = {"Pending", "InProgress", "Baking"}
+_IMAGE_LINE = re.compile(r"^export HEADRACE_IMAGE=.*\n", re.M)
+_TAIL = 1500  # characters of a command's output that an error shows
+
+
+class Host(NamedTuple):
+    """An instance of the Auto Scaling group. `online`: Systems Manager reaches it."""
+
+    id: str
+    state: str
+    health: str
+    online: bool
+
+
+def find(cloud: Cloud, app: Stack) -> list[Host]:
+    """The group's instances as they are."""
+    instances = _group(cloud, app).get("Instances", [])
+    if not instances:
+        return []
+    ids = [instance["InstanceId"] for instance in instances]
+    found = cloud.call("ssm", "describe_instance_information", Filters=[{"Key": "InstanceIds", "Values": ids}])[
+        "InstanceInformationList"
+    ]
+    online = {item["InstanceId"] for item in found if item["PingStatus"] == "Online"}
+    return [
+        Host(item["InstanceId"], item["LifecycleState"], item["HealthStatus"], item["InstanceId"] in online)
+        for item in instances
+    ]
+
+
+def wait_online(cloud: Cloud, app: Stack, say: Say, seconds: float = 600) -> list[Host]:
+    """The hosts that are in service, once Systems Manager reaches each. Raises AwsError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    said = False
+    for _ in polling():
+        hosts = [host for host in find(cloud, app) if host.state in ("InService", "Pending")]
+        if hosts and all(host.online for host in hosts):
+            return hosts
+        if time.monotonic() > deadline:
+            raise AwsError(
+                f"Session Manager reached no host of {app.name} in {cloud.region} within {seconds:.0f} s "
+                f"({', '.join(f'{host.id} is {host.state}' for host in hosts) or 'the group has none'}).\nA host needs "
+                "a way out to the Internet, or VPC endpoints for ssm, ssmmessages and ec2messages: look at the "
+                "subnets' routes. Then run the command again: it continues."
+            )
+        if not said:
+            say("waiting for the host to come up (about a minute)")
+            said = True
+    raise AssertionError("unreachable")
+
+
+def outdated(cloud: Cloud, app: Stack) -> list[str]:
+    """Ids of the hosts that were made from another launch template than the group's, but for the image.
+
+    `upgrade` changes the image of hosts that run; another size, Linux or first boot needs new ones.
+    """
+    group = _group(cloud, app)
+    wanted = group.get("LaunchTemplate", {})
+    return [
+        instance["InstanceId"]
+        for instance in group.get("Instances", [])
+        if (template := instance.get("LaunchTemplate", {})) != wanted
+        and (not template or _recipe(cloud, template) != _recipe(cloud, wanted))
+    ]
+
+
+def renew(cloud: Cloud, app: Stack, say: Say) -> None:
+    """Put new hosts in the place of outdated ones, one by one, each started before an old one goes.
+
+    Raises AwsError. A replacement that an earlier command has started is waited for.
+    """
+    group = app.output("Hosts")
+    if under_way := [one for one in _refreshes(cloud, group) if one["Status"] in _UNDER_WAY]:
+        say("new hosts for old ones: under way since an earlier command; waiting for it")
+        _follow_refresh(cloud, app, under_way[0]["InstanceRefreshId"])
+    if not (old := outdated(cloud, app)):
+        return
+    started = cloud.call(
+        "autoscaling",
+        "start_instance_refresh",
+        AutoScalingGroupName=group,
+        Preferences={"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "InstanceWarmup": 120},
+    )["InstanceRefreshId"]
+    say(f"new hosts for {', '.join(old)}, one by one; it takes minutes")
+    _follow_refresh(cloud, app, started)
+
+
+def _follow_refresh(cloud: Cloud, app: Stack, refresh: str) -> None:
+    for _ in polling(longest=15):
+        (answer,) = _refreshes(cloud, app.output("Hosts"), InstanceRefreshIds=[refresh])
+        if answer["Status"] == "Successful":
+            return
+        if answer["Status"] not in _UNDER_WAY:
+            raise AwsError(
+                f"The hosts of {app.name} in {cloud.region} were not replaced: {answer['Status']}, "
+                f"{answer.get('StatusReason', '')}\nThe old ones run on. `headrace aws status` shows them, "
+                "`headrace aws up` tries again."
+            )
+
+
+def _refreshes(cloud: Cloud, group: str, **which: list[str]) -> list[Answer]:
+    """The group's instance refreshes, the newest first."""
+    answer = cloud.call("autoscaling", "describe_instance_refreshes", AutoScalingGroupName=group, **which)
+    found: list[Answer] = answer["InstanceRefreshes"]
+    return found
+
+
+def _group(cloud: Cloud, app: Stack) -> Answer:
+    """The Auto Scaling group; empty where somebody has deleted it."""
+    groups = cloud.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[app.output("Hosts")])
+    return next(iter(groups["AutoScalingGroups"]), {})
+
+
+def _recipe(cloud: Cloud, template: Answer) -> Answer:
+    """What a version of a launch template makes a host from, but for the image; empty where it is gone."""
+    recipe: Answer = {}
+    with passing_over("InvalidLaunchTemplateId.VersionNotFound", "InvalidLaunchTemplateId.NotFound"):
+        found = cloud.call(
+            "ec2",
+            "describe_launch_template_versions",
+            LaunchTemplateId=template["LaunchTemplateId"],
+            Versions=[template["Version"]],
+        )["LaunchTemplateVersions"]
+        recipe = found[0]["LaunchTemplateData"]
+        recipe["UserData"] = _IMAGE_LINE.sub("", base64.b64decode(recipe["UserData"]).decode())
+    return recipe
+
+
+def run(cloud: Cloud, host: str, commands: str, what: str, say: Say, seconds: int = 1200) -> str:
+    """Run a shell script as root on a host; its output. Raises AwsError with the end of the output if it fails."""
+    command = cloud.call(
+        "ssm",
+        "send_command",
+        InstanceIds=[host],
+        DocumentName="AWS-RunShellScript",
+        Comment=what[:100],
+        Parameters={"commands": [commands], "executionTimeout": [str(seconds)]},
+        TimeoutSeconds=120,
+    )["Command"]["CommandId"]
+    say(f"{what} on {host}")
+    for _ in polling():
+        try:
+            answer = cloud.call("ssm", "get_command_invocation", CommandId=command, InstanceId=host)
+        except AwsError as error:
+            if error.code == "InvocationDoesNotExist":  # not yet
+                continue
+            raise
+        if answer["Status"] in _ENDED:
+            break
+    output = f"{answer.get('StandardOutputContent', '')}{answer.get('StandardErrorContent', '')}".strip()
+    if answer["Status"] != "Success":
+        raise AwsError(
+            f"{what} on {host} in {cloud.region}: {answer['Status']} (exit code {answer.get('ResponseCode')}).\n"
+            f"{output[-_TAIL:]}\nThe whole output: aws ssm get-command-invocation --region {cloud.region} "
+            f"--command-id {command} --instance-id {host}"
+        )
+    return output
+
+
+def run_container(name: str, region: str, image: str) -> str:
+    """The script that puts `image` into service on a host, and the old one back if it does not become healthy."""
+    settings = {
+        "HEADRACE_IMAGE": image,
+        "HEADRACE_REGION": region,
+        "HEADRACE_SSM_PREFIX": f"/{name}",
+        "HEADRACE_PORT": "5000",
+        "HEADRACE_LOG_GROUP": f"/headrace/{name}",
+    }
+    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in settings.items())
+    encoded = base64.b64encode(script("run_container.sh").encode()).decode()  # Run Command reads {{...}} as its own
+    target = "/usr/local/bin/run_container.sh"
+    return f"{exports}\necho {encoded} | base64 --decode > {target} && bash {target}\n"

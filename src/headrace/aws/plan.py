@@ -1,0 +1,122 @@
+"""The steps of a deployment, as data. `headrace aws plan` previews the same steps that `up` takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from headrace.aws import images, journal, stacks, templates
+from headrace.aws.client import Cloud
+from headrace.aws.deployment import Choices, architecture_of
+from headrace.aws.stacks import Say, Stack
+from headrace.errors import ConfigurationError
+
+
+class MakeStack(NamedTuple):
+    """Create or update a stack; nothing happens where it is as it should be."""
+
+    name: str
+    template: str
+    parameters: dict[str, str]
+
+
+class MakeSecret(NamedTuple):
+    """Generate a SecureString, encrypted with the data stack's key, where there is none."""
+
+    name: str
+    data_stack: str
+    what: str
+
+
+class Publish(NamedTuple):
+    """See that the image is in ECR; build and push it where it is not."""
+
+    image: str
+    name: str
+    architecture: str
+
+
+class MakeApp(NamedTuple):
+    """Create or update the app stack, with the image's digest."""
+
+    stack: MakeStack
+    image: str
+
+
+class RenewHosts(NamedTuple):
+    """Replace hosts that were made from an older launch template: their size, Linux or first boot."""
+
+    choices: Choices
+
+
+class MakeRole(NamedTuple):
+    """Make MLflow's tables and the server's role in the database, through a host."""
+
+    choices: Choices
+
+
+class WaitHealthy(NamedTuple):
+    """Wait until the server answers on every host."""
+
+    choices: Choices
+
+
+class TryOut(NamedTuple):
+    """Log a param and an artifact, and read them back."""
+
+    choices: Choices
+
+
+Step = MakeStack | MakeSecret | Publish | MakeApp | RenewHosts | MakeRole | WaitHealthy | TryOut
+
+
+def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
+    """The steps from what is there to what was chosen. Raises ConfigurationError for choices that can't be.
+
+    Waits for a stack operation that an earlier command left under way.
+    """
+    data = stacks.settle(cloud, choices.data_stack, say)
+    app = stacks.settle(cloud, choices.app_stack, say)
+    data_parameters = choices.data_parameters(_parameters(data))
+    if data is None or not data.exists:
+        data_parameters["MakeRepository"] = str(not images.repository_exists(cloud, choices.name)).lower()
+    image = _image(cloud, choices, _parameters(app).get("Image", ""))
+    if choices.architecture is None and not _parameters(app):
+        choices = replace(choices, architecture=images.architecture(cloud, choices.name, image))
+    app_parameters = choices.app_parameters(_parameters(app))
+    if _parameters(app) and (record := journal.read(cloud, choices.name)) is not None:
+        raise ConfigurationError(
+            f"An upgrade of {choices.app_stack} from {record.source} to {record.target} was broken off. "
+            f"`headrace aws upgrade {record.target}` continues it, `headrace aws rollback` takes it back; then run "
+            "this command again."
+        )
+    prefix = f"/{choices.name}"
+    return [
+        MakeStack(choices.data_stack, templates.data(), data_parameters),
+        MakeSecret(f"{prefix}/DB_PASS", choices.data_stack, "the password of the server's database role"),
+        MakeSecret(f"{prefix}/ADMIN_TOKEN", choices.data_stack, "the first administrator's token"),
+        Publish(image, choices.name, architecture_of(app_parameters)),
+        MakeApp(MakeStack(choices.app_stack, templates.app(), app_parameters), image),
+        RenewHosts(choices),
+        MakeRole(choices),
+        WaitHealthy(choices),
+        TryOut(choices),
+    ]
+
+
+def _parameters(stack: Stack | None) -> dict[str, str]:
+    return dict(stack.parameters) if stack is not None and stack.exists else {}
+
+
+def _image(cloud: Cloud, choices: Choices, deployed: str) -> str:
+    """The image that was chosen; at first the latest, later the one that runs, which only `upgrade` changes."""
+    if not deployed:
+        return images.full_name(cloud, choices.name, choices.image)
+    if choices.image:
+        chosen = images.full_name(cloud, choices.name, choices.image)
+        if images.pinned(cloud, choices.name, chosen) != deployed:
+            raise ConfigurationError(
+                f"{choices.app_stack} runs {deployed}. `headrace aws upgrade {choices.image}` changes that, with a "
+                "snapshot and a way back; leave --image out of `up`."
+            )
+    return deployed

@@ -1,0 +1,114 @@
+"""What a deployment costs a month. Pure; the table is dated, since AWS changes its prices without asking.
+
+AWS's own pages (https://aws.amazon.com/ec2/pricing/on-demand/, /rds/postgresql/pricing/, /ebs/pricing/, /kms/pricing/,
+/cloudwatch/pricing/, ...) fill their tables by script, and their copies have no numbers. So each number was read where
+somebody else had taken it from there, in 2026 where it is in READ; the others stand in no dated source that was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from headrace.aws.deployment import Choices
+
+DATE = "2026-06"
+REGION = "us-east-1"
+HOURS = 730  # of a month
+# USD an hour, on demand, us-east-1
+HOSTS = {
+    "t4g.small": 0.0168,
+    "t3.small": 0.0208,
+    "t4g.medium": 0.0336,
+    "t3.medium": 0.0416,
+    "m7g.large": 0.0816,
+    "m7i.large": 0.1008,
+}
+DATABASES = {"db.t4g.micro": 0.016, "db.t4g.medium": 0.065, "db.m7g.large": 0.168}  # one zone
+# USD
+BALANCER_HOUR = 0.0225 + 0.008  # and one capacity unit
+ADDRESS_HOUR = 0.005
+DISK_GB = 0.08
+DATABASE_GB = 0.115  # one zone
+KEY = 1.0
+SECRET = 0.40
+ALARM = 0.10
+ALARMS = 8
+NOT_COUNTED = (
+    "artifacts (S3: 0.023 a GB), logs (0.50 a GB), traffic out (0.09 a GB), backups beyond the database's size"
+)
+# what -> where the number was read, with its date
+READ = {
+    "m7g.large": "factualminds.com, amazon-ec2-on-demand-pricing-instance-families-2026, 2026-06",
+    "db.t4g.micro, db.t4g.medium": "infratally.com, aws-rds-pricing-explained-2026",
+    "RDS storage": "usage.ai, rds/pricing-calculator, 2026-06",
+    "public IPv4 address": "doit.com, aws-public-ipv4-price-increase-the-complete-guide, since 2024-02",
+    "KMS key": "cloudburn.io, aws-kms-pricing, 2026-03",
+    "logs": "factualminds.com, amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards, 2026-06",
+}
+# in undated tables of public programs, all of which agree, or from memory
+UNDATED = (
+    "t4g.small, t4g.medium, t3.small, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
+    "tables); load balancer, disks, database's master secret, alarms, S3, traffic (from memory)"
+)
+
+
+class Item(NamedTuple):
+    """A line of the bill, USD a month."""
+
+    what: str
+    price: float | None
+
+
+def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
+    """The bill for the stacks' parameters; a price is None for a machine that the table does not have."""
+    hosts, zones = int(app["Instances"]), 2 if data["MultiAZ"] == "true" else 1
+    balanced = app.get("Ingress") == "alb"
+    addresses = (hosts if not data.get("VpcId") else 0) + (2 if balanced else 0)
+    storage = int(data["DatabaseStorage"])
+    items = [
+        Item(f"{hosts} x EC2 {app['InstanceType']}", _monthly(HOSTS.get(app["InstanceType"]), hosts)),
+        Item(f"{hosts} x disk of 20 GB", hosts * 20 * DISK_GB),
+        Item(
+            f"RDS PostgreSQL {data['DatabaseClass']}" + (", with a standby" if zones == 2 else ""),
+            _monthly(DATABASES.get(data["DatabaseClass"]), zones),
+        ),
+        Item(f"RDS storage {storage} GB", storage * zones * DATABASE_GB),
+        Item(f"{addresses} x public IPv4 address", _monthly(ADDRESS_HOUR, addresses)),
+        Item("KMS key, database's master secret, alarms", KEY + SECRET + ALARMS * ALARM),
+    ]
+    if balanced:
+        items.append(Item("load balancer", _monthly(BALANCER_HOUR, 1)))
+    return items
+
+
+def total(items: list[Item]) -> float:
+    """USD a month of what has a price."""
+    return sum(item.price or 0.0 for item in items)
+
+
+def of_size(size: str) -> float:
+    """USD a month of a size as it comes; `ha` with its load balancer."""
+    more = {"ingress": "alb", "domain": "-", "certificate_arn": "-", "allow_cidr": "10.0.0.0/8"} if size == "ha" else {}
+    choices = Choices(size=size, **more)
+    return total(estimate(choices.data_parameters({}), choices.app_parameters({})))
+
+
+def table(items: list[Item], region: str) -> str:
+    """The bill as text."""
+    lines = [f"  {item.what:<46}{'?' if item.price is None else f'{item.price:9.2f}'}" for item in items]
+    other = "" if region == REGION else f" {region} differs, usually by less than a third."
+    return "\n".join(
+        [
+            f"USD a month (list prices of {REGION}, {DATE}, on demand):{other}",
+            *lines,
+            f"  {'together':<46}{total(items):9.2f}",
+            f"  not counted: {NOT_COUNTED}",
+            f"  not read in a dated source: {UNDATED}",
+            "  https://calculator.aws has today's prices",
+        ]
+    )
+
+
+def _monthly(an_hour: float | None, count: int) -> float | None:
+    return None if an_hour is None else an_hour * HOURS * count

@@ -1,0 +1,273 @@
+"""CloudFormation's stacks: change sets proposed, executed with live progress, deleted; failures explained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from headrace.aws.client import Answer, Cloud, passing_over, polling
+from headrace.errors import AwsError
+
+Say = Callable[[str], None]
+_NOT_MADE = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}  # only deletion helps
+_FAILED = ("_FAILED", "ROLLBACK_COMPLETE")
+_NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+_CAPABILITIES = ["CAPABILITY_IAM"]
+# what to do next, by what AWS's reason contains
+_NEXT = {
+    "not authorized": "`headrace aws export deployer-policy` prints the IAM policy that the deployer needs.",
+    "imit": "Ask for more in the Service Quotas console, or take another --size or --region.",
+    "already exists": "Delete or rename what is in the way, or take another --name.",
+    "apacity": "AWS has no such machine in that zone now: try again later, or take another --size.",
+}
+
+
+class Stack(NamedTuple):
+    """A stack as it is. `reason` is AWS's, for a status that needs one."""
+
+    name: str
+    status: str
+    parameters: dict[str, str]
+    outputs: dict[str, str]
+    reason: str = ""
+    id: str = ""
+
+    @property
+    def busy(self) -> bool:
+        return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
+
+    @property
+    def exists(self) -> bool:
+        """False for what a change set that was never executed leaves, and for what must be deleted before."""
+        return self.status not in (*_NOT_MADE, "REVIEW_IN_PROGRESS")
+
+    def output(self, key: str) -> str:
+        """Raises AwsError for a stack that is not as our template makes it."""
+        if key not in self.outputs:
+            raise AwsError(
+                f"The stack {self.name} ({self.status}) has no output {key}: it is not Headrace's, or not finished. "
+                "`headrace aws up` finishes it; another --name makes another."
+            )
+        return self.outputs[key]
+
+
+class Change(NamedTuple):
+    """What a change set does to one resource; `replaced` means that a new one takes its place."""
+
+    action: str
+    resource: str
+    type: str
+    replaced: bool
+    why: tuple[str, ...] = ()
+
+
+class ChangeSet(NamedTuple):
+    """A proposal; `arn` is empty when there is nothing to change."""
+
+    stack: str
+    arn: str
+    changes: tuple[Change, ...]
+    creates: bool
+
+
+def find(cloud: Cloud, name: str) -> Stack | None:
+    """The stack of this name (or id), or None."""
+    try:
+        found = cloud.call("cloudformation", "describe_stacks", StackName=name)["Stacks"]
+    except AwsError as error:
+        if error.code == "ValidationError" and "does not exist" in str(error):
+            return None
+        raise
+    stack = found[0]
+    return Stack(
+        stack["StackName"],
+        stack["StackStatus"],
+        {item["ParameterKey"]: item["ParameterValue"] for item in stack.get("Parameters", [])},
+        {item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])},
+        stack.get("StackStatusReason", ""),
+        stack.get("StackId", ""),
+    )
+
+
+def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
+    """Wait for whatever an earlier command left under way, and clear a stack that was never made; the stack, if any."""
+    stack = find(cloud, name)
+    if stack is not None and stack.busy:
+        say(f"{name}: {stack.status}, left by an earlier command; waiting for it")
+        # by its id, which AWS knows for a while after the stack is gone
+        stack = follow(cloud, stack.id or name, say, _last_event(cloud, name))
+        if stack.status == "DELETE_COMPLETE":
+            return None
+    if stack is not None and stack.status in _NOT_MADE:
+        say(f"{name}: {stack.status}, left by an earlier try; deleting it first")
+        delete(cloud, name, say)
+        return None
+    if stack is not None and stack.status == "UPDATE_ROLLBACK_FAILED":
+        raise AwsError(
+            f"The stack {name} in {cloud.region} could not go back from an update: {stack.reason}\nPut right what the "
+            f"reason names, then: aws cloudformation continue-update-rollback --stack-name {name}"
+        )
+    return stack
+
+
+def propose(cloud: Cloud, name: str, template: str, parameters: Mapping[str, str]) -> ChangeSet:
+    """Make a change set; nothing changes yet. Raises AwsError."""
+    stack = find(cloud, name)
+    creates = stack is None or not stack.exists
+    change_set = cloud.call(
+        "cloudformation",
+        "create_change_set",
+        StackName=name,
+        ChangeSetName=f"headrace-{time.time_ns()}",
+        ChangeSetType="CREATE" if creates else "UPDATE",
+        TemplateBody=template,
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(parameters.items())],
+        Capabilities=_CAPABILITIES,
+        Tags=[{"Key": "headrace", "Value": name}],
+    )["Id"]
+    for _ in polling():
+        answer = cloud.call("cloudformation", "describe_change_set", ChangeSetName=change_set, StackName=name)
+        if answer["Status"] in ("CREATE_COMPLETE", "FAILED"):
+            break
+    if answer["Status"] == "FAILED":
+        discard(cloud, ChangeSet(name, change_set, (), creates))
+        reason = answer.get("StatusReason", "")
+        if any(text in reason for text in _NO_CHANGES):
+            return ChangeSet(name, "", (), creates)
+        raise AwsError(f"AWS can't plan the stack {name} in {cloud.region}: {reason}\n{_next(reason)}")
+    return ChangeSet(name, change_set, tuple(_changes(cloud, name, answer)), creates)
+
+
+def discard(cloud: Cloud, proposal: ChangeSet) -> None:
+    """Drop a change set, and the empty stack that one which creates has left."""
+    if not proposal.arn:
+        return
+    cloud.call("cloudformation", "delete_change_set", ChangeSetName=proposal.arn, StackName=proposal.stack)
+    if proposal.creates:
+        stack = find(cloud, proposal.stack)
+        if stack is not None and stack.status == "REVIEW_IN_PROGRESS":
+            cloud.call("cloudformation", "delete_stack", StackName=proposal.stack)
+
+
+def execute(cloud: Cloud, proposal: ChangeSet, say: Say) -> Stack:
+    """Do what was proposed, and wait. Raises AwsError with AWS's first reason when it fails."""
+    if proposal.arn:
+        last = _last_event(cloud, proposal.stack)
+        cloud.call("cloudformation", "execute_change_set", ChangeSetName=proposal.arn, StackName=proposal.stack)
+        return follow(cloud, proposal.stack, say, last)
+    stack = find(cloud, proposal.stack)
+    assert stack is not None
+    return stack
+
+
+def delete(cloud: Cloud, name: str, say: Say) -> None:
+    """Delete a stack, and wait. Its protected resources stay."""
+    stack = find(cloud, name)
+    if stack is None:
+        return
+    last = _last_event(cloud, name)
+    cloud.call("cloudformation", "delete_stack", StackName=name)
+    follow(cloud, stack.id or name, say, last)
+
+
+def follow(cloud: Cloud, name: str, say: Say, last: str) -> Stack:
+    """Say the events after `last` until the stack rests. Raises AwsError when it rests in failure."""
+    failures: list[str] = []
+    stack = None
+    for _ in polling():
+        stack = find(cloud, name)
+        for event in _events_after(cloud, name, last):
+            last = event["EventId"]
+            line = f"{event['LogicalResourceId']}: {event['ResourceStatus']}"
+            reason = event.get("ResourceStatusReason", "")
+            if event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in reason:
+                failures.append(f"{event['LogicalResourceId']} ({event['ResourceType']}): {reason}")
+                line += f": {reason}"
+            say(line)
+        if stack is None:
+            return Stack(name, "DELETE_COMPLETE", {}, {})
+        if not stack.busy:
+            break
+    assert stack is not None
+    if stack.status.endswith(_FAILED):
+        reason = failures[0] if failures else stack.reason
+        raise AwsError(
+            f"The stack {stack.name} in {cloud.region} is {stack.status}.\nWhat failed first: {reason}\n{_next(reason)}"
+        )
+    return stack
+
+
+def resources(cloud: Cloud, name: str) -> dict[str, str]:
+    """Logical name -> physical id of what the stack has made."""
+    found = cloud.pages("cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=name)
+    return {item["LogicalResourceId"]: item.get("PhysicalResourceId", "") for item in found}
+
+
+def drift(cloud: Cloud, name: str) -> list[str]:
+    """The resources that somebody has changed by hand, each with what is different."""
+    started = cloud.call("cloudformation", "detect_stack_drift", StackName=name)["StackDriftDetectionId"]
+    for _ in polling():
+        answer = cloud.call("cloudformation", "describe_stack_drift_detection_status", StackDriftDetectionId=started)
+        if answer["DetectionStatus"] != "DETECTION_IN_PROGRESS":
+            break
+    if answer["DetectionStatus"] == "DETECTION_FAILED":
+        raise AwsError(f"AWS could not compare {name} with its template: {answer.get('DetectionStatusReason', '')}")
+    found = cloud.call(
+        "cloudformation",
+        "describe_stack_resource_drifts",
+        StackName=name,
+        StackResourceDriftStatusFilters=["MODIFIED", "DELETED"],
+    )["StackResourceDrifts"]
+    return [
+        f"{item['LogicalResourceId']} ({item['ResourceType']}): {item['StackResourceDriftStatus']}"
+        + "".join(
+            f"; {part['PropertyPath']} is {part['ActualValue']}, should be {part['ExpectedValue']}"
+            for part in item.get("PropertyDifferences", [])
+        )
+        for item in found
+    ]
+
+
+def _changes(cloud: Cloud, name: str, answer: Answer) -> list[Change]:
+    items = list(answer.get("Changes", []))
+    while token := answer.get("NextToken"):
+        answer = cloud.call(
+            "cloudformation",
+            "describe_change_set",
+            ChangeSetName=answer["ChangeSetId"],
+            StackName=name,
+            NextToken=token,
+        )
+        items += answer.get("Changes", [])
+    changes = []
+    for item in items:
+        one = item["ResourceChange"]
+        targets = [detail.get("Target", {}) for detail in one.get("Details", [])]
+        why = tuple(dict.fromkeys(target["Name"] for target in targets if target.get("Name")))
+        replaced = one.get("Replacement") in ("True", "Conditional") or one.get("PolicyAction") == "ReplaceAndDelete"
+        changes.append(Change(one["Action"], one["LogicalResourceId"], one["ResourceType"], replaced, why))
+    return changes
+
+
+def _events_after(cloud: Cloud, name: str, last: str) -> list[Answer]:
+    """Oldest first."""
+    events: list[Answer] = []
+    with passing_over("ValidationError"):  # the stack is gone
+        for event in cloud.pages("cloudformation", "describe_stack_events", "StackEvents", StackName=name):
+            if event["EventId"] == last:
+                break
+            events.append(event)
+    return events[::-1]
+
+
+def _last_event(cloud: Cloud, name: str) -> str:
+    events: list[Answer] = []
+    with passing_over("ValidationError"):  # it is gone since it was looked for
+        events = cloud.call("cloudformation", "describe_stack_events", StackName=name)["StackEvents"]
+    return str(events[0]["EventId"]) if events else ""
+
+
+def _next(reason: str) -> str:
+    known = next((instead for text, instead in _NEXT.items() if text in reason), "")
+    return f"{known} Then run the command again: it continues.".strip()

@@ -1,0 +1,61 @@
+"""The child's side of headrace.process: read the configuration, say `ready`, see the parent's end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Parent:
+    """The socket pair to the parent, moved away from standard input so that our own children don't get it."""
+
+    def __init__(self) -> None:
+        self.fd = os.dup(0)  # not inheritable
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Wait for the configuration, set the environment that came with it, and return the rest.
+
+        Ends the process when the parent ends before it has sent one.
+        """
+        line = b""
+        while not line.endswith(b"\n"):
+            piece = self.read()
+            if not piece:
+                raise SystemExit(0)
+            line += piece
+        configuration: dict[str, Any] = json.loads(line)
+        os.environ.update(configuration.pop("environ"))
+        return configuration
+
+    def read(self) -> bytes:
+        """The next bytes of the parent; empty when it is gone."""
+        try:
+            return os.read(self.fd, 65536)
+        except ConnectionError:  # it died without having read our `ready`
+            return b""
+
+    def ready(self) -> None:
+        """Tell the parent that we serve."""
+        os.write(self.fd, b"ready\n")
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back in a thread of its own when the parent has ended."""
+
+        def wait() -> None:
+            while self.read():
+                pass
+            callback()
+
+        threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def remove_runtime_directory(path: str) -> None:
+    """Remove the socket's directory; the children do it when the parent can't any more."""
+    shutil.rmtree(path, ignore_errors=True)

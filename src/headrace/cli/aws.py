@@ -1,0 +1,341 @@
+"""`headrace aws`: a private MLflow on EC2, RDS and S3, from nothing and back."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from headrace.aws import doctor as examination
+from headrace.aws import down as removal
+from headrace.aws import execute, hosts, plan, prices, status, templates, tunnel, upgrade
+from headrace.aws.client import Cloud
+from headrace.aws.deployment import PORT, SIZES, Choices, check_name
+from headrace.aws.execute import Live, Preview
+from headrace.errors import AwsError
+
+_DURATION = re.compile(r"(\d+)([smhd])\Z")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Target:
+    """Where a command works, and how it speaks: progress to stderr, its result to stdout."""
+
+    def __init__(self, name: str, as_json: bool, **where: str | None) -> None:
+        check_name(name)
+        self.name = name
+        self.as_json = as_json
+        self._where = where
+        self._cloud: Cloud | None = None
+
+    @property
+    def cloud(self) -> Cloud:
+        if self._cloud is None:
+            self._cloud = Cloud(**self._where)
+        return self._cloud
+
+    def say(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    def result(self, value: Any, text: str) -> None:
+        """The command's outcome, for programs or for people."""
+        click.echo(json.dumps(value, indent=2, default=str) if self.as_json else text)
+
+
+@click.group()
+def aws() -> None:
+    """A private MLflow on EC2, RDS and S3: `up`, `connect`, `upgrade`, `down`.
+
+    Credentials are found as every AWS tool finds them. docs/aws.md is the guide.
+    """
+
+
+def _command(command: Callable[..., None]) -> click.Command:
+    """A command of the group with the options that all have; it gets the Target."""
+    options = (
+        click.option("--name", default="mlflow", show_default=True, help="Stacks NAME-data and NAME-app."),
+        click.option("--region", help="The AWS region; by default that of the profile or AWS_REGION."),
+        click.option("--profile", help="The AWS profile; by default AWS_PROFILE."),
+        click.option("--endpoint-url", help="Another AWS, for tests.", hidden=True),
+        click.option("--json", "as_json", is_flag=True, help="The result as JSON."),
+    )
+
+    def run(name: str, as_json: bool, region: str, profile: str, endpoint_url: str, **given: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or a tunnel's process would outlive us
+        target = Target(name, as_json, region=region, profile=profile, endpoint_url=endpoint_url)
+        command(target, **given)
+
+    run.__doc__, run.__name__ = command.__doc__, command.__name__
+    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    decorated: Any = run
+    for option in reversed(options):
+        decorated = option(decorated)
+    made: click.Command = aws.command(command.__name__.rstrip("_"))(decorated)
+    return made
+
+
+def _resumable(command: Callable[..., None]) -> Callable[..., None]:
+    """For a command that, broken off anywhere, continues when it is run again: Ctrl-C says so."""
+
+    @wraps(command)
+    def run(target: Target, **given: Any) -> None:
+        try:
+            command(target, **given)
+        except KeyboardInterrupt:
+            raise AwsError(
+                "Broken off. What AWS has under way goes on; the same command, run again, continues from there."
+            ) from None
+
+    return run
+
+
+_yes = click.option("--yes", is_flag=True, help="Ask nothing.")
+
+
+def _choices(command: Callable[..., None]) -> Callable[..., None]:
+    sizes = "; ".join(f"{name}: {size.what}" for name, size in SIZES.items())
+    options = (
+        click.option("--size", type=click.Choice(list(SIZES)), help=f"{sizes}. dev at first."),
+        click.option("--image", help="A tag in its ECR repository, or a whole image name; latest at first."),
+        click.option("--architecture", type=click.Choice(["arm64", "x86_64"]), help="arm64 at first."),
+        click.option("--ingress", type=click.Choice(["none", "alb"]), help="none: through `connect` only; alb: HTTPS."),
+        click.option("--domain", help="With alb: the name that people type."),
+        click.option("--certificate-arn", help="With alb: an ACM certificate for the domain, in this region."),
+        click.option("--allow-cidr", help="With alb: who may connect, 203.0.113.0/24 say."),
+        click.option("--scheme", type=click.Choice(["internet-facing", "internal"]), help="With alb."),
+        click.option("--alarm-email", help="Who gets the alarms."),
+        click.option("--vpc-id", help="An existing VPC; by default one is made."),
+        click.option("--app-subnet-ids", help="With --vpc-id: two subnets for hosts, with a comma between them."),
+        click.option("--database-subnet-ids", help="With --vpc-id: two subnets for the database."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@_command
+def doctor(target: Target) -> None:
+    """Look at credentials, permissions, quotas and tools; every fault comes with its fix."""
+    findings = []
+    for finding in examination.examine(target.cloud, target.name):
+        findings.append(finding)
+        if not target.as_json:
+            mark = {True: "ok  ", False: "FAIL", None: "?   "}[finding.ok]
+            click.echo(f"{mark} {finding.what}: {finding.says}" + (f"\n     {finding.fix}" if finding.fix else ""))
+    if target.as_json:
+        click.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+    if any(finding.ok is False for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+@_command
+@_choices
+def plan_(target: Target, **chosen: Any) -> None:
+    """Show what `up` would change, with replacements marked, and what it costs a month. Nothing is changed."""
+    steps = plan.up(target.cloud, Choices(name=target.name, **chosen), target.say)
+    _show(target, steps)
+
+
+@_command
+@_resumable
+@_yes
+@_choices
+def up(target: Target, yes: bool, **chosen: Any) -> None:
+    """Deploy, or bring up to date: plan, ask, do it, and prove it with a real run.
+
+    Broken off, it continues where it was when it is run again.
+    """
+    choices = Choices(name=target.name, **chosen)
+    tunnel.check_plugin()
+    steps = plan.up(target.cloud, choices, target.say)
+    previews = _show(target, steps, quiet=target.as_json)
+    if not all(one.nothing for one in previews) and not yes:
+        click.confirm(
+            f"Deploy this to {target.cloud.region} of account {target.cloud.account()}?", abort=True, err=True
+        )
+    live = Live(target.cloud, target.say)
+    for step in steps:
+        live.take(step)
+    found = status.status(target.cloud, target.name, drift=False)
+    target.result(found, f"\nMLflow is at {found['url']}\n\n{_how_to_use(target, found)}")
+
+
+@_command
+@click.option("--drift", is_flag=True, help="Compare with the templates, too: what has been changed by hand?")
+def status_(target: Target, drift: bool) -> None:
+    """Show the stacks, the hosts, the database and the alarms."""
+    found = status.status(target.cloud, target.name, drift)
+    target.result(found, _status_text(found))
+    if found["app"] is None:
+        raise click.exceptions.Exit(1)
+
+
+@_command
+@click.option("-f", "--follow", is_flag=True, help="Go on as it is written.")
+@click.option("--since", default="1h", show_default=True, help="How far back: 90s, 10m, 2h, 3d.")
+def logs(target: Target, follow: bool, since: str) -> None:
+    """Print the servers' log."""
+    if (match := _DURATION.match(since)) is None:
+        raise click.BadParameter(f"{since} is no duration; 90s, 10m, 2h or 3d are.", param_hint="--since")
+    seconds = int(match[1]) * _UNITS[match[2]]
+    for line in status.log(target.cloud, target.name, follow, seconds):
+        click.echo(json.dumps({"message": line}) if target.as_json else line)
+
+
+@_command
+@click.option("--port", default=PORT, show_default=True, help="The port of this machine.")
+def connect(target: Target, port: int) -> None:
+    """Reach the server at http://localhost:5000 while this runs: a Session Manager tunnel, no open port."""
+    tunnel.check_plugin()
+    app = execute.required(target.cloud, f"{target.name}-app")
+    host = hosts.wait_online(target.cloud, app, target.say)[0]
+    with tunnel.opened(target.cloud, host.id, PORT, local_port=port) as way:
+        target.result({"url": f"http://localhost:{port}", "host": host.id}, _connected(target, port))
+        try:
+            way.wait()
+        except KeyboardInterrupt:
+            target.say("closed")
+
+
+@_command
+@_resumable
+@click.argument("version")
+@_yes
+def upgrade_(target: Target, version: str, yes: bool) -> None:
+    """Put the image VERSION (a tag) into service: snapshot, MLflow's migrations, a swap once it is healthy.
+
+    Where the new image does not become healthy, the old one goes on.
+    """
+    tunnel.check_plugin()
+    if not yes:
+        click.confirm(f"Upgrade {target.name} in {target.cloud.region} to {version}?", abort=True, err=True)
+    image = upgrade.upgrade(target.cloud, target.name, version, target.say)
+    target.result({"image": image}, f"{image} is in service.")
+
+
+@_command
+@_resumable
+@_yes
+def rollback(target: Target, yes: bool) -> None:
+    """Put the image before the last upgrade back into service. The database stays as it is."""
+    if not yes:
+        click.confirm(f"Roll {target.name} in {target.cloud.region} back?", abort=True, err=True)
+    image = upgrade.rollback(target.cloud, target.name, target.say)
+    target.result({"image": image}, f"{image} is in service.")
+
+
+@_command
+@_resumable
+@_yes
+@click.option("--delete-data", is_flag=True, help="Database, artifacts and images, too; asks for a name.")
+@click.option("--confirm-name", help="With --delete-data: the data stack's name, for scripts.", hidden=True)
+def down(target: Target, yes: bool, delete_data: bool, confirm_name: str | None) -> None:
+    """Take the hosts away. Database, artifacts, key and images stay; `up` finds them again."""
+    data_stack = f"{target.name}-data"
+    if delete_data:
+        typed = confirm_name or click.prompt(
+            f"This deletes every run and every artifact of {target.name}. Type the name of its data stack", err=True
+        )
+        if typed != data_stack:
+            raise click.ClickException(f"{typed} is not {data_stack}: nothing was deleted.")
+    elif not yes:
+        click.confirm(f"Take the hosts of {target.name} in {target.cloud.region} away?", abort=True, err=True)
+    removal.down(target.cloud, target.name, target.say)
+    left = removal.delete_data(target.cloud, target.name, target.say) if delete_data else []
+    kept = (
+        "\nWhat remains, and the commands that remove it:\n  " + "\n  ".join(left)
+        if left
+        else f"\nThe data is kept in {data_stack}; `headrace aws up` stands on it again."
+    )
+    target.result({"down": target.name, "remains": left or [data_stack]}, f"{target.name} is down.{kept}")
+
+
+@_command
+@click.argument("what", type=click.Choice(["data", "app", "deployer-policy"]))
+def export(target: Target, what: str) -> None:
+    """Print a template, or the IAM policy of who runs these commands. Needs no AWS account."""
+    texts = {"data": templates.data, "app": templates.app, "deployer-policy": templates.deployer_policy}
+    click.echo(texts[what](), nl=False)
+
+
+def _show(target: Target, steps: list[plan.Step], quiet: bool = False) -> list[Preview]:
+    """Preview the steps, and print the plan with its price."""
+    previews = [execute.preview(target.cloud, step) for step in steps]
+    data = next(step.parameters for step in steps if isinstance(step, plan.MakeStack))
+    app = next(step.stack.parameters for step in steps if isinstance(step, plan.MakeApp))
+    items = prices.estimate(data, app)
+    value = {
+        "name": target.name,
+        "region": target.cloud.region,
+        "steps": [{"what": one.what, "changes": [change._asdict() for change in one.changes]} for one in previews],
+        "monthly_usd": round(prices.total(items), 2),
+        "prices_of": prices.DATE,
+    }
+    if not quiet:
+        text = "\n".join([*(_preview_text(one) for one in previews), "", prices.table(items, target.cloud.region)])
+        target.result(value, text)
+    return previews
+
+
+def _preview_text(preview: Preview) -> str:
+    lines = [f"{'  ' if preview.nothing else '* '}{preview.what}"]
+    for change in preview.changes:
+        why = f" ({', '.join(change.why)})" if change.why else ""
+        mark = "REPLACE" if change.replaced else change.action.lower()
+        lines.append(f"    {mark:<8}{change.resource}  {change.type.removeprefix('AWS::')}{why}")
+    return "\n".join(lines)
+
+
+def _status_text(found: dict[str, Any]) -> str:
+    lines = []
+    for part in ("data", "app"):
+        stack = found[part]
+        said = "not there" if stack is None else f"{stack['stack']}: {stack['status']} {stack['reason']}".rstrip()
+        lines.append(f"{part:<9}{said}")
+        lines += [f"         changed by hand: {line}" for line in (stack or {}).get("drift", [])]
+    if "database" in found:
+        database = found["database"]
+        lines.append(f"database {database['DBInstanceIdentifier']}: {database['DBInstanceStatus']}")
+        lines.append(f"bucket   {found['bucket']}")
+    if "hosts" in found:
+        lines.append(f"image    {found['image']}")
+        for host in found["hosts"]:
+            reach = "reachable" if host["online"] else "NOT reachable by Session Manager"
+            lines.append(f"host     {host['id']}: {host['state']}, {host['health']}, {reach}")
+        if found["upgrade"] is not None:
+            target = found["upgrade"]["target"]
+            lines.append(
+                f"upgrade  to {target} is under way, or was broken off: `headrace aws upgrade {target}` continues it, "
+                "`headrace aws rollback` takes it back"
+            )
+        lines += [f"alarm    {what}: {state}" for what, state in found["alarms"].items() if state != "OK"]
+        lines.append(f"url      {found['url']}")
+    return "\n".join(lines)
+
+
+def _how_to_use(target: Target, found: dict[str, Any]) -> str:
+    connect = "" if found["url"].startswith("https") else f"  headrace aws connect{_named(target)}\n"
+    url = found["url"].partition(",")[0]
+    return f"{connect}{_token_lines(target, url)}"
+
+
+def _connected(target: Target, port: int) -> str:
+    return f"MLflow is at http://localhost:{port} until Ctrl-C.\n{_token_lines(target, f'http://localhost:{port}')}"
+
+
+def _token_lines(target: Target, url: str) -> str:
+    return (
+        f"  export MLFLOW_TRACKING_URI={url}\n"
+        f"  export MLFLOW_TRACKING_TOKEN=$(aws ssm get-parameter --region {target.cloud.region} --name "
+        f"/{target.name}/ADMIN_TOKEN --with-decryption --query Parameter.Value --output text)"
+    )
+
+
+def _named(target: Target) -> str:
+    return "" if target.name == "mlflow" else f" --name {target.name}"

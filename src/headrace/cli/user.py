@@ -1,0 +1,206 @@
+"""`headrace user`: who may use the server, and what each may do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from headrace.auth.principals import PERMISSIONS, ROLES
+from headrace.cli.accounts import as_json, ask_password, no_such_user, print_table, to_look_at_accounts, with_accounts
+
+if TYPE_CHECKING:
+    from headrace.storage.accounts import Accounts
+
+DAY_MS = 24 * 3600 * 1000
+
+_role = click.Choice(list(ROLES))
+
+
+@click.group()
+def user() -> None:
+    """Add users, change what they may do, and make tokens for them.
+
+    Works on the server's database, with the server running or not; running servers follow within 5 seconds.
+    """
+
+
+@user.command()
+@click.argument("name")
+@click.option("--role", type=_role, default="viewer", show_default=True, help="What they may do on the server.")
+@click.option("--group", "groups", multiple=True, help="A group that they are in; may be repeated.")
+@click.option("--no-password", is_flag=True, help="They sign in with tokens only.")
+@with_accounts
+async def add(accounts: Accounts, name: str, role: str, groups: tuple[str, ...], no_password: bool) -> None:
+    """Add a user. The password is asked for, or read from the standard input."""
+    if not name.strip() or len(name) > 256 or ":" in name or not name.isprintable():
+        raise click.ClickException("A user's name has 1 to 256 printable characters, and no colon.")
+    password = None if no_password else ask_password()
+    if not await accounts.add_user(name, role, password):
+        raise click.ClickException(f"There is a user {name} already.")
+    if groups:
+        await accounts.set_groups(name, groups)
+    click.echo(f"{name} is a user with the role {role}.")
+
+
+@user.command("list")
+@as_json
+@to_look_at_accounts
+async def show(accounts: Accounts, json: bool) -> None:
+    """List the users."""
+    rows = [
+        {
+            "name": each.name,
+            "role": each.role,
+            "groups": each.groups,
+            "password": "yes" if each.password else "no",
+            "created_at": each.created_at,
+            "disabled_at": each.disabled_at,
+        }
+        for each in await accounts.users()
+    ]
+    print_table(rows, json)
+
+
+@user.command()
+@click.argument("name")
+@with_accounts
+async def disable(accounts: Accounts, name: str) -> None:
+    """Lock a user out: password, tokens and sessions stop working."""
+    if not await accounts.disable(name, True):
+        raise no_such_user(name)
+    click.echo(f"{name} is locked out.")
+
+
+@user.command()
+@click.argument("name")
+@with_accounts
+async def enable(accounts: Accounts, name: str) -> None:
+    """Let a user in again, with the password and the tokens of before."""
+    if not await accounts.disable(name, False):
+        raise no_such_user(name)
+    click.echo(f"{name} may come in again.")
+
+
+@user.command()
+@click.argument("name")
+@with_accounts
+async def password(accounts: Accounts, name: str) -> None:
+    """Set a user's password, which ends their sessions. It is asked for, or read from the standard input."""
+    if not await accounts.set_password(name, ask_password()):
+        raise no_such_user(name)
+    click.echo(f"{name} has a new password.")
+
+
+@user.command()
+@click.argument("name")
+@click.argument("role", type=_role)
+@with_accounts
+async def role(accounts: Accounts, name: str, role: str) -> None:
+    """Give a user another role on the server."""
+    if not await accounts.set_role(name, role):
+        raise no_such_user(name)
+    click.echo(f"{name} is a user with the role {role}.")
+
+
+@user.command()
+@click.argument("name")
+@click.argument("group", nargs=-1)
+@with_accounts
+async def groups(accounts: Accounts, name: str, group: tuple[str, ...]) -> None:
+    """Set the groups that a user is in; none takes them out of all."""
+    if await accounts.user(name) is None:
+        raise no_such_user(name)
+    await accounts.set_groups(name, group)
+    click.echo(f"{name} is in {', '.join(sorted(set(group))) or 'no group'}.")
+
+
+@user.command()
+@click.argument("name")
+@click.option("--name", "label", default="token", show_default=True, help="What the token is for, such as a machine.")
+@click.option("--role", type=_role, help="The most that the token may do.  [default: what its user may]")
+@click.option("--days", type=click.IntRange(1, 3650), help="For how long it is valid.  [default: until it is revoked]")
+@as_json
+@with_accounts
+async def token(accounts: Accounts, name: str, label: str, role: str | None, days: int | None, json: bool) -> None:
+    """Make a token for a user. It is printed this once, and can't be shown again."""
+    from headrace.auth.first import make_token
+    from headrace.storage.accounts import now
+
+    if await accounts.user(name) is None:
+        raise no_such_user(name)
+    scope = role or "user"
+    expires_at = None if days is None else now() + days * DAY_MS
+    made = await make_token(accounts, name, label, scope, expires_at)
+    if json:
+        print_table([{"token": made, "user": name, "name": label, "role": scope, "expires_at": expires_at}], json)
+    else:
+        click.echo(made)
+
+
+_permission = click.Choice(list(PERMISSIONS))
+_group = click.option("--group", is_flag=True, help="NAME is a group.")
+_experiment = click.option("--experiment", help="The experiment's id or name.")
+_model = click.option("--model", help="The registered model's name.")
+
+
+@user.command()
+@click.argument("name")
+@click.argument("permission", type=_permission)
+@_group
+@_experiment
+@_model
+@with_accounts
+async def grant(
+    accounts: Accounts, name: str, permission: str, group: bool, experiment: str | None, model: str | None
+) -> None:
+    """Let a user (or a group) read, edit or manage one experiment or registered model."""
+    from headrace.storage.accounts import Grant
+
+    if not group and await accounts.user(name) is None:
+        raise no_such_user(name)
+    kind, object_id = await _object(accounts, experiment, model)
+    await accounts.grant(Grant(_grantee(name, group), kind, object_id, permission))
+    click.echo(f"{name} may {permission} the {kind} {object_id}.")
+
+
+@user.command()
+@click.argument("name")
+@_group
+@_experiment
+@_model
+@with_accounts
+async def revoke(accounts: Accounts, name: str, group: bool, experiment: str | None, model: str | None) -> None:
+    """Take back what was granted to a user (or a group) on one experiment or registered model."""
+    kind, object_id = await _object(accounts, experiment, model)
+    if not await accounts.revoke_grant(_grantee(name, group), kind, object_id):
+        raise click.ClickException(f"Nothing was granted to {name} on the {kind} {object_id}.")
+    click.echo(f"{name} has no permission on the {kind} {object_id} any more.")
+
+
+@user.command("grants")
+@as_json
+@to_look_at_accounts
+async def show_grants(accounts: Accounts, json: bool) -> None:
+    """List what is granted to whom."""
+    print_table([msgspec.to_builtins(each) for each in await accounts.grants()], json)
+
+
+def _grantee(name: str, group: bool) -> str:
+    return f"{'group' if group else 'user'}:{name}"
+
+
+async def _object(accounts: Accounts, experiment: str | None, model: str | None) -> tuple[str, str]:
+    """Kind and id. An experiment's id wins over a name of the same digits. Raises ClickException."""
+    if (experiment is None) == (model is None):
+        raise click.UsageError("Name either an --experiment or a --model.")
+    if model is not None:
+        return "model", model
+    assert experiment is not None
+    if experiment.isascii() and experiment.isdecimal():
+        return "experiment", str(int(experiment))
+    found = await accounts.experiments_of("experiment-name", [experiment])
+    if not found:
+        raise click.ClickException(f"There is no experiment {experiment}.")
+    return "experiment", str(found[0][1])

@@ -1,0 +1,107 @@
+"""Every error that Headrace raises itself, drawn once.
+
+    HeadraceError
+    ├── ConfigurationError      a setting is wrong; told on the command line, exit code 2
+    ├── SchemaOutOfDate         the database must be upgraded (or MLflow must), exit code 3
+    ├── AwsError                `headrace aws`: AWS refused or failed, exit code 4
+    ├── ApiError                answered to a client in MLflow's JSON error shape
+    │   ├── Unauthenticated     401: nobody, or nobody that we know
+    │   ├── Forbidden           403: somebody, who may not; or this server may not, in its artifact store
+    │   ├── TooManyAttempts     429 with Retry-After: logins that failed too often
+    │   ├── PayloadTooLarge     413
+    │   └── Unavailable         503 with Retry-After; stock's client tries again by itself
+    └── Declined                not an error: stock shall answer this request
+        └── Malformed           and may have no better answer than a 500
+
+Foreign errors (asyncpg's, sqlite3's, httpcore's) are translated to these where they enter: in storage/ and stock/.
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """The root of the tree."""
+
+
+class ConfigurationError(HeadraceError):
+    """A setting, or a combination of settings, that can't work. The text says which, and what to do next."""
+
+
+class SchemaOutOfDate(HeadraceError):
+    """The database's schema is not what the installed MLflow works on; `newer`: none of its migrations leads there."""
+
+    def __init__(self, text: str, newer: bool = False) -> None:
+        super().__init__(text)
+        self.newer = newer
+
+
+class AwsError(HeadraceError):
+    """AWS, or a tool on the way to it, refused or failed. The text says what, where, and what to do next.
+
+    `code` is AWS's error code, or the name of the botocore exception; empty for findings of our own.
+    """
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class ApiError(HeadraceError):
+    """An answer of Headrace's own in MLflow's error shape: `{"error_code": ..., "message": ...}`."""
+
+    status = 500
+    error_code = "INTERNAL_ERROR"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Unauthenticated(ApiError):
+    """The request needs credentials, and has none or wrong ones."""
+
+    status = 401
+    error_code = "UNAUTHENTICATED"
+    # Basic works, too, but to offer it would make browsers ask with a window of their own.
+    headers = ((b"www-authenticate", b'Bearer realm="MLflow"'),)
+
+
+class Forbidden(ApiError):
+    """Whoever sent the request may not do that, or the artifact store does not let this server do it."""
+
+    status = 403
+    error_code = "PERMISSION_DENIED"
+
+
+class TooManyAttempts(ApiError):
+    """Logins failed too often; none is looked at before `seconds` have passed."""
+
+    status = 429
+    error_code = "REQUEST_LIMIT_EXCEEDED"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many logins have failed. Try again in {seconds} s.")
+        self.headers = ((b"retry-after", b"%d" % seconds),)
+
+
+class PayloadTooLarge(ApiError):
+    """The body is larger than a native handler takes."""
+
+    status = 413
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+class Unavailable(ApiError):
+    """The database, the write queue or stock can't take the request now; nothing of it was done."""
+
+    status = 503
+    error_code = "TEMPORARILY_UNAVAILABLE"
+    headers = ((b"retry-after", b"1"),)
+
+
+class Declined(HeadraceError):
+    """A native handler leaves the request to stock. Raised before the request has had any effect."""
+
+
+class Malformed(Declined):
+    """Declined because of how the request is made; the text, for the client, says what is wrong with it.
+
+    Stock may understand it all the same, or refuse it in its own words. Where it only fails, the client gets the text.
+    """

@@ -1,0 +1,326 @@
+"""Child processes and the loop that keeps them running.
+
+A child is `python -m MODULE`. Its configuration, secrets included, goes through a socket pair that is its
+standard input: nothing of it shows in `ps`, neither as an argument nor in the child's environment. The pair
+stays open for the child's life. Through it the child says `ready`, and its end tells the child that we are
+gone, after `kill -9` too (headrace.child).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headrace.uri import redact
+
+# These go to a child through the pair, not through its environment, which `ps e` shows.
+_PRIVATE = ("MLFLOW_", "_MLFLOW_", "AWS_", "PG", "PASSWORD")
+# Ours reach a child as settings, where it needs them at all; stock must not see the administrator's token.
+_OURS = "HEADRACE_"
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HEALTHY_AFTER = 60.0  # seconds of readiness after which a crash counts as the first one again
+
+
+class BackOff:
+    """How long to wait before the next start: `first` seconds, doubling to `most`."""
+
+    def __init__(self, first: float, most: float = 30.0) -> None:
+        self.first, self.most = first, most
+        self._next = first
+
+    def after(self, healthy_for: float) -> float:
+        """Seconds to wait, given for how long the child that died had been ready."""
+        if healthy_for >= _HEALTHY_AFTER:
+            self._next = self.first
+        delay = self._next
+        self._next = min(self.most, delay * 2)
+        return delay
+
+
+class Child:
+    """One process of ours, started again when it dies.
+
+    `stage` orders the stop: all of stage 0 end before stage 1 is told to. `essential`: if it ends before it
+    was ever ready, the whole program ends. `prefix`: its output goes to our standard error, each line with this
+    in front.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        *,
+        stage: int,
+        back_off: BackOff,
+        essential: bool = False,
+        prefix: str = "",
+        inherit: tuple[int, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.module = name, module
+        self.stage, self.back_off, self.essential, self.prefix = stage, back_off, essential, prefix
+        self.inherit, self.environment = inherit, dict(environment or {})
+        self.configuration: dict[str, Any] | None = None
+        self.popen: subprocess.Popen[bytes] | None = None
+        self.channel: socket.socket | None = None
+        self.ready_since: float | None = None
+        self.was_ready = False
+        self.start_at: float | None = None
+
+    def spawn(self) -> None:
+        """Start the process; it imports what it needs and waits for its configuration."""
+        ours, theirs = socket.socketpair()
+        public = {name: text for name, text in os.environ.items() if not name.startswith((*_PRIVATE, _OURS))}
+        with theirs:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", self.module],
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE if self.prefix else None,
+                stderr=subprocess.STDOUT if self.prefix else None,
+                pass_fds=self.inherit,
+                env=public | self.environment,
+                start_new_session=True,  # Ctrl-C is for us; we tell the children
+            )
+        self.channel, self.ready_since, self.start_at = ours, None, None
+        if self.configuration is not None:
+            self._send()
+
+    def configure(self, configuration: dict[str, Any]) -> None:
+        """Set what the child is told at each start, and tell it now if it is running."""
+        self.configuration = configuration
+        if self.channel is not None:
+            self._send()
+
+    def _send(self) -> None:
+        private = {name: text for name, text in os.environ.items() if name.startswith(_PRIVATE)}
+        line = json.dumps({"environ": private, **(self.configuration or {})})
+        with contextlib.suppress(OSError):  # it died already: the loop sees that
+            assert self.channel is not None
+            self.channel.sendall(line.encode() + b"\n")
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if the process is there."""
+        if self.popen is not None and self.popen.poll() is None:
+            self.popen.send_signal(number)
+
+    def clear(self) -> None:
+        """Close what belonged to a process that has ended."""
+        assert self.popen is not None
+        assert self.channel is not None
+        self.channel.close()
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
+        self.popen = self.channel = None
+
+
+def run_once(module: str, configuration: dict[str, Any], prefix: str) -> int:
+    """Run a child to its end and return its exit code."""
+    child = Child(module, module, stage=0, back_off=BackOff(0), prefix=prefix)
+    child.configuration = configuration
+    child.spawn()
+    assert child.popen is not None
+    assert child.popen.stdout is not None
+    output = child.popen.stdout.fileno()
+    lines = PrefixedLines(prefix, output)
+    try:
+        while child.popen.poll() is None:
+            select.select([output], [], [], 0.1)
+            lines.pump()
+        lines.pump()
+        return child.popen.wait()
+    finally:
+        child.signal(signal.SIGKILL)
+        child.popen.wait()
+        child.clear()
+
+
+class PrefixedLines:
+    """What a child prints, to our standard error: whole lines, a prefix before each, and URIs without passwords."""
+
+    def __init__(self, prefix: str, fd: int) -> None:
+        self.prefix, self.fd = prefix, fd
+        self._partial = b""
+        os.set_blocking(fd, False)
+
+    def pump(self) -> None:
+        """Pass on what there is now."""
+        while True:
+            try:
+                data = os.read(self.fd, 65536)
+            except BlockingIOError:
+                return
+            *lines, self._partial = (self._partial + data).split(b"\n")
+            if not data or len(self._partial) > 65536:  # the end, or no line at all
+                lines, self._partial = [*lines, self._partial], b""
+            for line in lines:
+                self._write(line)
+            if not data:
+                return
+
+    def _write(self, line: bytes) -> None:
+        if text := line.decode(errors="replace").rstrip():
+            with contextlib.suppress(OSError):
+                os.write(2, f"{self.prefix}{redact(text)}\n".encode())
+
+
+class Supervisor:
+    """Runs children until a signal or an essential child's failure, then stops them stage by stage."""
+
+    def __init__(self, *, stop_timeout: float, log: Callable[[str], None]) -> None:
+        self.children: list[Child] = []
+        self.stop_timeout, self.log = stop_timeout, log
+        self.on_all_ready: Callable[[], None] | None = None
+        self.on_stop: Callable[[], None] | None = None
+        self.exit_code = 0
+        self._stop_requests = 0
+        self._stage = -1
+        self._deadline = float("inf")
+        self._selector = selectors.DefaultSelector()
+
+    def watch(self, file: socket.socket, callback: Callable[[], None]) -> None:
+        """Call back in the loop whenever `file` is readable."""
+        self._selector.register(file, selectors.EVENT_READ, callback)
+
+    def add(self, child: Child) -> None:
+        """Put a child, spawned or not, under supervision."""
+        self.children.append(child)
+        if child.popen is not None:
+            self._listen_to(child)
+
+    def start(self, child: Child) -> None:
+        """Spawn a child that is under supervision."""
+        child.spawn()
+        self._listen_to(child)
+
+    def stop(self, exit_code: int = 0) -> None:
+        """Begin to stop; a second call ends everything at once."""
+        self.exit_code = self.exit_code or exit_code
+        self._stop_requests += 1
+        if self.on_stop is not None:
+            callback, self.on_stop = self.on_stop, None
+            callback()
+
+    def run(self) -> int:
+        """The loop. Returns the exit code when every child has ended."""
+        wake, woken = socket.socketpair()
+        with wake, woken:
+            wake.setblocking(False)
+            self.watch(woken, lambda: self._on_signals(woken.recv(256)))
+            # The handlers do nothing; the wake-up descriptor tells the loop.
+            numbers = (*_STOP_SIGNALS, signal.SIGCHLD)
+            before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+            signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+            try:
+                while self._step():
+                    for key, _ in self._selector.select(self._timeout()):
+                        key.data()
+            finally:
+                self.kill()
+                signal.set_wakeup_fd(-1)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        return self.exit_code
+
+    def kill(self) -> None:
+        """End every child at once."""
+        for child in self.children:
+            child.signal(signal.SIGKILL)
+
+    def _step(self) -> bool:
+        """Look after the children; False when there is nothing left to do."""
+        for child in self.children:
+            if child.popen is not None and (code := child.popen.poll()) is not None:
+                self._forget(child)
+                self._on_end(child, code)
+        if self._stop_requests:
+            return self._stop_step()
+        now = time.monotonic()
+        for child in self.children:
+            if child.start_at is not None and child.start_at <= now:
+                self.start(child)
+        return True
+
+    def _stop_step(self) -> bool:
+        running = [child for child in self.children if child.popen is not None]
+        stage = min((child.stage for child in running), default=None)
+        if stage is None:
+            return False
+        if self._stop_requests > 1 or time.monotonic() >= self._deadline:
+            for child in running:
+                if self._stop_requests > 1 or child.stage == stage:
+                    child.signal(signal.SIGKILL)
+        elif stage != self._stage:
+            self._stage, self._deadline = stage, time.monotonic() + self.stop_timeout
+            for child in running:
+                if child.stage == stage:
+                    child.signal(signal.SIGTERM)
+        return True
+
+    def _timeout(self) -> float | None:
+        times = [self._deadline] if self._stop_requests else []
+        times += [child.start_at for child in self.children if child.start_at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _on_signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number in _STOP_SIGNALS:
+                self.stop()
+
+    def _on_end(self, child: Child, code: int) -> None:
+        if self._stop_requests:
+            return
+        if child.essential and not child.was_ready:
+            self.log(f"{child.name} could not start ({_how(code)})")
+            self.stop(exit_code=code if code in (2, 3) else 1)
+            return
+        now = time.monotonic()
+        delay = child.back_off.after(now - child.ready_since if child.ready_since is not None else 0.0)
+        child.ready_since, child.start_at = None, now + delay
+        self.log(f"{child.name} ended ({_how(code)}); it starts again in {delay:g} s")
+
+    def _listen_to(self, child: Child) -> None:
+        assert child.popen is not None
+        assert child.channel is not None
+        child.channel.setblocking(False)
+        self.watch(child.channel, lambda: self._on_message(child))
+        if child.popen.stdout is not None:
+            lines = PrefixedLines(child.prefix, child.popen.stdout.fileno())
+            self._selector.register(child.popen.stdout, selectors.EVENT_READ, lines.pump)
+
+    def _forget(self, child: Child) -> None:
+        assert child.popen is not None
+        assert child.channel is not None
+        if child.channel in self._selector.get_map():
+            self._selector.unregister(child.channel)
+        if child.popen.stdout is not None:
+            self._selector.get_key(child.popen.stdout).data()  # its last words
+            self._selector.unregister(child.popen.stdout)
+        child.clear()
+
+    def _on_message(self, child: Child) -> None:
+        assert child.channel is not None
+        try:
+            message = child.channel.recv(256)
+        except OSError:
+            message = b""
+        if not message:
+            self._selector.unregister(child.channel)  # SIGCHLD will follow
+            return
+        child.ready_since, child.was_ready = time.monotonic(), True
+        if self.on_all_ready is not None and all(c.was_ready for c in self.children if c.essential):
+            callback, self.on_all_ready = self.on_all_ready, None
+            callback()
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -1,0 +1,129 @@
+"""`headrace serve`: take the port, prepare the database, start workers and stock MLflow, look after them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+
+import msgspec
+
+from headrace import uri
+from headrace.database import prepare
+from headrace.errors import ConfigurationError
+from headrace.process import BackOff, Child, Supervisor, run_once
+from headrace.settings import Settings
+from headrace.stock.supervisor import Stock, make_runtime_directory
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises ConfigurationError and SchemaOutOfDate for what keeps the server from starting.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor's loop takes it over
+    listener = bind(settings.host, settings.port)
+    directory = make_runtime_directory()
+    settings = msgspec.structs.replace(
+        settings, port=listener.getsockname()[1], stock_socket=os.path.join(directory, "stock.sock")
+    )
+    supervisor = Supervisor(stop_timeout=settings.shutdown_timeout + 1, log=_log)
+    try:
+        workers = [_worker(number, listener, settings) for number in range(settings.workers)]
+        for worker in workers:
+            worker.spawn()  # they import while the database is made ready
+            supervisor.add(worker)
+        prepare(settings, _log)
+        if settings.protected:
+            _set_up_auth(settings)
+        stock = Stock(settings, supervisor)
+        configuration = {
+            "settings": msgspec.to_builtins(settings),
+            "listener": listener.fileno(),
+            "family": int(listener.family),
+        }
+        for worker in workers:
+            worker.configure(configuration)
+        supervisor.on_all_ready = lambda: _on_ready(settings, stock)
+        # Our copy keeps connections waiting while a worker is replaced; now nobody will come for them.
+        supervisor.on_stop = listener.close
+        return supervisor.run()
+    finally:
+        supervisor.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _set_up_auth(settings: Settings) -> None:
+    """Make the tables of users, and the first administrator's token where there is nobody yet.
+
+    In a process of its own: the supervisor carries no database driver. Raises ConfigurationError.
+    """
+    configuration = {"settings": msgspec.to_builtins(settings), "url": _url(settings)}
+    if code := run_once("headrace.auth.first", configuration, prefix="headrace: "):
+        raise ConfigurationError(
+            f"The tables of users and tokens can't be made (exit code {code}); why is said above. The database's role "
+            "needs the right to create tables."
+        )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A TCP socket on the address, not yet listening. Raises ConfigurationError."""
+    try:
+        (family, _, _, _, address), *_ = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        # The protocol in full, and TCP_NODELAY, which accepted connections inherit on Linux: without it every
+        # keep-alive request waits 40 ms for a delayed ACK.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Can't listen on {host} port {port}: {error.strerror}. Choose another with --host and --port."
+        ) from None
+    return listener
+
+
+def _worker(number: int, listener: socket.socket, settings: Settings) -> Child:
+    name = "the worker" if settings.workers == 1 else f"worker {number + 1}"
+    return Child(
+        name,
+        "headrace.http.worker",
+        stage=0,
+        back_off=BackOff(0.1),
+        essential=True,
+        inherit=(listener.fileno(),),
+        # obstore's threads, as many as there are cores, pass 400 kB buffers on to other threads. With glibc's heap for
+        # each thread 32 downloads from S3 took 111 MiB at 16 threads; with one for all, 21 MiB, and no more time.
+        environment={"MALLOC_ARENA_MAX": "1"},
+    )
+
+
+def _on_ready(settings: Settings, stock: Stock) -> None:
+    if settings.stock == "background":
+        stock.start()
+    url = _url(settings)
+    artifacts = settings.artifacts_destination + ", through this server"
+    if not settings.serve_artifacts:
+        artifacts = settings.default_artifact_root
+    if os.path.exists("mlflow.db") and settings.backend_store_uri == Settings().backend_store_uri:
+        _log("the mlflow.db in this folder is not used; for it: --backend-store-uri sqlite:///mlflow.db")
+    _log(f"MLflow is on {url}")
+    _log(f"  database   {uri.redact(settings.backend_store_uri)}")
+    _log(f"  artifacts  {uri.redact(artifacts)}")
+    _log(f"  next step  export MLFLOW_TRACKING_URI={url}")
+    if settings.insecure_no_auth:
+        _log("  ANYBODY who reaches this address may read, change and delete everything (--insecure-no-auth)")
+
+
+def _url(settings: Settings) -> str:
+    """Where people on this machine find the server."""
+    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.static_prefix}"
+
+
+def _log(text: str) -> None:
+    print(f"headrace: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,701 @@
+"""Every setting of `headrace serve`, in one table: its name, flag, environment variable, default and help.
+
+The table makes the command's options, their validation and docs/reference/settings.md. Names, and what they
+mean, are those of `mlflow server` (mlflow/cli/__init__.py, mlflow/utils/cli_args.py) where it has them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from headrace import ssm, uri
+from headrace.errors import ConfigurationError
+from headrace.refused import REFUSED
+
+DATA_DIRECTORY = "headrace-data"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one server runs with, resolved and checked; made by `resolve`."""
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    workers: int = 1
+    static_prefix: str = ""
+    backend_store_uri: str = f"sqlite:///{DATA_DIRECTORY}/mlflow.db"
+    registry_store_uri: str | None = None
+    default_artifact_root: str = "mlflow-artifacts:/"
+    artifacts_destination: str = f"./{DATA_DIRECTORY}/artifacts"
+    serve_artifacts: bool = True
+    artifact_transfer: str = "proxy"
+    allowed_hosts: str | None = None
+    cors_allowed_origins: str | None = None
+    x_frame_options: str = "SAMEORIGIN"
+    disable_security_middleware: bool = False
+    secrets_cache_ttl: int = 60
+    secrets_cache_max_size: int = 1000
+    ssm_prefix: str | None = None
+    stock: str = "background"
+    stock_wait: float = 20.0
+    max_body_bytes: int = 64 * 1024 * 1024
+    queue_limit: int = 10_000
+    compress_json: str = "remote"
+    shutdown_timeout: float = 8.0
+    auth: bool = False
+    insecure_no_auth: bool = False
+    grants: bool = False
+    admin_token: str = ""
+    trusted_proxies: str = ""
+    audit: str = "changes"
+    audit_table: bool = False
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret: str = ""
+    oidc_audience: str = ""
+    oidc_scopes: str = "openid profile email"
+    oidc_user_claim: str = "email"
+    oidc_groups_claim: str = "groups"
+    oidc_roles: str = ""
+    alb_arn: str = ""
+    enable_ai_gateway: bool = False
+    enable_assistant: bool = False
+    enable_webhooks: bool = False
+    log_level: str = "info"
+    stock_socket: str = ""  # the Unix socket's path; filled in by serve
+
+    def __repr__(self) -> str:
+        """Without passwords and tokens, for logs and tracebacks."""
+        secret = {setting.name for setting in SETTINGS if setting.secret}
+        fields = msgspec.to_builtins(self)
+        shown = {name: "***" if name in secret and value else value for name, value in fields.items()}
+        return f"Settings({uri.redact(repr(shown))})"
+
+    @property
+    def database(self) -> uri.DatabaseURI | None:
+        """The backend store's URI taken apart; None for a file store."""
+        return uri.parse(self.backend_store_uri)
+
+    @property
+    def native(self) -> bool:
+        """Whether Headrace reads and writes this store itself; otherwise stock answers everything."""
+        database = self.database
+        if database is None or database.kind not in ("postgresql", "sqlite"):
+            return False
+        return database.kind == "postgresql" or not database.query
+
+    @property
+    def protected(self) -> bool:
+        """Whether requests need a user or a token: on every address but a loopback one, unless it was turned off."""
+        return not self.insecure_no_auth and (self.auth or not is_loopback(self.host))
+
+    @property
+    def models_here(self) -> bool:
+        """Whether registered models are in the backend store's database."""
+        return self.registry_store_uri in (None, self.backend_store_uri)
+
+
+class Setting(NamedTuple):
+    """One row of the table. `default` is the text shown; the value itself is the field's in Settings."""
+
+    name: str
+    environment: str
+    parse: Callable[[str], Any]
+    default: str
+    help: str
+    short: str = ""
+    choices: tuple[str, ...] = ()
+    from_mlflow: bool = True
+    secret: bool = False  # never an argument, which `ps` shows
+
+    @property
+    def flag(self) -> str:
+        """The option's name on the command line; that of the environment variable for a secret, which has none."""
+        return self.environment if self.secret else "--" + self.name.replace("_", "-")
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise ValueError
+        return value
+
+    parse.__doc__ = f"a whole number from {low} to {high}"
+    return parse
+
+
+def _seconds(text: str) -> float:
+    """a number of seconds, 0 or more"""
+    if not 0 <= (value := float(text)) < 86400:
+        raise ValueError
+    return value
+
+
+def parse_boolean(text: str) -> bool:
+    """true or false"""
+    if (lower := text.strip().lower()) in ("1", "true", "t", "yes", "y", "on"):
+        return True
+    if lower in ("0", "false", "f", "no", "n", "off"):
+        return False
+    raise ValueError
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    parse.__doc__ = "one of " + ", ".join(choices)
+    return parse
+
+
+def _prefix(text: str) -> str:
+    """a path that begins with "/", does not end with one, and has no braces"""
+    if not text.startswith("/") or text.endswith("/") or "{" in text or "}" in text:
+        raise ValueError
+    return text
+
+
+def _text(text: str) -> str:
+    """a text"""
+    return text
+
+
+def _admin_token(text: str) -> str:
+    """a random text of 32 characters or more without spaces, such as `openssl rand -hex 32` makes"""
+    if len(text) < 32 or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError
+    return text
+
+
+def _networks(text: str) -> str:
+    """addresses or networks separated by commas, such as 10.0.0.0/16"""
+    return ",".join(str(ipaddress.ip_network(part.strip())) for part in text.split(","))
+
+
+def _issuer(text: str) -> str:
+    """an https:// address (http:// on this machine only)"""
+    parts = urlsplit(text)
+    local = parts.scheme == "http" and is_loopback(parts.hostname or "")
+    if not parts.hostname or not (local or parts.scheme == "https") or parts.query or parts.fragment:
+        raise ValueError
+    return text
+
+
+def _roles(text: str) -> str:
+    """GROUP=ROLE separated by commas, with the roles viewer, editor and admin"""
+    for part in text.split(","):
+        group, _, role = part.rpartition("=")
+        if not group.strip() or role.strip() not in ("viewer", "editor", "admin"):
+            raise ValueError
+    return text
+
+
+def _load_balancer(text: str) -> str:
+    """an ARN such as arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/mlflow/0123456789abcdef"""
+    if not re.fullmatch(r"arn:aws[\w-]*:elasticloadbalancing:[a-z0-9-]+:\d+:loadbalancer/app/\S+", text):
+        raise ValueError
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on this host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+_LEVELS = ("debug", "info", "warning", "error")
+_STOCK = ("background", "lazy")
+_AUDIT = ("changes", "all", "off")
+_COMPRESS = ("remote", "always", "never")
+_TRANSFER = ("proxy", "direct")
+
+SETTINGS = (
+    Setting(
+        "host",
+        "MLFLOW_HOST",
+        _text,
+        "127.0.0.1",
+        "The network interface to listen on; 0.0.0.0 for every one.",
+        "-h",
+    ),
+    Setting("port", "MLFLOW_PORT", _number(0, 65535), "5000", "The port to listen on; 0 takes a free one.", "-p"),
+    Setting(
+        "workers",
+        "MLFLOW_WORKERS",
+        _number(1, 256),
+        "1",
+        "Worker processes; more than one needs PostgreSQL.",
+        "-w",
+    ),
+    Setting(
+        "static_prefix",
+        "MLFLOW_STATIC_PREFIX",
+        _prefix,
+        "none",
+        "A prefix for every path, behind a proxy that keeps it.",
+    ),
+    Setting(
+        "backend_store_uri",
+        "MLFLOW_BACKEND_STORE_URI",
+        _text,
+        f"sqlite:///{DATA_DIRECTORY}/mlflow.db",
+        "Where experiments and runs are kept: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE. "
+        "What else MLflow supports works too, but stock MLflow answers all of it.",
+    ),
+    Setting(
+        "registry_store_uri",
+        "MLFLOW_REGISTRY_STORE_URI",
+        _text,
+        "the backend store",
+        "Where registered models are kept.",
+    ),
+    Setting(
+        "default_artifact_root",
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+        _text,
+        "mlflow-artifacts:/ with --serve-artifacts, otherwise ./mlruns",
+        "Where the artifacts of new experiments go; experiments that exist keep theirs.",
+    ),
+    Setting(
+        "artifacts_destination",
+        "MLFLOW_ARTIFACTS_DESTINATION",
+        _text,
+        f"./{DATA_DIRECTORY}/artifacts, or ./mlartifacts when a backend store is given",
+        "Where --serve-artifacts keeps the artifacts that pass through this server, such as s3://BUCKET.",
+    ),
+    Setting(
+        "serve_artifacts",
+        "MLFLOW_SERVE_ARTIFACTS",
+        parse_boolean,
+        "true",
+        "Let artifacts pass through this server, so that clients need no access to the storage behind it.",
+    ),
+    Setting(
+        "allowed_hosts",
+        "MLFLOW_SERVER_ALLOWED_HOSTS",
+        _text,
+        "localhost and private addresses",
+        "Host headers to answer, separated by commas, * as wildcard: against DNS rebinding.",
+    ),
+    Setting(
+        "cors_allowed_origins",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+        _text,
+        "localhost",
+        "Other web origins that may call this server, separated by commas.",
+    ),
+    Setting(
+        "x_frame_options",
+        "MLFLOW_SERVER_X_FRAME_OPTIONS",
+        _text,
+        "SAMEORIGIN",
+        "The X-Frame-Options header: SAMEORIGIN, DENY, or NONE for no header.",
+    ),
+    Setting(
+        "disable_security_middleware",
+        "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
+        parse_boolean,
+        "false",
+        "Check neither Host nor Origin. Dangerous outside of tests.",
+    ),
+    Setting(
+        "secrets_cache_ttl",
+        "MLFLOW_SERVER_SECRETS_CACHE_TTL",
+        _number(10, 300),
+        "60",
+        "Seconds for which stock MLflow keeps decrypted gateway secrets.",
+    ),
+    Setting(
+        "secrets_cache_max_size",
+        "MLFLOW_SERVER_SECRETS_CACHE_MAX_SIZE",
+        _number(1, 10_000),
+        "1000",
+        "How many decrypted gateway secrets stock MLflow keeps.",
+    ),
+    Setting(
+        "ssm_prefix",
+        "HEADRACE_SSM_PREFIX",
+        _text,
+        "none",
+        "A prefix in AWS Systems Manager, such as /mlflow, below which the server finds DB_HOST, DB_USER and DB_PASS "
+        "and, where they are there, DB_PORT, DB_NAME, BUCKET and ADMIN_TOKEN. They win over the container's variables.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "stock",
+        "HEADRACE_STOCK",
+        _choice(*_STOCK),
+        "background",
+        "When stock MLflow starts: in the background at once, or (lazy) when a request needs it.",
+        choices=_STOCK,
+        from_mlflow=False,
+    ),
+    Setting(
+        "stock_wait",
+        "HEADRACE_STOCK_WAIT",
+        _seconds,
+        "20",
+        "Seconds for which a request waits while stock MLflow starts, before it is answered 503.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "artifact_transfer",
+        "HEADRACE_ARTIFACT_TRANSFER",
+        _choice(*_TRANSFER),
+        "proxy",
+        "With direct, a download of more than 8 MiB from S3 is answered with a redirect to the bucket, whose URL this "
+        "server signs. See docs/artifacts.md for what the bucket needs.",
+        choices=_TRANSFER,
+        from_mlflow=False,
+    ),
+    Setting(
+        "max_body_bytes",
+        "HEADRACE_MAX_BODY_BYTES",
+        _number(1024, 2**31),
+        str(64 * 1024 * 1024),
+        "The largest request body that Headrace answers by itself; artifacts are not limited.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "queue_limit",
+        "HEADRACE_QUEUE_LIMIT",
+        _number(1, 1_000_000),
+        "10000",
+        "How many writes may wait for the database in one worker; more are answered 503 with Retry-After.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "compress_json",
+        "HEADRACE_COMPRESS_JSON",
+        _choice(*_COMPRESS),
+        "remote",
+        "Who gets JSON answers of 1 KiB and more compressed, if the client takes it; remote: clients on other "
+        "machines. It costs 3 to 6 ms a MB, and pays where the network is slower than 1 Gbit/s.",
+        choices=_COMPRESS,
+        from_mlflow=False,
+    ),
+    Setting(
+        "shutdown_timeout",
+        "HEADRACE_SHUTDOWN_TIMEOUT",
+        _seconds,
+        "8",
+        "Seconds that requests under way get after SIGTERM (Docker kills after 10).",
+        from_mlflow=False,
+    ),
+    Setting(
+        "auth",
+        "HEADRACE_AUTH",
+        parse_boolean,
+        "false",
+        "Ask for a user or a token on a loopback address, too: for a server behind a proxy on the same machine. On any "
+        "other address that is so by itself.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "insecure_no_auth",
+        "HEADRACE_INSECURE_NO_AUTH",
+        parse_boolean,
+        "false",
+        "Let whoever reaches the server read, change and delete everything.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "grants",
+        "HEADRACE_GRANTS",
+        parse_boolean,
+        "false",
+        "Viewers and editors see and change only the experiments and registered models that are granted to them or to "
+        "a group of theirs. Without it a role counts on the whole server, and a grant adds to it.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "admin_token",
+        "HEADRACE_ADMIN_TOKEN",
+        _admin_token,
+        "none",
+        "A token of an administrator, as long as the variable is set: for the first set-up by a program. Without one, "
+        "and with nobody set up yet, the server makes a token and prints it once.",
+        from_mlflow=False,
+        secret=True,
+    ),
+    Setting(
+        "trusted_proxies",
+        "HEADRACE_TRUSTED_PROXIES",
+        _networks,
+        "none",
+        "Addresses or networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by "
+        "commas; anybody else's are dropped.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "audit",
+        "HEADRACE_AUDIT",
+        _choice(*_AUDIT),
+        "changes",
+        "What is written to the standard output, as JSON, of a server that asks for users: changes, also what runs log "
+        "(all), or nothing (off).",
+        choices=_AUDIT,
+        from_mlflow=False,
+    ),
+    Setting(
+        "audit_table",
+        "HEADRACE_AUDIT_TABLE",
+        parse_boolean,
+        "false",
+        "Keep the audit log in the database, too, in the table headrace_audit; `headrace audit` shows it.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "oidc_issuer",
+        "HEADRACE_OIDC_ISSUER",
+        _issuer,
+        "none",
+        "Single sign-on: the issuer of an OpenID Connect provider, as the provider itself writes it.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "oidc_client_id",
+        "HEADRACE_OIDC_CLIENT_ID",
+        _text,
+        "none",
+        "This server's client at the provider; its redirect URI is https://SERVER/headrace/oidc/callback.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "oidc_client_secret",
+        "HEADRACE_OIDC_CLIENT_SECRET",
+        _text,
+        "none",
+        "The client's secret, if it has one.",
+        from_mlflow=False,
+        secret=True,
+    ),
+    Setting(
+        "oidc_audience",
+        "HEADRACE_OIDC_AUDIENCE",
+        _text,
+        "none",
+        "The audience of the provider's tokens that programs send as bearer tokens; without one, none is taken.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "oidc_scopes",
+        "HEADRACE_OIDC_SCOPES",
+        _text,
+        "openid profile email",
+        "What a login asks the provider for.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "oidc_user_claim",
+        "HEADRACE_OIDC_USER_CLAIM",
+        _text,
+        "email",
+        "The claim that names a user when they sign in first; sub where they have none.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "oidc_groups_claim",
+        "HEADRACE_OIDC_GROUPS_CLAIM",
+        _text,
+        "groups",
+        "The claim with a user's groups.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "oidc_roles",
+        "HEADRACE_OIDC_ROLES",
+        _roles,
+        "none",
+        "Which groups have which role, GROUP=ROLE separated by commas, the group * for everybody: "
+        "ml-admins=admin,ml-team=editor,*=viewer. Who has none is not let in.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "alb_arn",
+        "HEADRACE_ALB_ARN",
+        _load_balancer,
+        "none",
+        "The ARN of the AWS load balancer in front that signs users in: its x-amzn-oidc-data is taken, once verified.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "enable_ai_gateway",
+        "MLFLOW_ENABLE_AI_GATEWAY",
+        parse_boolean,
+        "false",
+        "Turn on MLflow's AI gateway, which calls the providers that its users set up. It calls no private address, "
+        "unless MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS is true.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "enable_assistant",
+        "HEADRACE_ENABLE_ASSISTANT",
+        parse_boolean,
+        "false",
+        "Turn on MLflow's assistant, which runs programs on this machine for who may use it.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "enable_webhooks",
+        "HEADRACE_ENABLE_WEBHOOKS",
+        parse_boolean,
+        "false",
+        "Turn on MLflow's webhooks. They call no private address, unless MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS is true.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "log_level",
+        "HEADRACE_LOG_LEVEL",
+        _choice(*_LEVELS),
+        "info",
+        "How much to log.",
+        choices=_LEVELS,
+        from_mlflow=False,
+    ),
+)
+
+# The variables of the project's first container (docker run --env ...). HOST and PORT are the database's.
+CONTAINER = {
+    "HOST": "the database's host",
+    "PORT": "the database's port; 5432 if it is not set",
+    "USERNAME": "the database's user",
+    "PASSWORD": "the user's password, any characters",
+    "DATABASE": "the database's name; it is created if it does not exist and the user may",
+    "BUCKET": "where the artifacts are kept, `s3://NAME/`; they pass through this server (`--artifacts-destination`)",
+}
+
+
+def resolve(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
+    """Make the settings of the command line's `flags` (name -> text), the environment and the defaults.
+
+    A flag wins over its environment variable, and that over the container's variables (BUCKET, USERNAME,
+    PASSWORD, HOST, PORT, DATABASE), which come from AWS Systems Manager where a prefix is set and no backend store.
+    An empty environment variable counts as unset, as click has it. Raises ConfigurationError, which names the option
+    and what to do.
+    """
+    for refused in REFUSED:
+        if environment.get(refused.environment, "").lower() not in refused.harmless:
+            raise ConfigurationError(f"{refused.environment} is set, but {refused.instead}.")
+    environment = _with_parameters(flags, environment)
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        source, text = setting.flag, flags.get(setting.name)
+        if text is None:
+            source, text = setting.environment, environment.get(setting.environment) or None
+        if text is not None:
+            values[setting.name] = _parse(setting, source, text)
+    given = "backend_store_uri" in values
+    if not given and environment.get("DATABASE") and environment.get("HOST"):
+        values = _of_container(values, environment) | values
+        given = True
+    if given:
+        values.setdefault("artifacts_destination", "./mlartifacts")  # stock's default: an existing server's artifacts
+    settings = Settings(**values)
+    return _check(_artifact_root(settings, values))
+
+
+def _with_parameters(flags: Mapping[str, str], environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment, with the parameters of --ssm-prefix as the container's variables."""
+    prefix = flags.get("ssm_prefix") or environment.get("HEADRACE_SSM_PREFIX")
+    if not prefix or flags.get("backend_store_uri") or environment.get("MLFLOW_BACKEND_STORE_URI"):
+        return environment
+    return {**environment, **ssm.read(prefix, environment)}
+
+
+def _parse(setting: Setting, source: str, text: str) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError:
+        shown = "***" if setting.secret else uri.redact(text)
+        raise ConfigurationError(f"{source} is {shown!r}, but must be {setting.parse.__doc__}.") from None
+
+
+def _of_container(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that the container's variables stand for."""
+    needed = ["USERNAME", "PASSWORD"]
+    if "artifacts_destination" not in values and "default_artifact_root" not in values:
+        needed.append("BUCKET")
+    if missing := [name for name in needed if not environment.get(name)]:
+        raise ConfigurationError(
+            f"HOST and DATABASE are set, but not {', '.join(missing)}. "
+            "Set what is missing (--env in docker run, or a parameter of --ssm-prefix), or use --backend-store-uri."
+        )
+    port = environment.get("PORT") or "5432"
+    if not port.isdecimal():
+        raise ConfigurationError(f"PORT is {port!r}, but must be the database's port number, such as 5432.")
+    host = environment["HOST"]
+    login = f"{quote(environment['USERNAME'], safe='')}:{quote(environment['PASSWORD'], safe='')}"
+    address = f"{f'[{host}]' if ':' in host else host}:{port}"
+    made = {
+        "backend_store_uri": f"postgresql://{login}@{address}/{quote(environment['DATABASE'], safe='')}",
+        "host": "0.0.0.0",  # noqa: S104 - inside a container, whose published ports decide
+    }
+    if bucket := environment.get("BUCKET"):
+        if "://" not in bucket:
+            raise ConfigurationError(f"BUCKET is {bucket!r}, but must be a URI such as s3://{bucket}.")
+        made["artifacts_destination"] = bucket
+        if values.get("serve_artifacts") is False:
+            made["default_artifact_root"] = bucket
+    return made
+
+
+def _artifact_root(settings: Settings, values: dict[str, Any]) -> Settings:
+    """Stock's default root (mlflow.utils.server_cli_utils.resolve_default_artifact_root)."""
+    if settings.serve_artifacts or "default_artifact_root" in values:
+        return settings
+    root = "./mlruns" if settings.database is not None else settings.backend_store_uri
+    return msgspec.structs.replace(settings, default_artifact_root=root)
+
+
+def _check(settings: Settings) -> Settings:
+    """Combinations that can't work."""
+    for name in ("backend_store_uri", "registry_store_uri"):
+        try:
+            uri.parse(getattr(settings, name) or "")
+        except ValueError:
+            shown = uri.redact(getattr(settings, name))
+            raise ConfigurationError(f"--{name.replace('_', '-')} has a port that is no number: {shown}") from None
+    if settings.protected and not settings.native:
+        raise ConfigurationError(
+            f"--host is {settings.host}, where requests need a user or a token, but users are kept in a backend store "
+            "on PostgreSQL or SQLite only. Use one, or --insecure-no-auth behind a proxy that asks who is there."
+        )
+    _check_single_sign_on(settings)
+    database = settings.database
+    if database is not None and database.kind == "sqlite":
+        if database.database in ("", ":memory:"):
+            raise ConfigurationError(
+                f"--backend-store-uri is {settings.backend_store_uri}, a database in memory, which several "
+                "processes can't share. Name a file: sqlite:///PATH."
+            )
+        if settings.workers > 1:
+            raise ConfigurationError(
+                f"--workers is {settings.workers}, but SQLite has one writer: leave --workers out, or use "
+                "PostgreSQL (--backend-store-uri postgresql://...)."
+            )
+    return settings
+
+
+def _check_single_sign_on(settings: Settings) -> None:
+    """Raises ConfigurationError for half of it."""
+    asked = bool(settings.oidc_issuer or settings.alb_arn)
+    if settings.oidc_issuer and not (settings.oidc_client_id or settings.oidc_audience):
+        raise ConfigurationError(
+            "--oidc-issuer is set, but neither --oidc-client-id (for people) nor --oidc-audience (for programs)."
+        )
+    if asked and not settings.oidc_roles:
+        raise ConfigurationError(
+            "Single sign-on is set up, but nobody has a role. Set --oidc-roles, such as ml-admins=admin,*=viewer."
+        )
+    if asked and not settings.protected:
+        raise ConfigurationError("Single sign-on is set up, but this server asks nobody who they are. Set --auth.")

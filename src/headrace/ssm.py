@@ -1,0 +1,117 @@
+"""Parameters of AWS Systems Manager below a prefix such as /mlflow, in place of the container's variables.
+
+The names are those of the project's first deployment: /mlflow/DB_HOST, /mlflow/DB_USER, /mlflow/DB_PASS, ... A secret
+that the server fetches by itself is not in `docker inspect`, in an argument or in an instance's user data.
+
+This is the server's only importer of botocore for SSM, and only where a prefix is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from headrace.errors import ConfigurationError
+
+# parameter -> the variable that it stands for
+PARAMETERS = {
+    "DB_HOST": "HOST",
+    "DB_USER": "USERNAME",
+    "DB_PASS": "PASSWORD",
+    "DB_PORT": "PORT",
+    "DB_NAME": "DATABASE",
+    "BUCKET": "BUCKET",
+    "ADMIN_TOKEN": "HEADRACE_ADMIN_TOKEN",
+}
+_NEEDED = ("DB_HOST", "DB_USER", "DB_PASS")
+_DEFAULTS = {"PORT": "5432", "DATABASE": "mlflow"}
+_SECONDS = 10  # to connect, and to wait for an answer
+
+
+def read(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The container's variables (HOST, USERNAME, PASSWORD, PORT, DATABASE, ...) that the parameters hold.
+
+    Region, credentials and endpoint (AWS_ENDPOINT_URL) are found as every AWS client finds them. Raises
+    ConfigurationError: no region, no credentials, no permission, no connection, a parameter missing; each with its fix.
+    """
+    prefix = _normal(prefix)
+    names = {f"{prefix}/{name}": variable for name, variable in PARAMETERS.items()}
+    with _client(prefix, environment, "ssm:GetParameters and kms:Decrypt") as client:
+        answer = client.get_parameters(Names=list(names), WithDecryption=True)
+    values = {names[found["Name"]]: str(found["Value"]) for found in answer["Parameters"]}
+    if missing := [f"{prefix}/{name}" for name in _NEEDED if not values.get(PARAMETERS[name])]:
+        region = client.meta.region_name
+        raise ConfigurationError(
+            f"SSM in {region} has no parameter {', '.join(missing)} (the prefix {prefix} is that of --ssm-prefix or "
+            f"HEADRACE_SSM_PREFIX).\nMake it: aws ssm put-parameter --region {region} --name {missing[-1]} --type "
+            f"{'SecureString' if missing[-1].endswith('PASS') else 'String'} --value ..."
+        )
+    if "BUCKET" in values and "://" not in values["BUCKET"]:
+        values["BUCKET"] = f"s3://{values['BUCKET']}/"
+    return _DEFAULTS | values
+
+
+def write_login(prefix: str, environment: Mapping[str, str], user: str, password: str, key: str | None = None) -> None:
+    """Store DB_USER (String) and DB_PASS (SecureString, with the KMS key `key` or the account's own for SSM).
+
+    Raises ConfigurationError as `read` does.
+    """
+    prefix = _normal(prefix)
+    with _client(prefix, environment, "ssm:PutParameter and kms:Encrypt") as client:
+        encryption = {"KeyId": key} if key else {}
+        client.put_parameter(
+            Name=f"{prefix}/DB_PASS", Type="SecureString", Value=password, Overwrite=True, **encryption
+        )
+        client.put_parameter(Name=f"{prefix}/DB_USER", Type="String", Value=user, Overwrite=True)
+
+
+def _normal(prefix: str) -> str:
+    return "/" + prefix.strip("/")
+
+
+@contextmanager
+def _client(prefix: str, environment: Mapping[str, str], actions: str) -> Iterator[Any]:
+    """A client of SSM; what goes wrong with it is said as a ConfigurationError with its fix."""
+    import botocore.config
+    import botocore.exceptions as wrong
+    import botocore.session
+
+    config = botocore.config.Config(
+        connect_timeout=_SECONDS, read_timeout=_SECONDS, retries={"mode": "standard", "total_max_attempts": 4}
+    )
+    session = botocore.session.Session()
+    region = session.get_config_variable("region") or environment.get("AWS_REGION")
+    what = f"The parameters below {prefix} can't be used in SSM"
+    try:
+        yield session.create_client("ssm", region_name=region, config=config)
+    except wrong.NoRegionError:
+        raise ConfigurationError(
+            f"{what}: no region is set. Set AWS_DEFAULT_REGION (docker run --env AWS_DEFAULT_REGION=us-east-1)."
+        ) from None
+    except (wrong.NoCredentialsError, wrong.PartialCredentialsError, wrong.CredentialRetrievalError) as error:
+        raise ConfigurationError(
+            f"{what}: {error}. On EC2, give the instance a role (instance profile) and its metadata service a hop "
+            "limit of 2,\nwhich a container needs; elsewhere set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        ) from None
+    except wrong.ClientError as error:
+        raise ConfigurationError(f"{what} of {region}: {error}.\n{_fix(error, prefix, actions)}") from None
+    except (wrong.HTTPClientError, wrong.BotoCoreError, ValueError) as error:
+        raise ConfigurationError(
+            f"{what} of {region}: {error}.\nLook at the region, at AWS_ENDPOINT_URL, and at the network: a private "
+            "subnet needs a NAT gateway or a VPC endpoint for SSM."
+        ) from None
+
+
+def _fix(error: Any, prefix: str, actions: str) -> str:
+    code = error.response.get("Error", {}).get("Code", "")
+    if code.startswith("AccessDenied") or "KMS" in code or code == "InvalidKeyId":
+        return f"The role or user needs {actions}: on parameter{prefix}/*, and on the key that encrypts the password."
+    if code in (
+        "ExpiredTokenException",
+        "UnrecognizedClientException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+    ):
+        return "The credentials are expired or wrong: sign in again, or look at AWS_ACCESS_KEY_ID."
+    return "Run the command again; if it stays, look at the region and at the parameters."

@@ -1,0 +1,86 @@
+"""The stock process: `uvicorn mlflow.server.fastapi_app:app` on a Unix socket.
+
+MLflow is imported here and in stock/migrate.py, nowhere else, and is not changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import warnings
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from headrace import child
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+
+# The client's address and scheme as our worker saw them; stock/forward.py sets it and drops a client's own.
+CLIENT_HEADER = b"headrace-client"
+
+
+class AsSeenByWorker:
+    """Gives stock the client and the scheme of the connection to our worker instead of the Unix socket's.
+
+    MLflow opens its assistant to clients on 127.0.0.1, so the address must be the true one, and anyone can send
+    X-Forwarded-For: that's why this is a header of our own, taken off again here.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = scope["headers"]
+            for index, (name, value) in enumerate(headers):
+                if name == CLIENT_HEADER:
+                    scheme, port, host = value.decode().split(" ", 2)
+                    scope["client"], scope["scheme"] = (host, int(port)) if host else None, scheme
+                    del headers[index]
+                    break
+        await self.app(scope, receive, send)
+
+
+def main() -> None:
+    """Run until SIGTERM, or until the parent ends."""
+    parent = child.Parent()
+    configuration = parent.read_configuration()
+    os.environ.update(configuration["stock"])
+    path: str = configuration["socket"]
+
+    def gone() -> None:
+        child.remove_runtime_directory(os.path.dirname(path))
+        os._exit(0)
+
+    parent.when_gone(gone)
+    debug = configuration["log_level"] == "debug"
+    if not debug:
+        warnings.simplefilter("ignore")  # MLflow's own, of no use to who runs it
+    import uvicorn
+    from mlflow.server.fastapi_app import app
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            parent.ready()
+
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    config = uvicorn.Config(
+        AsSeenByWorker(app),
+        uds=path,
+        log_level="debug" if debug else "warning",
+        access_log=debug,
+        proxy_headers=False,  # done in our worker
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=3600,  # the forwarder closes idle connections first
+        timeout_graceful_shutdown=int(configuration["shutdown_timeout"]),
+    )
+    Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

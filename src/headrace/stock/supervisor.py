@@ -1,0 +1,97 @@
+"""Stock MLflow as a child: one process, on a Unix socket in a directory that only this user can enter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from headrace import uri
+from headrace.process import BackOff, Child, Supervisor
+from headrace.settings import Settings
+from headrace.stock.probe import Probe
+
+# A request that needs stock sends a datagram here (stock/forward.py); --stock lazy starts on it.
+WANTED = "wanted"
+_LONGEST_PATH = 100  # bytes; sun_path holds 108 on Linux, 104 on macOS
+
+
+def make_runtime_directory() -> str:
+    """A new directory for the sockets, mode 0700."""
+    path = tempfile.mkdtemp(prefix="headrace-")
+    if len(os.fsencode(path)) + len("/stock.sock") > _LONGEST_PATH:
+        os.rmdir(path)
+        path = tempfile.mkdtemp(prefix="headrace-", dir="/tmp")
+    return path
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What `mlflow server` sets for its server processes (mlflow.server._run_server, mlflow.cli.server)."""
+    backend = uri.for_stock(settings.backend_store_uri)
+    values: dict[str, str | None] = {
+        "_MLFLOW_SERVER_FILE_STORE": backend,
+        "_MLFLOW_SERVER_REGISTRY_STORE": uri.for_stock(settings.registry_store_uri or backend),
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": settings.default_artifact_root,
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": settings.artifacts_destination,
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true" if settings.serve_artifacts else None,
+        "_MLFLOW_STATIC_PREFIX": settings.static_prefix or None,
+        "_MLFLOW_SERVER_BOOT_ID": uuid.uuid4().hex,
+        "_MLFLOW_IN_JOB_EXECUTOR": "false",
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_WORKSPACES": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": "true" if settings.enable_ai_gateway else "false",
+        # no URL has this scheme: stock sends nothing to webhooks that are in the database already
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": None if settings.enable_webhooks else "off",
+        "MLFLOW_SERVER_SECRETS_CACHE_TTL": str(settings.secrets_cache_ttl),
+        "MLFLOW_SERVER_SECRETS_CACHE_MAX_SIZE": str(settings.secrets_cache_max_size),
+    }
+    if settings.disable_security_middleware:
+        values["MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"] = "true"
+    else:
+        values["MLFLOW_SERVER_ALLOWED_HOSTS"] = settings.allowed_hosts
+        values["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = settings.cors_allowed_origins
+        values["MLFLOW_SERVER_X_FRAME_OPTIONS"] = settings.x_frame_options
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class Stock:
+    """Starts stock when `start` is called, or on first need; restarts are the Supervisor's."""
+
+    def __init__(self, settings: Settings, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._child = Child("stock MLflow", "headrace.stock.launch", stage=1, back_off=BackOff(0.5), prefix="stock | ")
+        self._child.configure(_configuration(settings))
+        supervisor.add(self._child)
+        self._wanted = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._wanted.bind(str(Path(settings.stock_socket).with_name(WANTED)))
+        self._wanted.setblocking(False)
+        supervisor.watch(self._wanted, self._on_wanted)
+        self._probe = Probe(self._child, settings.stock_socket, supervisor.log)
+        self._started = False
+
+    def start(self) -> None:
+        """Start it, unless that has been done."""
+        if not self._started:
+            self._started = True
+            self._supervisor.start(self._child)
+            self._probe.start()
+
+    def _on_wanted(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wanted.recv(16):
+                pass
+        self.start()
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    return {
+        "stock": environment(settings),
+        "socket": settings.stock_socket,
+        "log_level": settings.log_level,
+        "shutdown_timeout": settings.shutdown_timeout,
+    }

@@ -1,0 +1,29 @@
+"""Headrace's own indexes on MLflow's tables. They are additive: stock works with them, and without them all is right.
+
+They are built in the background after a start. `headrace_runs_newest` gives the newest runs of an experiment, the
+first page that everybody opens, without reading the others. `headrace_latest_metrics_value` gives the top runs by a
+metric. docs/search.md says what they cost.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Index(Struct, frozen=True):
+    """`columns` is what stands in the parentheses of CREATE INDEX, `only` which rows it has, in both dialects."""
+
+    name: str
+    table: str
+    columns: str
+    only: str = ""
+
+    def create(self, how: str = "") -> str:
+        where = f" WHERE {self.only}" if self.only else ""
+        return f"CREATE INDEX {how} IF NOT EXISTS {self.name} ON {self.table} ({self.columns}){where}"
+
+
+INDEXES = (
+    Index("headrace_runs_newest", "runs", "experiment_id, lifecycle_stage, start_time DESC, run_uuid"),
+    Index("headrace_latest_metrics_value", "latest_metrics", "key, value", "NOT is_nan"),
+)

@@ -1,0 +1,29 @@
+"""Names for runs that were given none, made by stock's own generator."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+
+@cache
+def _generator() -> Callable[[], str]:
+    """`_generate_random_name` of mlflow/utils/name_utils.py: that one file, which imports nothing of mlflow."""
+    package = importlib.util.find_spec("mlflow")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("MLflow is not installed: pip install mlflow")
+    source = Path(package.origin).parent / "utils" / "name_utils.py"
+    spec = importlib.util.spec_from_file_location("headrace_stock_names", source)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"{source} can't be read")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast("Callable[[], str]", module._generate_random_name)
+
+
+def random_run_name() -> str:
+    """Such as "puzzled-mole-417"."""
+    return _generator()()

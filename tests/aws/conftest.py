@@ -1,0 +1,83 @@
+"""An AWS account for a test: moto's server with what it lacks, the plugin's stand-in, and the command as a process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from headrace.aws.client import Cloud
+from tests.support import session_manager_plugin
+from tests.support.processes import Process, clean_environment, free_port
+from tests.support.servers import SCRIPTS, Server
+
+ROOT = Path(__file__).parents[2]
+REGION = "us-east-1"
+KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": REGION}
+
+
+class Account:
+    """Moto's account, and how `headrace aws` is run against it."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self.tunnels: dict[str, int] = {}
+        session_manager_plugin.install(folder)
+
+    def environment(self, plugin: bool = True) -> dict[str, str]:
+        clean = clean_environment()
+        path = f"{self.folder}:{clean['PATH']}" if plugin else clean["PATH"]
+        # the tests' PostgreSQL has no TLS
+        given = {"AWS_ENDPOINT_URL": self.url, "TUNNELS": json.dumps(self.tunnels), "PGSSLMODE": "prefer"}
+        return {**clean, **KEYS, **given, "PATH": path}
+
+    def run(self, *arguments: str, given: str = "", plugin: bool = True) -> subprocess.CompletedProcess[str]:
+        """`headrace aws ...`, to its end."""
+        return subprocess.run(
+            [SCRIPTS / "headrace", "aws", *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=self.environment(plugin),
+        )
+
+    def cloud(self) -> Cloud:
+        return Cloud(REGION, endpoint_url=self.url)
+
+
+@pytest.fixture(scope="session")
+def moto_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    port = free_port()
+    log = tmp_path_factory.mktemp("moto-aws") / "log"
+    command = [sys.executable, "-m", "tests.support.moto_aws", "--host", "127.0.0.1", "--port", str(port)]
+    server = Server("moto", f"http://127.0.0.1:{port}", Process(command, log, cwd=ROOT))
+    server.process.wait_until(lambda: server.answers("/moto-api/"), "moto answers")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def account(moto_aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """An empty account."""
+    requests.post(f"{moto_aws.url}/moto-api/reset", timeout=30)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return Account(moto_aws.url, tmp_path)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the code under test tells people."""
+    return []
+
+
+@pytest.fixture
+def say(said: list[str]) -> Callable[[str], None]:
+    return said.append

@@ -1,0 +1,367 @@
+"""`headrace aws` against moto's account: export, plan, up, status, connect, down, as processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psycopg2
+import pytest
+import requests
+from botocore.stub import Stubber
+from click.testing import CliRunner
+
+from headrace.aws import execute, images, plan, stacks
+from headrace.aws.client import Cloud
+from headrace.aws.deployment import Choices
+from headrace.cli.aws import aws
+from tests.aws.conftest import KEYS, Account
+from tests.support import tls
+from tests.support.postgres import Postgres
+from tests.support.processes import Process, free_port, wait_until
+from tests.support.servers import SCRIPTS, Server
+
+NAME = "mlflow"
+IMAGE = "example.org/headrace@sha256:" + 64 * "1"
+DOMAIN = "mlflow.example.org"
+OTHER_IMAGE = "example.org/headrace@sha256:" + 64 * "2"
+
+
+def test_export_needs_no_account(account: Account) -> None:
+    for what in ("data", "app", "deployer-policy"):
+        done = account.run("export", what, plugin=False)
+        assert done.returncode == 0
+        assert "Resource" in done.stdout
+
+
+def test_a_plan_changes_nothing(account: Account) -> None:
+    done = account.run("plan", "--json", "--image", IMAGE)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    changed = {change["resource"]: change["action"] for step in shown["steps"] for change in step["changes"]}
+    assert changed["Database"] == changed["Bucket"] == "Add"
+    assert 30 < shown["monthly_usd"] < 40
+    assert account.cloud().call("cloudformation", "describe_stacks")["Stacks"] == []
+
+
+def test_up_without_the_plugin_says_how_to_install_it(account: Account) -> None:
+    done = account.run("up", "--yes", plugin=False)
+    assert done.returncode == 4
+    assert "session-manager-plugin is not installed" in done.stderr
+    assert "Install it:" in done.stderr
+    assert account.cloud().call("cloudformation", "describe_stacks")["Stacks"] == []
+
+
+def test_up_asks_first(account: Account) -> None:
+    done = account.run("up", "--image", IMAGE, given="n\n")
+    assert done.returncode == 130
+    assert "Deploy this to us-east-1 of account 123456789012?" in done.stderr
+    assert account.cloud().call("cloudformation", "describe_stacks")["Stacks"] == []
+
+
+def test_the_doctor_finds_what_is_missing(account: Account) -> None:
+    done = account.run("doctor", plugin=False)
+    assert done.returncode == 1
+    assert "ok   credentials: arn:aws:sts::123456789012:" in done.stdout
+    assert "ok   region: us-east-1" in done.stdout
+    assert "FAIL session-manager-plugin" in done.stdout
+    assert "Install it:" in done.stdout
+    assert "?    permissions: could not be looked at" in done.stdout  # moto does not simulate policies
+
+
+def test_logs_are_printed_in_their_order(account: Account) -> None:
+    nothing = account.run("logs")
+    assert nothing.returncode == 4
+    assert "There is no log group /headrace/mlflow in us-east-1" in nothing.stderr
+    cloud = account.cloud()
+    cloud.call("logs", "create_log_group", logGroupName="/headrace/mlflow")
+    cloud.call("logs", "create_log_stream", logGroupName="/headrace/mlflow", logStreamName="host")
+    now = int(time.time() * 1000)
+    lines = [
+        {"timestamp": now - age, "message": text} for age, text in ((7_200_000, "old"), (2000, "one"), (1000, "two"))
+    ]
+    cloud.call("logs", "put_log_events", logGroupName="/headrace/mlflow", logStreamName="host", logEvents=lines)
+    assert account.run("logs").stdout == "one\ntwo\n"
+    assert account.run("logs", "--since", "3h").stdout == "old\none\ntwo\n"
+    assert account.run("logs", "--since", "soon").returncode == 2
+
+
+def test_images_are_pinned_by_their_digest(account: Account) -> None:
+    cloud = account.cloud()
+    assert not images.repository_exists(cloud, NAME)
+    latest = images.full_name(cloud, NAME, None)
+    assert latest == "123456789012.dkr.ecr.us-east-1.amazonaws.com/mlflow:latest"
+    assert images.pinned(cloud, NAME, latest) is None
+    cloud.call("ecr", "create_repository", repositoryName=NAME)
+    assert images.repository_exists(cloud, NAME)
+    assert images.pinned(cloud, NAME, latest) is None
+    manifest = (
+        '{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": {}, "layers": []}'
+    )
+    cloud.call("ecr", "put_image", repositoryName=NAME, imageManifest=manifest, imageTag="latest")
+    pinned = images.pinned(cloud, NAME, latest)
+    assert pinned is not None
+    assert pinned.startswith("123456789012.dkr.ecr.us-east-1.amazonaws.com/mlflow@sha256:")
+    assert images.pinned(cloud, NAME, "example.org/other:1") == "example.org/other:1"
+    first = plan.up(cloud, Choices(), print)[0]  # moto's change sets know no conditions
+    assert isinstance(first, plan.MakeStack)
+    assert first.parameters["MakeRepository"] == "false", "a pipeline has made it before"
+
+
+@pytest.mark.parametrize(
+    ("built", "host"), [(["amd64"], "t3.small"), (["amd64", "arm64"], "t4g.small"), (["riscv64"], "t4g.small")]
+)
+def test_hosts_are_of_the_images_architecture(account: Account, built: list[str], host: str) -> None:
+    cloud = account.cloud()
+    cloud.call("ecr", "create_repository", repositoryName=NAME)
+    kind = "application/vnd.oci.image.index.v1+json"
+    manifests = [{"digest": f"sha256:{64 * '0'}", "platform": {"architecture": one}} for one in built]
+    index = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": manifests})
+    cloud.call("ecr", "put_image", repositoryName=NAME, imageManifest=index, imageTag="latest")
+    steps = plan.up(cloud, Choices(), print)
+    (app,) = [step.stack.parameters for step in steps if isinstance(step, plan.MakeApp)]
+    assert app["InstanceType"] == host
+
+
+def test_the_architecture_of_an_image_for_one_alone(account: Account) -> None:
+    cloud = account.cloud()
+    image = images.full_name(cloud, NAME, "1.0")
+    manifest = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "config": {"digest": f"sha256:{64 * '1'}"}}
+    with Stubber(cloud.client("ecr")) as answers:
+        answers.add_response("describe_images", {"imageDetails": [{"imageDigest": f"sha256:{64 * '2'}"}]})
+        answers.add_response("batch_get_image", {"images": [{"imageManifest": json.dumps(manifest)}]})
+        answers.add_response("get_download_url_for_layer", {"downloadUrl": 'data:,{"architecture":"amd64"}'})
+        assert images.architecture(cloud, NAME, image) == "x86_64"
+
+
+class HostStandIn:
+    """What a host does: once the server's role can log in, Headrace runs with it, on the bucket of the stack."""
+
+    def __init__(self, account: Account, postgres: Postgres, folder: Path) -> None:
+        self.account = account
+        self.postgres = postgres
+        self.folder = folder
+        self.port = free_port()
+        self.server: Server | None = None
+        account.tunnels |= {"5000": self.port, "remote": postgres.port}
+        self._given_up = False
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        wait_until(lambda: self._given_up or self._role_may_log_in(), "the server's role is there", 300)
+        if self._given_up:
+            return
+        parameters = self.parameters()
+        environment = {
+            **KEYS,
+            "AWS_ENDPOINT_URL": self.account.url,
+            "MLFLOW_S3_ENDPOINT_URL": self.account.url,
+            "HOST": "127.0.0.1",
+            "PORT": str(self.postgres.port),
+            "DATABASE": parameters["DB_NAME"],
+            "USERNAME": parameters["DB_USER"],
+            "PASSWORD": parameters["DB_PASS"],
+            "BUCKET": parameters["BUCKET"],
+            "HEADRACE_ADMIN_TOKEN": parameters["ADMIN_TOKEN"],
+            "HEADRACE_AUTH": "true",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{DOMAIN},localhost,localhost:*,127.0.0.1,127.0.0.1:*",  # as host_boot.sh
+        }
+        command: list[str | Path] = [SCRIPTS / "headrace", "serve", "--host", "127.0.0.1", "--port", str(self.port)]
+        process = Process(command, self.folder / "headrace.log", env=environment, cwd=self.folder)
+        self.server = Server("headrace", f"http://127.0.0.1:{self.port}", process)
+
+    def _role_may_log_in(self) -> bool:
+        try:
+            psycopg2.connect(host="127.0.0.1", port=self.postgres.port, user="mlflow", dbname="mlflow").close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def parameters(self) -> dict[str, str]:
+        found = self.account.cloud().pages(
+            "ssm", "get_parameters_by_path", "Parameters", Path=f"/{NAME}/", WithDecryption=True
+        )
+        return {item["Name"].rsplit("/", 1)[1]: item["Value"] for item in found}
+
+    def stop(self) -> None:
+        self._given_up = True
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self.server is not None:
+            self.server.stop()
+
+
+def image_of(account: Account) -> str:
+    app = stacks.find(account.cloud(), "mlflow-app")
+    assert app is not None
+    return app.parameters["Image"]
+
+
+def outputs(cloud: Cloud, stack: str) -> dict[str, str]:
+    found = cloud.call("cloudformation", "describe_stacks", StackName=stack)["Stacks"][0]["Outputs"]
+    return {item["OutputKey"]: item["OutputValue"] for item in found}
+
+
+def test_up_status_connect_balancer_upgrade_rollback_down(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole life of a deployment. One test, since each step stands on the one before."""
+    postgres = Postgres()
+    postgres.start()
+    host = HostStandIn(account, postgres, tmp_path)
+    try:
+        postgres.execute("CREATE ROLE headrace_master LOGIN CREATEDB CREATEROLE")
+        _up_broken_off(account)
+        host.start()
+        _up(account, host)
+        _up_again_changes_nothing(account)
+        _status(account)
+        _connect(account)
+        _balancer(account, host, monkeypatch)
+        _upgrade_and_back(account)
+        _down(account)
+    finally:
+        host.stop()
+        postgres.remove()
+
+
+def _up_broken_off(account: Account) -> None:
+    """By Ctrl-C, while it waits for a server that does not come."""
+    command: list[str | Path] = [SCRIPTS / "headrace", "aws", "up", "--yes", "--image", IMAGE]
+    process = Process(command, account.folder / "up.log", env=account.environment())
+    process.wait_until(lambda: "waiting for the server" in process.tail(), "it waits for the server")
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait() == 4
+    finally:
+        process.stop()
+    assert "Broken off." in process.tail()
+    assert "Traceback" not in process.tail()
+
+
+def _up(account: Account, host: HostStandIn) -> None:
+    done = account.run("up", "--yes", "--image", IMAGE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "logged a param and an artifact, and read them back" in done.stderr
+    assert "export MLFLOW_TRACKING_URI=http://localhost:5000" in done.stdout
+    parameters = host.parameters()
+    secrets = [parameters["DB_PASS"], parameters["ADMIN_TOKEN"]]
+    assert all(len(secret) > 40 and secret not in done.stdout + done.stderr for secret in secrets)
+    cloud = account.cloud()
+    kinds = cloud.call("ssm", "get_parameters", Names=["/mlflow/DB_PASS", "/mlflow/ADMIN_TOKEN"])["Parameters"]
+    assert {item["Type"] for item in kinds} == {"SecureString"}
+    bucket = outputs(cloud, "mlflow-data")["Bucket"]
+    stored = [item["Key"] for item in cloud.pages("s3", "list_objects_v2", "Contents", Bucket=bucket)]
+    assert any(key.endswith("/artifacts/trial.txt") for key in stored)
+    with psycopg2.connect(host="127.0.0.1", port=host.postgres.port, user="mlflow", dbname="mlflow") as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT count(*) FROM params WHERE key = 'trial'")
+        assert cursor.fetchone() == (1,)
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("DROP TABLE params")
+    connection.close()
+
+
+def _up_again_changes_nothing(account: Account) -> None:
+    done = account.run("up")  # it does not ask: there is nothing to decide
+    assert done.returncode == 0, done.stderr
+    assert "stack mlflow-data: as it should be" in done.stderr
+    assert "stack mlflow-app: as it should be" in done.stderr
+
+
+def _status(account: Account) -> None:
+    done = account.run("status", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["image"] == IMAGE
+    assert [host["online"] for host in found["hosts"]] == [True]
+    assert found["database"]["DBInstanceStatus"] == "available"
+    assert "mlflow-app" in account.run("status").stdout
+
+
+def _connect(account: Account) -> None:
+    port = free_port()
+    command: list[str | Path] = [SCRIPTS / "headrace", "aws", "connect", "--port", str(port)]
+    process = Process(command, account.folder / "connect.log", env=account.environment())
+    try:
+        server = Server("connect", f"http://127.0.0.1:{port}", process)
+        process.wait_until(lambda: server.answers("/health"), "the tunnel leads to the server", 60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+        assert not server.answers("/health"), "the plugin has ended, too"
+    finally:
+        process.stop()
+
+
+def _balancer(account: Account, host: HostStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up --ingress alb` ends with a run over HTTPS. In this process, so that the balancer's port can be another."""
+    certificate, key = tls.certificate(account.folder, DOMAIN)
+    acm = account.cloud().client("acm")
+    arn = acm.import_certificate(Certificate=certificate.read_bytes(), PrivateKey=key.read_bytes())["CertificateArn"]
+    options = ["--ingress", "alb", "--domain", DOMAIN, "--certificate-arn", arn, "--allow-cidr", "203.0.113.0/24"]
+    for name, value in account.environment().items():
+        monkeypatch.setenv(name, value)
+    proxy = tls.TLSProxy(host.port, certificate, key)
+    proxy.start()
+    monkeypatch.setattr("headrace.aws.execute.HTTPS_PORT", proxy.port)
+    try:
+        distrusted = CliRunner().invoke(aws, ["up", "--yes", *options])
+        assert f"is no good for https://{DOMAIN}: self-signed certificate" in str(distrusted.exception)
+        assert proxy.served == 0
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        done = CliRunner().invoke(aws, ["up"])
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert f"https://{DOMAIN}: run " in done.output
+        assert f"export MLFLOW_TRACKING_URI=https://{DOMAIN}\n" in done.output
+        assert proxy.served > 5, "health, experiment, run, param, artifact there and back"
+    finally:
+        proxy.stop()
+    said: list[str] = []
+    cloud = account.cloud()
+    with execute.reached(cloud, execute.required(cloud, "mlflow-app"), said.append) as address:  # nobody answers now
+        assert address.url.startswith("http://127.0.0.1:")
+    assert "may be outside --allow-cidr (203.0.113.0/24)" in said[0]
+
+
+def _upgrade_and_back(account: Account) -> None:
+    done = account.run("upgrade", OTHER_IMAGE, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"image": OTHER_IMAGE}
+    snapshots = account.cloud().call("rds", "describe_db_snapshots", SnapshotType="manual")["DBSnapshots"]
+    assert len(snapshots) == 1
+    assert image_of(account) == OTHER_IMAGE
+    failed = account.run("upgrade", "example.org/headrace-test-fails:1", "--yes")
+    assert failed.returncode == 4
+    assert f"{OTHER_IMAGE} runs on" in failed.stderr
+    assert "run_container: not healthy" in failed.stderr
+    assert image_of(account) == OTHER_IMAGE
+    refused = account.run("up", "--yes", "--image", IMAGE)
+    assert refused.returncode == 2
+    assert f"`headrace aws upgrade {IMAGE}` changes that" in refused.stderr
+    assert json.loads(account.run("rollback", "--yes", "--json").stdout) == {"image": IMAGE}
+
+
+def _down(account: Account) -> None:
+    cloud = account.cloud()
+    bucket = outputs(cloud, "mlflow-data")["Bucket"]
+    done = account.run("down", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert [stack["StackName"] for stack in cloud.call("cloudformation", "describe_stacks")["Stacks"]] == [
+        "mlflow-data"
+    ]
+    assert cloud.call("s3", "list_objects_v2", Bucket=bucket)["KeyCount"] > 0
+    wrong = account.run("down", "--delete-data", given="mlflow\n")
+    assert wrong.returncode == 1
+    assert "nothing was deleted" in wrong.stderr
+    assert cloud.call("s3", "list_objects_v2", Bucket=bucket)["KeyCount"] > 0
+    gone = account.run("down", "--delete-data", given="mlflow-data\n")
+    assert gone.returncode == 0, gone.stderr
+    assert "delete-db-snapshot" in gone.stdout
+    assert cloud.call("s3", "list_buckets")["Buckets"] == []
+    assert requests.get(account.url, timeout=10).status_code < 500

@@ -1,0 +1,125 @@
+"""Choices, sizes and prices: pure."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from headrace.aws import hosts, prices, templates
+from headrace.aws.deployment import SIZES, Choices
+from headrace.cli.aws import aws
+from headrace.errors import ConfigurationError
+
+ALB = {"ingress": "alb", "domain": "ml.example.org", "certificate_arn": "arn:c", "allow_cidr": "203.0.113.0/24"}
+
+
+def test_dev_at_first() -> None:
+    choices = Choices()
+    assert choices.data_parameters({})["DatabaseClass"] == SIZES["dev"].database
+    app = choices.app_parameters({})
+    assert (app["InstanceType"], app["Instances"], app["MaxInstances"]) == ("t4g.small", "1", "2")
+    assert app["Ami"].endswith("-arm64")
+
+
+def test_what_is_not_chosen_again_stays() -> None:
+    deployed = Choices(size="ha", **ALB).app_parameters({})
+    assert Choices().app_parameters(deployed) == deployed
+    assert Choices(alarm_email="ops@example.org").app_parameters(deployed) == {
+        **deployed,
+        "AlarmEmail": "ops@example.org",
+    }
+    assert Choices(architecture="x86_64").app_parameters(deployed)["InstanceType"] == "m7i.large"
+    assert Choices(size="team").app_parameters(deployed)["Instances"] == "1"
+
+
+def test_a_disk_of_the_database_never_shrinks() -> None:
+    large = Choices(size="ha", **ALB).data_parameters({})
+    assert Choices(size="dev").data_parameters(large)["DatabaseStorage"] == "100"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ({"name": "My_Server"}, "--name My_Server"),
+        ({"ingress": "alb"}, "--domain, --certificate-arn, --allow-cidr"),
+        ({"size": "ha"}, "--ingress alb"),
+        ({**ALB, "allow_cidr": "everybody"}, "--allow-cidr everybody"),
+        ({**ALB, "allow_cidr": "10.0.0.1/8"}, "has host bits set"),
+        ({"vpc_id": "vpc-1"}, "--app-subnet-ids"),
+    ],
+)
+def test_choices_that_can_not_be(chosen: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Choices(**chosen).app_parameters({})
+
+
+def test_an_upgrade_brings_the_script_to_the_host(tmp_path: Path) -> None:
+    """Run here with `bash` replaced by `cat`, it prints the whole script and has the variables."""
+    commands = hosts.run_container("mlflow", "us-east-1", "example.org/x:1")
+    assert "{{" not in commands
+    here = commands.replace("/usr/local/bin/run_container.sh", str(tmp_path / "script")).replace("&& bash ", "&& cat ")
+    done = subprocess.run(["bash"], input=f"{here}\nenv", capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(templates.script("run_container.sh"))
+    assert {"HEADRACE_IMAGE=example.org/x:1", "HEADRACE_SSM_PREFIX=/mlflow"} <= set(done.stdout.splitlines())
+
+
+def test_a_database_stays_in_its_network() -> None:
+    deployed = Choices(vpc_id="vpc-1", app_subnet_ids="a,b").data_parameters({})
+    assert deployed["DatabaseSubnetIds"] == "a,b"
+    with pytest.raises(ConfigurationError, match="can't move"):
+        Choices(vpc_id="vpc-2", app_subnet_ids="a,b").data_parameters(deployed)
+
+
+def test_every_machine_has_a_price() -> None:
+    for size in SIZES.values():
+        assert set(size.instance_types.values()) <= prices.HOSTS.keys()
+        assert size.database in prices.DATABASES
+
+
+def test_prices_add_up() -> None:
+    """By hand, for dev: 0.0168 * 730 + 1.60 + 0.016 * 730 + 20 * 0.115 + 0.005 * 730 + 1 + 0.40 + 0.80."""
+    assert prices.of_size("dev") == pytest.approx(33.69, abs=0.005)
+    assert prices.of_size("dev") < prices.of_size("team") < prices.of_size("ha")
+
+
+def test_a_machine_without_a_price_shows_as_unknown() -> None:
+    choices = Choices()
+    app = {**choices.app_parameters({}), "InstanceType": "x9.huge"}
+    items = prices.estimate(choices.data_parameters({}), app)
+    assert items[0].price is None
+    assert "?" in prices.table(items, "eu-central-1")
+    assert "eu-central-1 differs" in prices.table(items, "eu-central-1")
+
+
+def test_the_guide_tells_the_prices() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "aws.md").read_text()
+    assert prices.DATE in guide
+    for size in SIZES:
+        (row,) = [line for line in guide.splitlines() if line.startswith(f"| `{size}`")]
+        assert row.endswith(f"| {prices.of_size(size):.0f} |")
+    for what, where in prices.READ.items():
+        (row,) = [line for line in guide.splitlines() if line.startswith(f"| {what} | [")]
+        assert where.split(",")[0] in row
+    assert prices.UNDATED in prices.table([], prices.REGION)
+
+
+def test_the_guide_says_what_to_do_when_an_alarm_comes() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "aws.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| [A-Z\W]", guide.partition("## When an alarm comes")[2], re.M)
+    alarms = re.findall(r'AlarmDescription: !Sub "Headrace \$\{Name\}: (.+)"', templates.app())
+    assert len(alarms) == 9
+    assert [alarm for alarm in alarms if not any(alarm.startswith(row) for row in rows)] == []
+
+
+def test_the_guide_names_commands_and_options_that_are() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "aws.md").read_text()
+    named = set(re.findall(r"headrace aws (\w+)", guide)) | set(re.findall(r"^\| `(\w+)[^`|]*` \| [a-z]", guide, re.M))
+    assert named <= {*aws.commands, "dev", "ha", "team"}
+    assert aws.commands.keys() <= named
+    options = {option for command in aws.commands.values() for one in command.params for option in one.opts}
+    # of docker and of the AWS CLI
+    elsewhere = {"--restart", "--query", "--output", "--with-decryption", "--instance-ids"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", guide)) - elsewhere <= {*options, "--name"}

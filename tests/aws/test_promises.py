@@ -1,0 +1,237 @@
+"""The security promises of docs/aws.md, each with where the templates keep it. cfn-lint is the first opinion."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.aws import templates
+from headrace.aws.deployment import SIZES, Choices
+from tests.aws.template import Template
+from tests.support.servers import SCRIPTS
+
+BALANCED = {"Ingress": "alb", "Domain": "ml.example.org", "CertificateArn": "arn:c", "AllowCidr": "203.0.113.0/24"}
+DATA = Template(templates.data())
+APP = Template(templates.app())
+ALB = Template(templates.app(), **BALANCED)
+KEY = {"Fn::GetAtt": ["Key", "Arn"]}
+IMPORTED_KEY = {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-KeyArn"}}
+DATABASE = DATA.properties("Database")
+BUCKET = DATA.properties("Bucket")
+LAUNCH = APP.properties("LaunchTemplate")["LaunchTemplateData"]
+STATEMENTS = {one["Sid"]: one for one in APP.properties("Role")["Policies"][0]["PolicyDocument"]["Statement"]}
+HELD = ("Key", "Bucket", "BucketPolicy", "Database", "Repository")
+
+
+def inbound(template: Template) -> list[dict[str, Any]]:
+    """Every inbound rule for the hosts and for the balancer."""
+    rules = [rule for group in template.of_type("EC2::SecurityGroup") for rule in group.get("SecurityGroupIngress", [])]
+    return rules + template.of_type("EC2::SecurityGroupIngress")
+
+
+def actions(*statements: str) -> set[str]:
+    given = [STATEMENTS[one]["Action"] for one in statements]
+    return {action for one in given for action in ([one] if isinstance(one, str) else one)}
+
+
+# promise -> its check on the template
+PROMISES: dict[str, Callable[[], bool]] = {
+    "what holds data outlives its stack, and a replacement": lambda: all(
+        DATA.resources[name]["DeletionPolicy"] in ("RetainExceptOnCreate", "Snapshot")
+        and DATA.resources[name]["UpdateReplacePolicy"] in ("Retain", "Snapshot")
+        for name in HELD
+    ),
+    "the database can't be deleted by accident": lambda: DATABASE["DeletionProtection"] is True,
+    "7 days of point-in-time recovery, kept after a deletion": lambda: (
+        DATABASE["BackupRetentionPeriod"] == 7 and DATABASE["DeleteAutomatedBackups"] is False
+    ),
+    "the database is encrypted with the key": lambda: (
+        DATABASE["StorageEncrypted"] is True and DATABASE["KmsKeyId"] == KEY
+    ),
+    "the database takes TLS only": lambda: (
+        DATA.properties("DatabaseParameters")["Parameters"]["rds.force_ssl"] == "1"
+        and DATABASE["DBParameterGroupName"] == {"Ref": "DatabaseParameters"}
+    ),
+    "the database has no public address": lambda: DATABASE["PubliclyAccessible"] is False,
+    "the database is in subnets without a way out": lambda: (
+        not any(
+            one["SubnetId"] in ({"Ref": "DatabaseSubnetA"}, {"Ref": "DatabaseSubnetB"})
+            for one in DATA.of_type("EC2::SubnetRouteTableAssociation")
+        )
+    ),
+    "only the hosts reach the database": lambda: (
+        inbound(DATA) == []
+        and [
+            rule["SourceSecurityGroupId"]
+            for rule in inbound(APP)
+            if rule["GroupId"] == {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-DatabaseSecurityGroup"}}
+        ]
+        == [{"Fn::GetAtt": ["HostSecurityGroup", "GroupId"]}]
+    ),
+    "nobody has typed the master password; RDS keeps it, encrypted with the key": lambda: (
+        DATABASE["ManageMasterUserPassword"] is True
+        and "MasterUserPassword" not in DATABASE
+        and DATABASE["MasterUserSecret"]["KmsKeyId"] == KEY
+    ),
+    "the bucket is versioned": lambda: BUCKET["VersioningConfiguration"] == {"Status": "Enabled"},
+    "the bucket can't be made public": lambda: (
+        set(BUCKET["PublicAccessBlockConfiguration"].values()) == {True}
+        and len(BUCKET["PublicAccessBlockConfiguration"]) == 4
+    ),
+    "the bucket is encrypted with the key": lambda: (
+        BUCKET["BucketEncryption"]["ServerSideEncryptionConfiguration"][0]["ServerSideEncryptionByDefault"]
+        == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}
+    ),
+    "the bucket takes TLS only": lambda: any(
+        one["Effect"] == "Deny"
+        and one["Action"] == "s3:*"
+        and one["Principal"] == "*"
+        and one["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        and len(one["Resource"]) == 2
+        for one in DATA.properties("BucketPolicy")["PolicyDocument"]["Statement"]
+    ),
+    "the key rotates": lambda: DATA.properties("Key")["EnableKeyRotation"] is True,
+    "images are scanned, and encrypted with the key": lambda: (
+        DATA.properties("Repository")["ImageScanningConfiguration"] == {"ScanOnPush": True}
+        and DATA.properties("Repository")["EncryptionConfiguration"]["KmsKey"] == KEY
+    ),
+    "no secret is in a template, a parameter of a stack or user data": lambda: (
+        not re.search(
+            "NoEcho|resolve:|\\bMasterUserPassword:|SecretString|get-parameter|with-decryption|PASSWORD",
+            templates.data() + templates.app(),
+        )
+        and not [name for name in {**DATA.parameters, **APP.parameters} if re.search("(?i)password|secret|token", name)]
+    ),
+    "hosts have no inbound port": lambda: (
+        not any(rule.get("GroupId") == {"Fn::GetAtt": ["HostSecurityGroup", "GroupId"]} for rule in inbound(APP))
+        and "SecurityGroupIngress" not in APP.properties("HostSecurityGroup")
+    ),
+    "hosts speak to AWS over TLS and to the database, and to nobody else": lambda: (
+        {rule["ToPort"] for rule in APP.properties("HostSecurityGroup")["SecurityGroupEgress"]} == {443, 5432}
+    ),
+    "with a balancer, only it reaches the hosts": lambda: (
+        [
+            rule["SourceSecurityGroupId"]
+            for rule in inbound(ALB)
+            if rule.get("GroupId") == {"Fn::GetAtt": ["HostSecurityGroup", "GroupId"]}
+        ]
+        == [{"Fn::GetAtt": ["BalancerSecurityGroup", "GroupId"]}]
+    ),
+    "with a balancer, only HTTPS, and only from --allow-cidr": lambda: (
+        [
+            (rule["FromPort"], rule["ToPort"], rule["CidrIp"])
+            for rule in ALB.properties("BalancerSecurityGroup")["SecurityGroupIngress"]
+        ]
+        == [(443, 443, {"Ref": "AllowCidr"})]
+        and [one["Protocol"] for one in ALB.of_type("ElasticLoadBalancingV2::Listener")] == ["HTTPS"]
+    ),
+    "TLS 1.2 or newer": lambda: "TLS13-1-2" in ALB.properties("Listener")["SslPolicy"],
+    "IMDSv2 only": lambda: LAUNCH["MetadataOptions"]["HttpTokens"] == "required",
+    "hosts' disks are encrypted": lambda: all(one["Ebs"]["Encrypted"] is True for one in LAUNCH["BlockDeviceMappings"]),
+    "the role has no managed policy": lambda: "ManagedPolicyArns" not in APP.properties("Role"),
+    "the role reads and writes one bucket": lambda: (
+        actions("ListTheBucket", "ReadAndWriteTheBucket")
+        == {
+            "s3:ListBucket",
+            "s3:GetBucketLocation",
+            "s3:ListBucketMultipartUploads",
+            "s3:GetObject",
+            "s3:PutObject",
+            "s3:DeleteObject",
+            "s3:AbortMultipartUpload",
+            "s3:ListMultipartUploadParts",
+        }
+        and all(
+            one["Resource"]["Fn::Sub"][1] == {"Bucket": {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-Bucket"}}}
+            for one in (STATEMENTS["ListTheBucket"], STATEMENTS["ReadAndWriteTheBucket"])
+        )
+    ),
+    "the role pulls one image": lambda: (
+        STATEMENTS["PullTheImage"]["Resource"]["Fn::Sub"].endswith(":repository/${Name}")
+        and all("Put" not in action and "Upload" not in action for action in actions("PullTheImage", "LogInToEcr"))
+    ),
+    "the role reads the deployment's parameters only": lambda: (
+        actions("ReadParameters") == {"ssm:GetParameter", "ssm:GetParameters"}
+        and STATEMENTS["ReadParameters"]["Resource"]["Fn::Sub"].endswith(":parameter/${Name}/*")
+        and not any(action.startswith("ssm:GetParameter") for action in actions("SessionManager"))
+    ),
+    "the role decrypts with one key": lambda: (
+        actions("DecryptParametersAndArtifacts") == {"kms:Decrypt"}
+        and STATEMENTS["DecryptParametersAndArtifacts"]["Resource"] == IMPORTED_KEY
+        and STATEMENTS["EncryptArtifacts"]["Resource"] == IMPORTED_KEY
+        and "kms:ViaService" in str(STATEMENTS["EncryptArtifacts"]["Condition"])
+    ),
+    "the role has no action with a wildcard, and all resources only where AWS knows no narrower": lambda: (
+        not any("*" in action for action in actions(*STATEMENTS))
+        and {sid for sid, one in STATEMENTS.items() if one["Resource"] == "*"}
+        == {"LogInToEcr", "SessionManager", "WriteMetrics"}
+    ),
+    "only EC2 takes the role": lambda: (
+        APP.properties("Role")["AssumeRolePolicyDocument"]["Statement"]
+        == [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]
+    ),
+    "logs are encrypted with the key, and end": lambda: (
+        APP.properties("LogGroup")["KmsKeyId"] == IMPORTED_KEY and APP.properties("LogGroup")["RetentionInDays"] == 30
+    ),
+    "status, server, errors, disk, CPU, and the database's CPU, storage and connections have alarms": lambda: (
+        {name for name in APP.resources if name.startswith("Alarm")}
+        == {
+            *("AlarmHost", "AlarmServer", "AlarmErrorsInTheLog", "AlarmDisk", "AlarmCpu"),
+            *("AlarmDatabaseCpu", "AlarmDatabaseStorage", "AlarmDatabaseConnections"),
+        }
+        and "AlarmErrors" in ALB.resources
+    ),
+}
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_promise(promise: str) -> None:
+    assert PROMISES[promise]()
+
+
+def test_cfn_lint(tmp_path: Path) -> None:
+    for name, text in (("data", templates.data()), ("app", templates.app())):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    done = subprocess.run(
+        [SCRIPTS / "cfn-lint", tmp_path / "data.yaml", tmp_path / "app.yaml"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_first_boot_fits_into_user_data() -> None:
+    """AWS takes 16 KB. It must be one script that bash can read, with the scripts of the package whole in it."""
+    separator, pieces = LAUNCH["UserData"]["Fn::Base64"]["Fn::Join"]
+    text = separator.join(one if isinstance(one, str) else one["Fn::Sub"] for one in pieces)
+    assert len(text) < 16_000
+    assert text.startswith("#!/bin/bash\nexport HEADRACE_IMAGE=")
+    assert templates.script("run_container.sh").rstrip() in text
+    assert text.endswith(templates.script("host_boot.sh").rstrip())
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_templates_fit_into_a_request() -> None:
+    assert len(templates.data()) < 51_200
+    assert len(templates.app()) < 51_200
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameters_of_a_size_are_the_templates(size: str) -> None:
+    choices = Choices(
+        size=size, ingress="alb", domain="ml.example.org", certificate_arn="arn:c", allow_cidr="10.0.0.0/8"
+    )
+    assert choices.data_parameters({}).keys() <= DATA.parameters.keys()
+    assert choices.app_parameters({}).keys() <= APP.parameters.keys()
+
+
+def test_the_deployers_policy() -> None:
+    policy = json.loads(templates.deployer_policy())
+    listed = [action for one in policy["Statement"] for action in one["Action"] if isinstance(one["Action"], list)]
+    assert not [action for action in listed if "*" in action]
+    assert len(json.dumps(policy, separators=(",", ":"))) < 10_240, "IAM takes 10 KB of inline policies a role"

@@ -1,0 +1,100 @@
+"""Shared fixtures: one PostgreSQL server and one S3 server a session, and fresh databases.
+
+Servers of MLflow and Headrace are started with `tests.support.servers`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
+
+from tests.support.databases import Databases
+from tests.support.postgres import Postgres
+from tests.support.servers import Server, start_moto
+
+WORKER = "PYTEST_XDIST_WORKER"  # set in pytest-xdist's workers
+# The groups that take longest, in this order: they are begun first, so that no worker has one alone at the end.
+LONGEST = (
+    "sqlite",
+    "postgresql",
+    "tests/browser",
+    "tests/server/test_artifacts.py",
+    "tests/server/test_stock.py",
+    "tests/server/test_faults.py",
+    "tests/aws/test_commands.py",
+)
+
+
+def group_of(nodeid: str) -> str:
+    """What runs on one of pytest-xdist's workers: the tests that share servers, so that each starts once.
+
+    Differential tests share stock and Headrace of one backend, browser tests the browser; the others share what their
+    module starts.
+    """
+    module, _, test = nodeid.partition("::")
+    if module.startswith("tests/browser/"):
+        return "tests/browser"
+    backend = re.search(r"\[(postgresql|sqlite)\b", test)
+    return backend[1] if backend and module.startswith("tests/differential/") else module
+
+
+class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
+    """pytest-xdist's own `--dist loadgroup` does nothing with pytest 9.2, which has no node id that can be set."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    return ByGroup(config, log)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, as tests wait for servers; at most 4, as each has servers of its own."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of the groups, with --no-loadscope-reorder."""
+    if WORKER in os.environ:
+        places = {group: place for place, group in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(group_of(item.nodeid), len(places)))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running server; a test that stops it makes its own `Postgres()`."""
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def made_by_stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Databases' `shared` folder: one for all of pytest-xdist's workers, whose own temporary folders lie in one."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if WORKER in os.environ else folder) / "made-by-stock"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory, made_by_stock: Path) -> Databases:
+    return Databases(postgres, tmp_path_factory.mktemp("databases"), made_by_stock)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Moto's S3 server, empty."""
+    server = start_moto(tmp_path_factory.mktemp("moto"))
+    yield server
+    server.stop()

@@ -1,0 +1,121 @@
+"""Headrace's indexes: built after a start, in the background; listed and dropped."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from headrace.cli.indexes import indexes
+from headrace.search.ast import RunSearch
+from headrace.search.runs import parse_filter, parse_order
+from headrace.storage import postgres_indexes
+from headrace.storage.indexes import INDEXES
+from headrace.storage.postgres import PostgresStore
+from headrace.storage.sqlite import SqliteStore
+from tests.support.databases import Database, Databases
+
+NAMES = {index.name for index in INDEXES}
+
+
+async def until_built(database: Database) -> None:
+    table = "pg_indexes" if database.backend == "postgresql" else "sqlite_master"
+    column = "indexname" if database.backend == "postgresql" else "name"
+    for _ in range(500):
+        rows = database.query(f"SELECT {column} AS name FROM {table} WHERE {column} LIKE 'headrace%'")
+        if {row["name"] for row in rows} == NAMES:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"built within 10 s: {rows}")
+
+
+async def test_postgresql(databases: Databases) -> None:
+    database = databases.migrated("postgresql")
+    dsn = database.uri.replace("+psycopg2", "")
+    stores = [PostgresStore(dsn, queue_limit=10) for _ in range(3)]
+    try:
+        await asyncio.gather(*(store.start() for store in stores))
+        await until_built(database)
+    finally:
+        await asyncio.gather(*(store.close() for store in stores))
+    await postgres_indexes.build(dsn)
+    assert await postgres_indexes.existing(dsn) == dict.fromkeys(NAMES, True)
+    await postgres_indexes.drop(dsn)
+    assert await postgres_indexes.existing(dsn) == {}
+
+
+async def test_a_second_builder_leaves_it_to_the_first_or_waits_for_it(databases: Databases) -> None:
+    dsn = databases.migrated("postgresql").uri.replace("+psycopg2", "")
+    first = await asyncpg.connect(dsn)
+    await first.execute("SELECT pg_advisory_lock($1)", postgres_indexes.LOCK)
+    await postgres_indexes.build(dsn)
+    assert await postgres_indexes.existing(dsn) == {}
+    waiting = asyncio.create_task(postgres_indexes.build(dsn, wait=True))
+    done, _ = await asyncio.wait([waiting], timeout=2 * postgres_indexes.WAIT_SECONDS)
+    assert not done
+    await first.close()
+    await waiting
+    assert await postgres_indexes.existing(dsn) == dict.fromkeys(NAMES, True)
+
+
+async def test_a_half_built_index_is_built_anew(databases: Databases) -> None:
+    database = databases.migrated("postgresql")
+    dsn = database.uri.replace("+psycopg2", "")
+    database.execute(INDEXES[0].create())
+    database.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{INDEXES[0].name}'::regclass")
+    await postgres_indexes.build(dsn)
+    assert await postgres_indexes.existing(dsn) == dict.fromkeys(NAMES, True)
+
+
+async def test_sqlite(databases: Databases) -> None:
+    database = databases.migrated("sqlite")
+    store = SqliteStore(database.name, queue_limit=10)
+    await store.start()
+    try:
+        await until_built(database)
+    finally:
+        await store.close()
+
+
+async def test_a_search_on_sqlite_looks_up_the_runs_that_meet_a_rare_condition(databases: Databases) -> None:
+    database = databases.migrated("sqlite")
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99)"
+    database.execute(
+        f"{numbers} INSERT INTO runs (run_uuid, experiment_id, lifecycle_stage, start_time)"
+        " SELECT 'run' || i, 0, 'active', i FROM n"
+    )
+    for key, value in (("rare", "i % 20 = 0"), ("common", "i % 2 = 0")):
+        database.execute(
+            f"{numbers} INSERT INTO latest_metrics (key, value, is_nan, run_uuid, timestamp, step)"
+            f" SELECT '{key}', {value}, 0, 'run' || i, 0, 0 FROM n"
+        )
+    store = SqliteStore(database.name, queue_limit=10)
+    await store.start()
+    try:
+        search = RunSearch(
+            (0,), ("active",), parse_filter("metrics.common = 1 AND metrics.rare > 0"), parse_order([]), 1
+        )
+        assert await store.rarest_condition(search) == search.conditions[1]
+        assert [row["run_uuid"] for row in await store.found_runs(search)] == ["run80", "run60"]
+        assert await store.rarest_condition(replace(search, conditions=search.conditions[:1])) is None
+        assert await store.rarest_condition(replace(search, conditions=())) is None
+    finally:
+        await store.close()
+
+
+def test_the_commands(databases: Databases) -> None:
+    database = databases.migrated("postgresql")
+    runner = CliRunner()
+
+    def output(action: str) -> str:
+        done = runner.invoke(indexes, [action, database.uri], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.output
+
+    assert "missing" in output("list")
+    output("build")
+    assert "ready" in output("list")
+    output("drop")
+    assert "missing" in output("list")

@@ -1,0 +1,31 @@
+"""A statement that works for too long is stopped, and its connection serves the next one."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from headrace.storage import postgres, sqlite
+from headrace.storage.reads import Reads, TooSlow
+from headrace.storage.search_sql import Query
+from tests.contract.conftest import open_on
+from tests.support.databases import Database
+
+ENDLESS = "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n"
+
+
+async def test_it_is_stopped(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    # long enough for the statements of a start on a busy machine, which are held to it, too
+    monkeypatch.setitem(postgres._READING, "statement_timeout", "2s")
+    monkeypatch.setattr(sqlite, "STATEMENT_SECONDS", 2.0)
+    store = await open_on(database)
+    try:
+        reads = cast(Reads, store)
+        for replanned in (False, True):
+            with pytest.raises(TooSlow) as stopped:
+                await reads.rows(Query(ENDLESS, [], replanned))
+            assert stopped.value.status == 400
+            assert [row[0] for row in await reads.rows(Query("SELECT 7", [], replanned))] == [7]
+    finally:
+        await store.close()

@@ -1,0 +1,148 @@
+"""runs/log-parameter, runs/set-tag and runs/delete-tag."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.differential.harness import AJAX_API, RUN
+from tests.differential.requests_of import (
+    ABSENT,
+    DELETE_RUN,
+    cases,
+    delete_tag,
+    get_run,
+    log_param,
+    post,
+    set_tag,
+    update,
+)
+
+UNKNOWN = "0123456789abcdef0123456789abcdef"
+NAME_TAG = "mlflow.runName"
+
+PARAMS = cases(
+    "native",
+    {
+        "a param": [log_param(), get_run()],
+        "the same again": [log_param(), log_param()],
+        "an empty value": [log_param(""), get_run()],
+        "an empty value again": [log_param(""), log_param("")],
+        "odd characters": [log_param("größe/🦀 \n\"'\\%s{}"), get_run()],
+        "a value of 6,000": log_param("v" * 6000),
+        "a value of 6,000 odd characters": log_param("🦀" * 6000),
+        "a key of 250": log_param(key="k" * 250),
+        "a key with a slash": log_param(key="a/b c:d"),
+        "two params": [log_param(key="a"), log_param(key="b"), get_run()],
+        "the other prefix": replace(log_param(), prefix=AJAX_API),
+        "a finished run": [update(status="FAILED"), log_param()],
+        "a client's request": log_param(run_uuid=RUN),
+    },
+)
+
+PARAMS_BAD = cases(
+    "any",
+    {
+        "another value": [log_param("a"), log_param("b"), get_run()],
+        "another value, then the old": [log_param("a"), log_param("b"), log_param("a")],
+        "another value with odd characters": [log_param("'a'"), log_param('"ö" {x} %s')],
+        "empty, then a value": [log_param(""), log_param("a")],
+        "a value with a space more": [log_param("a"), log_param("a ")],
+        "a value of 6,001": log_param("v" * 6001),
+        "a value of 20,000": log_param("v" * 20_000),
+        "a key of 251": log_param(key="k" * 251),
+        "a key empty": log_param(key=""),
+        "a key upwards": log_param(key="../x"),
+        "a key with a hash": log_param(key="a#"),
+        "no value": [log_param(ABSENT), get_run()],
+        "value null": log_param(None),
+        "value a number": log_param(5),
+        "value a float": log_param(0.5),
+        "value true": log_param(True),
+        "value a list": log_param(["a"]),
+        "value an object": log_param({"a": 1}),
+        "no key": log_param(key=ABSENT),
+        "key null": log_param(key=None),
+        "key a number": log_param(key=5),
+        "no run": log_param(run_id=ABSENT),
+        "run unknown": log_param(run_id=UNKNOWN),
+        "by run_uuid": log_param(run_id=ABSENT, run_uuid=RUN),
+        "two different runs": log_param(run_uuid=UNKNOWN),
+        "camel case": post("runs/log-parameter", runId=RUN, key="p", value="v"),
+        "an unknown field": log_param(colour="blue"),
+        "a deleted run": [DELETE_RUN, log_param(), get_run()],
+        "GET": replace(log_param(), method="GET"),
+    },
+)
+
+TAGS = cases(
+    "native",
+    {
+        "a tag": [set_tag(), get_run()],
+        "another value": [set_tag("a"), set_tag("b"), get_run()],
+        "an empty value": [set_tag(""), get_run()],
+        "odd characters": [set_tag("größe/🦀 \n\"'\\%s{}"), get_run()],
+        "a value of 8,000": set_tag("v" * 8000),
+        "a key of 250": set_tag(key="k" * 250),
+        "mlflow.user": [set_tag("me", key="mlflow.user"), get_run()],
+        "mlflow.note.content": set_tag("# a\nnote", key="mlflow.note.content"),
+        "mlflow.source.git.commit": set_tag("abc", key="mlflow.source.git.commit"),
+        "mlflow.parentRunId": set_tag(RUN, key="mlflow.parentRunId"),
+        "mlflow.runName": [set_tag("named", key=NAME_TAG), get_run()],
+        "mlflow.runName of nothing": [set_tag("", key=NAME_TAG), get_run()],
+        "mlflow.runName after its end": [update(status="FINISHED", end_time=5), set_tag("x", key=NAME_TAG)],
+        "mlflow.runName after it is gone": [delete_tag(NAME_TAG), set_tag("x", key=NAME_TAG), get_run()],
+        "mlflow.logged-models": set_tag("[]", key="mlflow.log-model.history"),
+        "the other prefix": replace(set_tag(), prefix=AJAX_API),
+        "a client's request": set_tag(run_uuid=RUN),
+        "deleted": [set_tag(), delete_tag(), get_run()],
+        "one of two deleted": [set_tag(key="a"), set_tag(key="b"), delete_tag("a"), get_run()],
+        "mlflow.runName deleted": [delete_tag(NAME_TAG), get_run()],
+        "deleted by the other prefix": [set_tag(), replace(delete_tag(), prefix=AJAX_API)],
+        "set again": [set_tag("a"), delete_tag(), set_tag("b"), get_run()],
+    },
+)
+
+TAGS_BAD = cases(
+    "any",
+    {
+        "a value of 8,001": set_tag("v" * 8001),
+        "a value of 20,000": set_tag("v" * 20_000),
+        "a key of 251": set_tag(key="k" * 251),
+        "a key empty": set_tag(key=""),
+        "a key upwards": set_tag(key="../x"),
+        "a key with a hash": set_tag(key="a#"),
+        "no value": [set_tag(ABSENT), get_run()],
+        "value null": [set_tag(None), get_run()],
+        "value a number": set_tag(5),
+        "value true": set_tag(True),
+        "value an object": set_tag({"a": 1}),
+        "no key": set_tag(key=ABSENT),
+        "key null": set_tag(key=None),
+        "name of 251": [set_tag("n" * 251, key=NAME_TAG), get_run()],
+        "name of 8,001": set_tag("n" * 8001, key=NAME_TAG),
+        "name null": [set_tag(None, key=NAME_TAG), get_run()],
+        "no run": set_tag(run_id=ABSENT),
+        "run unknown": set_tag(run_id=UNKNOWN),
+        "by run_uuid": set_tag(run_id=ABSENT, run_uuid=RUN),
+        "two different runs": set_tag(run_uuid=UNKNOWN),
+        "camel case": post("runs/set-tag", runId=RUN, key="p", value="v"),
+        "an unknown field": set_tag(colour="blue"),
+        "a deleted run": [DELETE_RUN, set_tag(), get_run()],
+        "name of a deleted run": [DELETE_RUN, set_tag("x", key=NAME_TAG), get_run()],
+        "GET": replace(set_tag(), method="GET"),
+        "DELETE": replace(set_tag(), method="DELETE"),
+        "delete one that is missing": delete_tag("missing"),
+        "delete twice": [set_tag(), delete_tag(), delete_tag()],
+        "delete in other capitals": [set_tag(key="a"), delete_tag("A")],
+        "delete an empty key": delete_tag(""),
+        "delete a key of null": delete_tag(None),
+        "delete a key of a number": delete_tag(5),
+        "delete no key": delete_tag(ABSENT),
+        "delete an odd key": delete_tag("../x#"),
+        "delete of an unknown run": delete_tag(run_id=UNKNOWN),
+        "delete by run_uuid": [set_tag(), delete_tag(run_id=ABSENT, run_uuid=RUN)],
+        "delete with an unknown field": [set_tag(), delete_tag(value="v")],
+        "delete of a deleted run": [set_tag(), DELETE_RUN, delete_tag(), get_run()],
+        "delete by GET": replace(delete_tag(), method="GET"),
+    },
+)

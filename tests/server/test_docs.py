@@ -1,0 +1,63 @@
+"""What the README and docs/ show is true: the example runs, the commands exist, the links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+import requests
+
+from tests.support.databases import Databases
+from tests.support.processes import clean_environment
+from tests.support.servers import Server, start_headrace
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_the_readme_example_runs(databases: Databases, tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 1
+    server = start_headrace(databases.migrated("sqlite"), tmp_path, until="/health")
+    try:
+        script = blocks[0].replace("http://localhost:5000", server.url)
+        assert script != blocks[0]
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=clean_environment()
+        )
+        assert done.returncode == 0, done.stderr
+        search = {"experiment_ids": ["1"], "max_results": 5}
+        found = requests.post(f"{server.url}/api/2.0/mlflow/runs/search", json=search, timeout=60).json()["runs"]
+    finally:
+        server.stop()
+    assert [run["info"]["run_name"] for run in found] == ["first"]
+    assert found[0]["data"]["metrics"][0]["step"] == 99
+
+
+def test_make_has_what_the_readme_names() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z]+)`", (ROOT / "README.md").read_text())) <= targets
+
+
+def test_s3_takes_what_the_artifacts_page_shows(s3: Server) -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "artifacts.md").read_text(), re.S)
+    lifecycle, cors = map(json.loads, blocks)
+    client = boto3.client("s3", endpoint_url=s3.url, aws_access_key_id="k", aws_secret_access_key="s")
+    client.create_bucket(Bucket="of-the-docs")
+    client.put_bucket_lifecycle_configuration(Bucket="of-the-docs", LifecycleConfiguration=lifecycle)
+    client.put_bucket_cors(Bucket="of-the-docs", CORSConfiguration=cors)
+    (rule,) = client.get_bucket_lifecycle_configuration(Bucket="of-the-docs")["Rules"]
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    assert client.get_bucket_cors(Bucket="of-the-docs")["CORSRules"] == cors["CORSRules"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []

@@ -1,0 +1,272 @@
+"""Grants: who sees and changes which experiment and model, on native routes and on those that pass through."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
+from tests.support.databases import BACKENDS, Databases
+from tests.support.processes import clean_environment, wait_until
+from tests.support.servers import PASSED_THROUGH
+
+API = "/api/2.0/mlflow"
+EDITORS_ARTIFACT = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+class World(NamedTuple):
+    """A server with --grants; two experiments, each with a run and a trace, and two models; `open` is granted."""
+
+    guarded: Guarded
+    tokens: dict[str, str]
+    experiments: dict[str, str]
+    runs: dict[str, str]
+    traces: dict[str, str]
+
+    def call(self, user: str, method: str, path: str, **more: Any) -> tuple[int, Any]:
+        answer = self.guarded.request(method, path, self.tokens[user], **more)
+        return answer.status_code, answer.json() if answer.content else {}
+
+    def status(self, user: str, method: str, path: str, **more: Any) -> int:
+        return self.guarded.status(method, path, self.tokens[user], **more)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def world(
+    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    users = {"reader": "viewer", "writer": "viewer", "manager": "viewer", "nobody": "editor", "team": "viewer"}
+    guarded = start_guarded(
+        databases.migrated(request.param), tmp_path_factory.mktemp("grants"), "--grants", users=users,
+        until=PASSED_THROUGH,
+    )  # fmt: skip
+    experiments, runs, traces = {}, {}, {}
+
+    def made(path: str, body: dict[str, Any]) -> Any:
+        answer = guarded.request("POST", path, ADMIN_TOKEN, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    for name in ("open", "closed"):
+        experiments[name] = made(f"{API}/experiments/create", {"name": name})["experiment_id"]
+        run = made(f"{API}/runs/create", {"experiment_id": experiments[name], "start_time": 1})
+        runs[name] = run["run"]["info"]["run_id"]
+        made(f"{API}/registered-models/create", {"name": name})
+        info = {
+            "trace_id": f"tr-{name}", "request_time": "2026-01-01T00:00:00Z", "state": "OK",
+            "trace_location": {"type": "MLFLOW_EXPERIMENT",
+                               "mlflow_experiment": {"experiment_id": experiments[name]}},
+        }  # fmt: skip
+        made("/api/3.0/mlflow/traces", {"trace": {"trace_info": info}})
+        traces[name] = f"tr-{name}"
+    for user, permission in (("reader", "read"), ("writer", "edit"), ("manager", "manage")):
+        guarded.headrace("user", "grant", user, permission, "--experiment", "open")
+        guarded.headrace("user", "grant", user, permission, "--model", "open")
+    guarded.headrace("user", "groups", "team", "friends")
+    guarded.headrace("user", "grant", "friends", "edit", "--group", "--experiment", experiments["open"])
+    tokens = {name: guarded.headrace("user", "token", name) for name in users}
+    yield World(guarded, tokens, experiments, runs, traces)
+    guarded.server.stop()
+
+
+def names(found: Any) -> list[str]:
+    return sorted(each["name"] for each in found.get("experiments", []))
+
+
+def test_searches_show_what_is_granted(world: World) -> None:
+    for user, expected in (("reader", ["open"]), ("team", ["open"]), ("nobody", [])):
+        status, found = world.call(user, "POST", f"{API}/experiments/search", json={"max_results": 100})
+        assert (status, names(found)) == (200, expected)
+        every = list(world.experiments.values())
+        status, found = world.call(user, "POST", f"{API}/runs/search", json={"experiment_ids": every})
+        seen = [run["info"]["run_id"] for run in found.get("runs", [])]
+        assert (status, seen) == (200, [world.runs[name] for name in expected])
+
+
+def test_filters_come_before_pages(world: World) -> None:
+    """A page of one is full as long as there is something to see, and is the last one where there is no more."""
+    status, page = world.call("reader", "GET", f"{API}/experiments/search?max_results=1&order_by=name")
+    assert (status, names(page), page.get("next_page_token")) == (200, ["open"], None)
+
+
+def test_a_search_that_is_not_native_is_refused(world: World) -> None:
+    path = f"{API}/runs/search"
+    body = {"experimentIds": [world.experiments["open"]]}  # an alias, which is stock's to read
+    assert world.status("reader", "POST", path, json=body) == 403
+    assert world.status("reader", "POST", path, json=body, headers={"X-MLFLOW-WORKSPACE": "other"}) == 403
+
+
+def test_lists_of_models_show_what_is_granted(world: World) -> None:
+    for user, expected in (("reader", ["open"]), ("nobody", [])):
+        status, found = world.call(user, "GET", f"{API}/registered-models/search")
+        assert (status, [each["name"] for each in found.get("registered_models", [])]) == (200, expected)
+
+
+# method, path, body; {} stands for the granted or the other object
+NATIVE_AND_PASSED = [
+    ("read", "GET", "{API}/experiments/get?experiment_id={experiment}", None),
+    ("read", "GET", "{API}/experiments/get-by-name?experiment_name={name}", None),
+    ("read", "GET", "{API}/runs/get?run_id={run}", None),
+    ("read", "GET", "{API}/metrics/get-history?run_id={run}&metric_key=m", None),
+    ("read", "GET", "{API}/artifacts/list?run_id={run}", None),
+    ("read", "GET", "{API}/registered-models/get?name={name}", None),
+    ("read", "GET", "/api/3.0/mlflow/traces/{trace}", None),
+    ("read", "POST", "/api/3.0/mlflow/traces/search",
+     {"locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "{experiment}"}}]}),
+    ("edit", "POST", "{API}/runs/log-metric", {"run_id": "{run}", "key": "m", "value": 1, "timestamp": 1}),
+    ("edit", "POST", "{API}/runs/set-tag", {"run_id": "{run}", "key": "t", "value": "v"}),
+    ("edit", "POST", "{API}/runs/create", {"experiment_id": "{experiment}", "start_time": 1}),
+    ("edit", "POST", "{API}/runs/update", {"run_id": "{run}", "status": "RUNNING"}),
+    ("edit", "PUT", "/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/a.txt", None),
+    ("edit", "PATCH", "{API}/registered-models/update", {"name": "{name}", "description": "d"}),
+    ("edit", "PATCH", "/api/3.0/mlflow/traces/{trace}/tags", {"key": "k", "value": "v"}),
+    ("manage", "POST", "{API}/experiments/update", {"experiment_id": "{experiment}", "new_name": "{name}"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("needed", "method", "path", "body"), NATIVE_AND_PASSED)
+def test_the_matrix(world: World, needed: str, method: str, path: str, body: Any) -> None:
+    order = ["", "read", "edit", "manage"]
+    users = {"nobody": "", "reader": "read", "writer": "edit", "manager": "manage"}
+    for name in ("open", "closed"):
+        words = {
+            "API": API, "experiment": world.experiments[name], "run": world.runs[name], "name": name,
+            "trace": world.traces[name],
+        }  # fmt: skip
+        text = json.dumps(body)
+        for word, value in words.items():
+            text = text.replace("{%s}" % word, value)  # noqa: UP031 - braces are JSON's
+        for user, permission in users.items():
+            status = world.status(user, method, path.format(**words), json=json.loads(text))
+            allowed = name == "open" and order.index(permission) >= order.index(needed)
+            if allowed:
+                assert status == 200 or (status == 400 and needed == "manage"), (user, name)
+            else:
+                assert status == 403, (user, name)
+
+
+def attempts(world: World) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Ways to name a run that is granted, and to mean another."""
+    ours, theirs = world.runs["open"], world.runs["closed"]
+    log = f"{API}/runs/log-metric"
+    metric = '"key": "m", "value": 1, "timestamp": 1'
+    for body in (
+        f'{{"run_id": "{ours}", "run_uuid": "{theirs}", {metric}}}',
+        f'{{"run_id": "{theirs}", "run_id": "{ours}", {metric}}}',
+        f'{{"run_id": "{ours}", "run_id": "{theirs}", {metric}}}',
+        f'{{"run_id": "{ours}", "runId": "{theirs}", {metric}}}',
+        f'{{"run_id": ["{theirs}"], {metric}}}',
+        f'{{"run\\u005fid": "{theirs}", {metric}}}',
+        f"{{{metric}}}",
+        "",
+        "[]",
+        "not json",
+    ):
+        yield "POST", log, {"data": body, "headers": {"Content-Type": "application/json"}}
+    yield "POST", f"{log}?run_id={ours}", {"json": {"run_id": theirs, "key": "m", "value": 1, "timestamp": 1}}
+    yield "GET", f"{API}/runs/get?run_id={ours}&run_id={theirs}", {}
+    yield "GET", f"{API}/runs/get?run_id={ours}", {"json": {"run_id": theirs}}
+    yield "GET", f"/ajax-api/2.0/mlflow/metrics/get-history-bulk?run_id={ours}&run_id={theirs}&metric_key=m", {}
+    mine, other = world.experiments["open"], world.experiments["closed"]
+    for path in (f"{mine}/../{other}/a", f"{mine}/%2e%2e/{other}/a", f"{mine}/%252e%252e/{other}/a", f"./{other}/a",
+                 f"{mine}/..%2f{other}/a", f"{mine}%5c..%5c{other}/a", ""):  # fmt: skip
+        yield "GET", f"{EDITORS_ARTIFACT}/{path}", {}
+    yield "GET", f"{EDITORS_ARTIFACT}?path={other}", {}
+    yield "GET", EDITORS_ARTIFACT, {}
+    source = {"name": "open", "source": f"mlflow-artifacts:/{other}/x/artifacts/model"}
+    yield "POST", f"{API}/model-versions/create", {"json": source}
+    yield "POST", f"{API}/model-versions/create", {"json": {"name": "open", "source": "file:///etc"}}
+    link = {"trace_ids": [world.traces["closed"]], "run_id": ours}
+    yield "POST", f"{API}/traces/link-to-run", {"json": link}
+    batch = f"/api/3.0/mlflow/traces/batchGet?trace_ids={world.traces['open']}&trace_ids={world.traces['closed']}"
+    yield "GET", batch, {}
+    query = "query GetRun($data: MlflowGetRunInput!) { mlflowGetRun(input: $data) { run { info { runId } } } }"
+    yield "POST", "/graphql", {"json": {"query": query, "variables": {"data": {"runId": theirs}}}}
+    literal = f'query {{ mlflowGetRun(input: {{runId: "{theirs}"}}) {{ run {{ info {{ runId }} }} }} }}'
+    yield "POST", "/graphql", {"json": {"query": literal, "variables": {}}}
+    yield "GET", "/api/3.0/mlflow/gateway/endpoints/list", {}
+
+
+def test_nothing_else_reaches_what_is_not_granted(world: World) -> None:
+    wrong = []
+    for method, path, more in attempts(world):
+        # requests would tidy a path up
+        status = raw_status(world, method, path, **more)
+        if status not in (403, 404):
+            wrong.append((method, path, more, status))
+    assert wrong == []
+
+
+def raw_status(world: World, method: str, path: str, **more: Any) -> int:
+    import http.client
+
+    body = json.dumps(more["json"]) if "json" in more else more.get("data")
+    headers = {"Authorization": f"Bearer {world.tokens['writer']}", "Content-Type": "application/json"}
+    connection = http.client.HTTPConnection(world.guarded.server.url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request(method, path, body, headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_a_maker_manages_what_they_make(world: World) -> None:
+    status, made = world.call("nobody", "POST", f"{API}/experiments/create", json={"name": "of nobody"})
+    assert status == 200
+    experiment = made["experiment_id"]
+    body = {"experiment_id": experiment, "start_time": 1}
+    assert world.status("nobody", "POST", f"{API}/runs/create", json=body) == 200
+    assert world.status("writer", "POST", f"{API}/runs/create", json=body) == 403
+    status, found = world.call("nobody", "POST", f"{API}/experiments/search", json={"max_results": 10})
+    assert names(found) == ["of nobody"]
+    location = {"name": "elsewhere", "artifact_location": f"mlflow-artifacts:/{world.experiments['closed']}"}
+    assert world.status("nobody", "POST", f"{API}/experiments/create", json=location) == 403
+    assert world.status("reader", "POST", f"{API}/experiments/create", json={"name": "of a viewer"}) == 403
+
+
+def test_models_keep_their_grants_by_another_name_and_lose_them_at_the_end(world: World) -> None:
+    model = f"{API}/registered-models"
+    assert world.status("nobody", "POST", f"{model}/create", json={"name": "a"}) == 200
+    assert world.status("nobody", "POST", f"{model}/rename", json={"name": "a", "new_name": "b"}) == 200
+    assert world.status("nobody", "GET", f"{model}/get?name=b") == 200
+    assert world.guarded.status("DELETE", f"{model}/delete", ADMIN_TOKEN, json={"name": "b"}) == 200
+    assert world.guarded.status("POST", f"{model}/create", ADMIN_TOKEN, json={"name": "b"}) == 200
+    assert world.status("nobody", "GET", f"{model}/get?name=b") == 403
+
+
+def test_a_grant_works_at_once_and_its_end_within_five_seconds(world: World) -> None:
+    path = f"{API}/runs/get?run_id={world.runs['closed']}"
+    assert world.status("team", "GET", path) == 403
+    world.guarded.headrace("user", "grant", "team", "read", "--experiment", "closed")
+    assert world.status("team", "GET", path) == 200
+    world.guarded.headrace("user", "revoke", "team", "--experiment", "closed")
+    wait_until(lambda: world.status("team", "GET", path) == 403, "the grant has ended")
+
+
+CLIENT = """
+import mlflow
+mlflow.set_experiment("made by a client")
+with mlflow.start_run() as run:
+    mlflow.log_metric("m", 1.0)
+    mlflow.log_text("text", "a.txt")
+client = mlflow.MlflowClient()
+assert [each.name for each in client.search_experiments()] == ["made by a client"], client.search_experiments()
+assert len(mlflow.search_runs(search_all_experiments=True)) == 1
+print(mlflow.artifacts.load_text(run.info.artifact_uri + "/a.txt"))
+"""
+
+
+def test_mlflows_client_makes_and_sees_its_own(world: World) -> None:
+    world.guarded.headrace("user", "add", "client", "--role", "editor", "--no-password")
+    token = world.guarded.headrace("user", "token", "client")
+    env = clean_environment() | {"MLFLOW_TRACKING_URI": world.guarded.server.url, "MLFLOW_TRACKING_TOKEN": token}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT], capture_output=True, text=True, env=env, cwd=world.guarded.folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "text"

@@ -1,0 +1,138 @@
+"""What `headrace serve` and `headrace db` do to a database that is missing, empty, old, new or out of reach."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from headrace.database import installed_revisions
+from tests.server.conftest import Serve, run_headrace
+from tests.support.databases import (
+    BACKENDS,
+    OLD_REVISION,
+    Backend,
+    Database,
+    Databases,
+    initialise,
+    made_by_an_older_mlflow,
+)
+from tests.support.postgres import Postgres
+from tests.support.processes import free_port
+
+
+def contents(database: Database) -> tuple[object, ...]:
+    """The schema's revision and what stock puts into a new database."""
+    experiments = database.query("SELECT name, artifact_location, lifecycle_stage FROM experiments")
+    return database.query("SELECT version_num FROM alembic_version"), experiments
+
+
+def test_without_options_everything_is_below_headrace_data(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--stock", "lazy", "--stock-wait", "60")
+    assert (tmp_path / "headrace-data" / "mlflow.db").exists()
+    answer = server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").json()
+    assert answer["experiment"]["name"] == "Default"
+    assert answer["experiment"]["artifact_location"] == "mlflow-artifacts:/0"
+    assert not (tmp_path / "mlruns").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_empty_database_becomes_what_stock_makes_of_it(
+    databases: Databases, backend: Backend, tmp_path: Path
+) -> None:
+    ours, theirs = databases.empty(backend), databases.empty(backend)
+    initialise(theirs)
+    done = run_headrace("db", "create", "--backend-store-uri", ours.uri, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert contents(ours) == contents(theirs)
+
+
+def test_a_missing_database_is_created(postgres: Postgres, tmp_path: Path) -> None:
+    # the names of the container, as the project's first document has them; here with a name that needs quoting
+    database = Database("postgresql", "", postgres.uri("ml%20%22flow%22"))
+    env = {"HOST": "127.0.0.1", "PORT": str(postgres.port), "USERNAME": "postgres", "PASSWORD": "any"}
+    env |= {"DATABASE": 'ml "flow"', "BUCKET": "s3://bucket/"}
+    done = run_headrace("db", "create", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert 'made the database ml "flow" on 127.0.0.1' in done.stdout
+    assert contents(database)[1] == [
+        {"name": "Default", "artifact_location": "mlflow-artifacts:/0", "lifecycle_stage": "active"}
+    ]
+    again = run_headrace("db", "create", cwd=tmp_path, env=env)
+    assert (again.returncode, "made the database" in again.stdout) == (0, False)
+
+
+def test_a_missing_database_that_the_role_may_not_create(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute("CREATE ROLE modest LOGIN")
+    backend = f"postgresql://modest@127.0.0.1:{postgres.port}/nowhere"
+    done = run_headrace("serve", "--port", str(free_port()), "--backend-store-uri", backend, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "The database nowhere does not exist, and the role modest may not make it" in done.stderr
+    assert "CREATE DATABASE nowhere OWNER modest;" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_servers_that_start_at_once(databases: Databases, tmp_path: Path) -> None:
+    database = databases.empty("postgresql")
+    create = ["db", "create", "--backend-store-uri", database.uri]
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: run_headrace(*create, cwd=tmp_path), range(2)))
+    assert [done.returncode for done in both] == [0, 0], [done.stderr for done in both]
+    assert sum("making MLflow's tables" in done.stdout for done in both) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_older_schema_is_refused_and_upgraded_on_demand(
+    databases: Databases, backend: Backend, tmp_path: Path
+) -> None:
+    database = databases.empty(backend)
+    made_by_an_older_mlflow(database)
+    database.execute("INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (7, 'mine', 'active')")
+    options = ["--backend-store-uri", database.uri]
+    refused = run_headrace("serve", "--port", str(free_port()), *options, cwd=tmp_path)
+    assert refused.returncode == 3
+    assert f"is of an older MLflow ({OLD_REVISION};" in refused.stderr
+    assert "`headrace db upgrade`" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert database.query("SELECT version_num FROM alembic_version") == [{"version_num": OLD_REVISION}]
+    upgraded = run_headrace("db", "upgrade", *options, cwd=tmp_path)
+    assert upgraded.returncode == 0, upgraded.stderr
+    head = installed_revisions().head
+    assert database.query("SELECT version_num FROM alembic_version") == [{"version_num": head}]
+    assert database.query("SELECT name FROM experiments WHERE experiment_id = 7") == [{"name": "mine"}]
+
+
+def test_a_newer_schema_is_refused(databases: Databases, tmp_path: Path) -> None:
+    database = databases.migrated("sqlite")
+    database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    done = run_headrace("serve", "--port", str(free_port()), "--backend-store-uri", database.uri, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "is of a newer MLflow: its revision is ffffffffffff" in done.stderr
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    backend = f"postgresql://me:h1dden@127.0.0.1:{free_port()}/mlflow"
+    done = run_headrace("serve", "--port", str(free_port()), "--backend-store-uri", backend, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Can't connect to the database postgresql://me:***@127.0.0.1" in done.stderr
+    assert "h1dden" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database " * 100)
+    options = ["--port", str(free_port()), "--backend-store-uri", "sqlite:///mlflow.db"]
+    done = run_headrace("serve", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "sqlite:///mlflow.db can't be opened: file is not a database" in done.stderr
+
+
+def test_the_newest_revision_is_what_mlflow_says() -> None:
+    script = "from mlflow.store.db.utils import _get_latest_schema_revision as latest; print(latest())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert installed_revisions().head == done.stdout.split()[-1]
+    assert OLD_REVISION in installed_revisions().known

@@ -1,0 +1,233 @@
+"""Browsers: the sign-in page, sessions and how they end, a user's tokens, and what MLflow's UI asks about its user."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from headrace.auth import sessions
+from tests.server.guarded import ADMIN_TOKEN, PASSWORD, Guarded, start_guarded
+from tests.support.databases import Databases
+from tests.support.processes import wait_until
+
+SEARCH = "/ajax-api/2.0/mlflow/experiments/search?max_results=5"
+CREATE = "/ajax-api/2.0/mlflow/experiments/create"
+CURRENT = "/ajax-api/2.0/mlflow/users/current"
+SIGN_IN, SIGN_OUT, TOKENS = "/headrace/sign-in", "/headrace/sign-out", "/headrace/tokens"
+PAGE = {"Accept": "text/html,application/xhtml+xml"}
+
+
+@pytest.fixture(scope="module")
+def guarded(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    users = {"ada": "editor", "eve": "viewer", "out": "viewer"}
+    folder = tmp_path_factory.mktemp("sessions")
+    options = ("--stock", "lazy", "--trusted-proxies", "127.0.0.1")
+    found = start_guarded(databases.migrated("sqlite"), folder, *options, users=users)
+    yield found
+    found.server.stop()
+
+
+def signed_in(guarded: Guarded, name: str = "ada") -> requests.Session:
+    browser = requests.Session()
+    browser.headers["Sec-Fetch-Site"] = "same-origin"  # as browsers say of a page's own requests
+    answer = browser.post(
+        guarded.server.url + SIGN_IN, data={"name": name, "password": PASSWORD}, allow_redirects=False, timeout=30
+    )
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    return browser
+
+
+def code_of(page: str) -> str:
+    found = re.search(r'name="csrf" value="(\w+)"', page)
+    assert found is not None
+    return found[1]
+
+
+def test_a_browser_is_sent_to_the_sign_in_page_and_back(guarded: Guarded) -> None:
+    answer = guarded.request("GET", "/?a=b&c", headers=PAGE, allow_redirects=False)
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == f"{SIGN_IN}?next=%2F%3Fa%3Db%26c"
+    page = guarded.request("GET", answer.headers["Location"])
+    assert (page.status_code, "default-src 'none'" in page.headers["Content-Security-Policy"]) == (200, True)
+    login = {"name": "ada", "password": PASSWORD}
+    back = guarded.request("POST", answer.headers["Location"], data=login, allow_redirects=False)
+    assert back.headers["Location"] == "/?a=b&c"
+    assert guarded.request("GET", "/headrace/style.css").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", "/a\r\nX: y", "", "/a\\b"],
+)
+def test_next_leads_nowhere_else(guarded: Guarded, elsewhere: str) -> None:
+    answer = requests.post(
+        guarded.server.url + SIGN_IN,
+        params={"next": elsewhere},
+        data={"name": "ada", "password": PASSWORD},
+        allow_redirects=False,
+        timeout=30,
+    )
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+
+
+def test_the_cookie(guarded: Guarded) -> None:
+    login = {"name": "ada", "password": PASSWORD}
+    for headers, secure in (({}, False), ({"X-Forwarded-Proto": "https"}, True)):
+        answer = guarded.request("POST", SIGN_IN, data=login, headers=headers, allow_redirects=False)
+        (cookie,) = (text for text in answer.raw.headers.getlist("set-cookie") if text.startswith(sessions.COOKIE))
+        assert "; HttpOnly" in cookie
+        assert "; SameSite=Lax" in cookie
+        assert ("; Secure" in cookie) is secure
+
+
+def test_a_session_reads_and_writes(guarded: Guarded) -> None:
+    browser = signed_in(guarded)
+    assert browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 200
+    url = guarded.server.url + CREATE
+    assert browser.post(url, json={"name": "by a session"}, timeout=30).status_code == 200
+    own = {"Origin": guarded.server.url, "Sec-Fetch-Site": "same-origin"}
+    assert browser.post(url, json={"name": "by a browser"}, headers=own, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+                {"Sec-Fetch-Site": "same-site"}]
+)  # fmt: skip
+def test_another_site_can_not_use_a_session(guarded: Guarded, headers: dict[str, str]) -> None:
+    browser = signed_in(guarded)
+    for path in (CREATE, SIGN_OUT, TOKENS):
+        answer = browser.post(guarded.server.url + path, json={"name": "not this"}, headers=headers, timeout=30)
+        assert answer.status_code == 403
+    login = {"name": "ada", "password": PASSWORD}
+    assert guarded.status("POST", SIGN_IN, data=login, headers=headers, allow_redirects=False) == 403
+
+
+def test_a_session_ends_at_sign_out_for_whoever_has_its_cookie(guarded: Guarded) -> None:
+    browser = signed_in(guarded)
+    stolen = browser.cookies[sessions.COOKIE]
+    page = browser.get(guarded.server.url + TOKENS, timeout=30).text
+    assert browser.post(guarded.server.url + SIGN_OUT, data={"csrf": "0" * 64}, timeout=30).status_code == 403
+    browser.post(guarded.server.url + SIGN_OUT, data={"csrf": code_of(page)}, timeout=30)
+    assert sessions.COOKIE not in browser.cookies
+    assert requests.get(guarded.server.url + SEARCH, cookies={sessions.COOKIE: stolen}, timeout=30).status_code == 401
+
+
+def test_the_uis_logout_ends_the_session(guarded: Guarded) -> None:
+    browser = signed_in(guarded)
+    by_browser = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+    url = guarded.server.url + CURRENT
+    answer = browser.get(url, headers=by_browser | {"X-Headrace-UI": "1"}, timeout=30)
+    assert answer.json()["user"]["username"] == "ada"
+    assert browser.cookies["mlflow-request-header-X-Headrace-UI"] == "1"
+    asked = browser.get(url, headers=by_browser, timeout=30)
+    assert (asked.status_code, asked.headers["WWW-Authenticate"][:5]) == (401, "Basic")
+    made_up = "mlflow-logged-out-abc"
+    login = "Basic " + base64.b64encode(f"{made_up}:{made_up}".encode()).decode()
+    browser.get(url, headers=by_browser | {"Authorization": login}, timeout=30)
+    assert browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 401
+
+
+def test_a_session_is_new_at_each_sign_in(guarded: Guarded) -> None:
+    fixed, own = {sessions.COOKIE: "chosen-by-another"}, {"Sec-Fetch-Site": "same-origin"}
+    login = {"name": "ada", "password": PASSWORD}
+    made = []
+    for _ in range(2):
+        answer = guarded.request("POST", SIGN_IN, data=login, cookies=fixed, headers=own, allow_redirects=False)
+        made.append(answer.cookies[sessions.COOKIE])
+    assert len({*made, "chosen-by-another"}) == 3
+
+
+def test_forged_and_expired_sessions(guarded: Guarded) -> None:
+    (row,) = guarded.database.query("SELECT value FROM headrace_state WHERE name = 'secret'")
+    secret, now = bytes.fromhex(row["value"]), int(time.time() * 1000)
+    hour = 3_600_000
+    good = sessions.Session("1", "ada", now, now + hour)
+    value = sessions.seal(good, secret)
+    flipped = value[:-2] + ("A" if value[-2] != "A" else "B") + value[-1]
+    other = sessions.seal(sessions.Session("1", "root", now, now + hour), secret)
+    payload = other.partition(".")[0]
+    bad = [
+        sessions.seal(good, b"another secret"),
+        flipped,
+        f"{payload}.{value.partition('.')[2]}",
+        other,  # signed, but of nobody
+        sessions.seal(sessions.Session("1", "ada", now - 2 * hour, now - hour), secret),
+        sessions.seal(sessions.Session("1", "ada", now + hour, now + 2 * hour), secret),
+        "", ".", "a.b", "é",
+    ]  # fmt: skip
+    for each in bad:
+        header = {"Cookie": f"{sessions.COOKIE}={each}".encode()}
+        assert guarded.status("GET", SEARCH, headers=header) == 401, each
+    assert guarded.status("GET", SEARCH, cookies={sessions.COOKIE: value}) == 200
+
+
+def test_a_new_password_ends_sessions(guarded: Guarded) -> None:
+    browser = signed_in(guarded, "out")
+    assert browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 200
+    guarded.headrace("user", "password", "out", stdin="another fine password")
+    wait_until(lambda: browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 401, "the session has ended")
+
+
+def test_a_users_tokens(guarded: Guarded) -> None:
+    browser = signed_in(guarded)
+    url = guarded.server.url + TOKENS
+    code = code_of(browser.get(url, timeout=30).text)
+    form = {"csrf": code, "action": "create", "name": "<b>laptop</b>", "role": "viewer", "days": "30"}
+    page = browser.post(url, data=form, timeout=30).text
+    found = re.search(r"MLFLOW_TRACKING_TOKEN=(hr_[\w-]+)", page)
+    assert found is not None
+    assert "&lt;b&gt;laptop" in page
+    assert "<b>laptop" not in page
+    token = found[1]
+    assert token not in browser.get(url, timeout=30).text
+    assert guarded.status("GET", SEARCH, token) == 200
+    assert guarded.status("POST", CREATE, token, json={"name": "no"}) == 403
+    assert guarded.status("GET", TOKENS, token) == 403  # a token makes no tokens
+    (token_id,) = re.findall(r'name="id" value="(\w+)"', browser.get(url, timeout=30).text)
+    other = signed_in(guarded, "eve")
+    code_of_other = code_of(other.get(url, timeout=30).text)
+    other.post(url, data={"csrf": code_of_other, "action": "revoke", "id": token_id}, timeout=30)
+    assert guarded.status("GET", SEARCH, token) == 200
+    assert other.post(url, data={**form, "csrf": code_of_other, "role": "admin"}, timeout=30).status_code == 400
+    assert other.post(url, data=form, timeout=30).status_code == 403
+    browser.post(url, data={"csrf": code, "action": "revoke", "id": token_id}, timeout=30)
+    wait_until(lambda: guarded.status("GET", SEARCH, token) == 401, "the token is revoked")
+
+
+def test_the_ui_learns_who_is_there(guarded: Guarded) -> None:
+    answer = guarded.request("GET", CURRENT, ADMIN_TOKEN).json()
+    assert answer == {"user": {"id": 0, "username": "admin", "is_admin": False}, "is_basic_auth": False}
+    assert guarded.status("GET", CURRENT) == 401
+    permissions = guarded.request("GET", "/ajax-api/3.0/mlflow/users/current/permissions", ADMIN_TOKEN).json()
+    assert permissions["is_admin"] is True
+
+
+def test_a_wrong_user_takes_as_long_as_a_wrong_password(guarded: Guarded) -> None:
+    """Of each kind the quickest of a few, in turns: others on the machine only add to that. A missing hash would make
+    it 20 times.
+    """
+    seconds: dict[str, list[float]] = {"eve": [], "nobody": []}
+    for turn in range(4):
+        for name in seconds:
+            given = name if name == "eve" else f"{name}{turn}"
+            elsewhere = {"X-Forwarded-For": f"203.0.113.{turn}"}  # no address has to wait
+            began = time.monotonic()
+            login = {"name": given, "password": "wrong"}
+            assert guarded.status("POST", SIGN_IN, data=login, headers=elsewhere) == 401
+            seconds[name].append(time.monotonic() - began)
+    assert 1 / 5 < min(seconds["eve"]) / min(seconds["nobody"]) < 5, seconds
+
+
+def test_failed_logins_are_slowed(guarded: Guarded) -> None:
+    def attempt(name: str, password: str = "wrong") -> requests.Response:
+        return guarded.request("POST", SIGN_IN, data={"name": name, "password": password}, allow_redirects=False)
+
+    assert attempt("victim").status_code == 401
+    refused = next(answer for answer in (attempt("victim") for _ in range(15)) if answer.status_code == 429)
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert attempt("ada", PASSWORD).status_code == 303  # another user is not slowed by that

@@ -1,0 +1,158 @@
+"""People who sign in through a provider, programs with its tokens, and what the audit log says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+
+from tests.server.guarded import PASSWORD, Guarded, start_guarded
+from tests.server.provider import CLIENT, SECRET, Provider, running_provider
+from tests.support.databases import Databases
+from tests.support.processes import wait_until
+
+SEARCH = "/api/2.0/mlflow/experiments/search?max_results=5"
+CREATE = "/api/2.0/mlflow/experiments/create"
+LOGIN, CALLBACK = "/headrace/oidc/login", "/headrace/oidc/callback"
+
+
+@dataclass
+class Signing:
+    """A server and its provider."""
+
+    guarded: Guarded
+    provider: Provider
+
+    def be(self, subject: str, *groups: str) -> None:
+        """Who comes by from now on."""
+        self.provider.user = {"sub": subject, "email": f"{subject}@example.org", "groups": list(groups)}
+
+    def browser(self) -> requests.Session:
+        """A browser after a login."""
+        session = requests.Session()
+        answer = session.get(self.guarded.server.url + LOGIN + "?next=/version", timeout=30)
+        session.headers["Sec-Fetch-Site"] = "same-origin"
+        assert answer.status_code == 200, answer.text
+        assert answer.url == self.guarded.server.url + "/version"
+        return session
+
+
+@pytest.fixture(scope="module")
+def signing(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signing]:
+    with running_provider() as provider:
+        options = {
+            "--oidc-issuer": provider.url,
+            "--oidc-client-id": CLIENT,
+            "--oidc-audience": "mlflow-api",
+            "--oidc-roles": "ml-admins=admin,ml-team=editor,guests=viewer",
+            "--stock": "lazy",
+        }
+        guarded = start_guarded(
+            databases.migrated("sqlite"),
+            tmp_path_factory.mktemp("signing"),
+            "--audit-table",
+            *(text for pair in options.items() for text in pair),
+            users={"local": "viewer"},
+            env={"HEADRACE_OIDC_CLIENT_SECRET": SECRET},
+        )
+        yield Signing(guarded, provider)
+        guarded.server.stop()
+
+
+def test_a_person_signs_in_and_out(signing: Signing) -> None:
+    signing.be("ada", "ml-team")
+    url = signing.guarded.server.url
+    page = requests.get(url + "/headrace/sign-in?next=%2Fversion", timeout=30).text
+    assert 'href="/headrace/oidc/login?next=%2Fversion"' in page
+    browser = signing.browser()
+    assert browser.post(url + CREATE, json={"name": "of ada"}, timeout=30).status_code == 200
+    shown = browser.get(url + "/headrace/tokens", timeout=30).text
+    assert "ada@example.org" in shown
+    csrf = shown.partition('name="csrf" value="')[2].partition('"')[0]
+    out = browser.post(url + "/headrace/sign-out", data={"csrf": csrf}, allow_redirects=False, timeout=30)
+    end = urlsplit(out.headers["Location"])
+    assert f"{end.scheme}://{end.netloc}{end.path}" == signing.provider.url + "/logout"
+    assert parse_qs(end.query)["post_logout_redirect_uri"] == [url + "/headrace/sign-in"]
+    assert browser.get(url + SEARCH, timeout=30).status_code == 401
+
+
+def test_groups_decide_on_the_role(signing: Signing) -> None:
+    url = signing.guarded.server.url
+    signing.be("ben", "guests", "others")
+    assert signing.browser().post(url + CREATE, json={"name": "of ben"}, timeout=30).status_code == 403
+    signing.be("ben", "ml-team", "others")
+    assert signing.browser().post(url + CREATE, json={"name": "of ben"}, timeout=30).status_code == 200
+    signing.be("ben", "others")
+    assert requests.Session().get(url + LOGIN, timeout=30).status_code == 403
+    (user,) = signing.guarded.database.query("SELECT role FROM headrace_users WHERE name = 'ben@example.org'")
+    assert user["role"] == "editor"
+
+
+def test_a_name_that_is_taken_is_not_given_away(signing: Signing) -> None:
+    signing.be("eve", "ml-team")
+    signing.provider.user["email"] = "local"
+    answer = requests.Session().get(signing.guarded.server.url + LOGIN, timeout=30)
+    assert (answer.status_code, "already" in answer.text) == (403, True)
+    assert requests.get(signing.guarded.server.url + SEARCH, auth=("local", PASSWORD), timeout=30).status_code == 200
+    signing.be("eve", "ml-team")
+    signing.provider.user["email_verified"] = False
+    assert requests.Session().get(signing.guarded.server.url + LOGIN, timeout=30).status_code == 403
+
+
+def test_a_login_that_another_began(signing: Signing) -> None:
+    """Neither another browser's code, nor another state, nor one that is used twice."""
+    signing.be("ada", "ml-team")
+    url = signing.guarded.server.url
+    session = requests.Session()
+    there = session.get(url + LOGIN, allow_redirects=False, timeout=30).headers["Location"]
+    back = requests.get(there, allow_redirects=False, timeout=30).headers["Location"]
+    assert requests.get(back, timeout=30).status_code == 403
+    assert session.get(back.replace("state=", "state=x"), timeout=30).status_code == 403
+    assert session.get(f"{url}{CALLBACK}?error=access_denied", timeout=30).status_code == 403
+    assert session.get(back, allow_redirects=False, timeout=30).status_code == 303
+    assert session.get(back, timeout=30).status_code == 403  # its cookie is gone
+    elsewhere = session.get(url + LOGIN + "?next=https%3A%2F%2Fevil.example", timeout=30, allow_redirects=False)
+    assert "evil" not in elsewhere.headers["Location"]
+
+
+def test_programs_send_the_providers_tokens(signing: Signing) -> None:
+    signing.be("job", "ml-team")
+    guarded, provider = signing.guarded, signing.provider
+    token = provider.token()
+    assert guarded.status("POST", CREATE, token, json={"name": "of a job"}) == 200
+    for wrong in (provider.token("other"), provider.token(CLIENT), provider.token(exp=1), token[:-8] + "AAAAAAAA"):
+        assert guarded.status("GET", SEARCH, wrong) == 401
+    provider.rotate()
+    assert guarded.status("GET", SEARCH, token) == 200  # known until it ends
+    guarded.headrace("user", "disable", "job@example.org")
+    wait_until(lambda: guarded.status("GET", SEARCH, token) == 401, "the user is out")
+
+
+def test_the_audit_log(signing: Signing) -> None:
+    signing.be("cy", "ml-admins")
+    token = signing.provider.token()
+    wait_until(lambda: signing.guarded.status("GET", SEARCH, token) == 200, "the new key is known", 20)
+    made = signing.guarded.request("POST", CREATE, token, json={"name": "of cy"}).json()
+    assert signing.guarded.status("POST", CREATE, json={"name": "of nobody"}) == 401
+
+    def entries() -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads(signing.guarded.headrace("audit", "--json"))
+        return found
+
+    wait_until(lambda: any(entry["status"] == 401 for entry in entries()), "both are written", 20)
+    denied = next(entry for entry in entries() if entry["status"] == 403 and entry["user"] == "ben@example.org")
+    assert (denied["method"], denied["path"], denied["via"]) == ("POST", CREATE, "session")
+    assert any(entry["path"] == CALLBACK and entry["user"] == "ada@example.org" for entry in entries())
+    ours = next(entry for entry in entries() if entry["user"] == "cy@example.org")
+    assert (ours["via"], ours["address"], ours["status"]) == ("JWT", "127.0.0.1", 200)
+    assert ours["objects"] == {"name": "of cy", "experiment_id": made["experiment_id"]}
+    assert "of cy" in signing.guarded.headrace("audit", "--since", "1h")
+    lines = [line for line in signing.guarded.server.process.tail(100_000).splitlines() if line.startswith('{"audit"')]
+    assert any(json.loads(line)["user"] == "cy@example.org" for line in lines)
+    log = signing.guarded.server.process.tail(100_000)
+    assert SECRET not in log
+    assert token not in log

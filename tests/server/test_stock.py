@@ -1,0 +1,115 @@
+"""Stock MLflow behind `headrace serve`: started, restarted, and given what `mlflow server` would give it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.server.conftest import Serve, Serving
+from tests.support.databases import Databases
+from tests.support.processes import PATIENCE_SECONDS, Process, free_port, wait_until
+from tests.support.servers import PASSED_THROUGH
+
+
+@pytest.fixture
+def sqlite(databases: Databases) -> tuple[str, str]:
+    return "--backend-store-uri", databases.migrated("sqlite").uri
+
+
+def test_lazy_starts_it_with_the_first_request_that_needs_it_and_after_its_end_again(
+    serve: Serve, sqlite: tuple[str, str]
+) -> None:
+    server = serve(*sqlite, "--stock", "lazy", "--stock-wait", "120")
+    time.sleep(0.5)
+    assert server.children("headrace.stock.launch") == []
+    assert server.get(PASSED_THROUGH, 2 * PATIENCE_SECONDS).status_code == 200
+    first = server.stock
+    assert first is not None
+    check_it_has_no_port_and_no_other_processes_and_is_small(server, first)
+    first.kill()
+    first.wait(PATIENCE_SECONDS)
+    assert server.get(PASSED_THROUGH, 2 * PATIENCE_SECONDS).status_code == 200
+    assert server.stock is not None
+    assert server.stock.pid != first.pid
+    assert "stock MLflow ended (SIGKILL); it starts again in 0.5 s" in server.log
+
+
+def check_it_has_no_port_and_no_other_processes_and_is_small(server: Serving, stock: psutil.Process) -> None:
+    assert stock.net_connections("inet") == []
+    tree = psutil.Process(server.process.pid).children(recursive=True)
+    assert len(tree) == 2
+    if sys.platform == "linux":
+        everything = [psutil.Process(server.process.pid), *tree]
+        assert sum(process.memory_full_info().pss for process in everything) < 350e6
+
+
+IMPATIENT = """
+from headrace.stock.probe import Probe
+Probe.__init__.__kwdefaults__.update(pause=0.5, patience=1.5)
+from headrace.cli.main import main
+main()
+"""
+
+
+def test_one_that_hangs_is_started_again(sqlite: tuple[str, str], tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", IMPATIENT, "serve", "--port", str(port), "--stock-wait", "60", *sqlite]
+    process = Process(command, tmp_path / "log", cwd=tmp_path)
+    server = Serving(f"http://127.0.0.1:{port}", process)
+    try:
+        process.wait_until(lambda: server.answers(PASSED_THROUGH), "stock answers")
+        first = server.stock
+        assert first is not None
+        first.suspend()  # SIGSTOP
+        assert server.get(PASSED_THROUGH).status_code == 200
+        assert server.stock is not None
+        assert server.stock.pid != first.pid
+        assert "stock MLflow did not answer 3 times in a row; it is ended" in server.log
+    finally:
+        process.stop()
+
+
+def test_while_it_is_away_the_answer_is_503_and_the_rest_works(serve: Serve, sqlite: tuple[str, str]) -> None:
+    server = serve(*sqlite, "--stock-wait", "0", until=PASSED_THROUGH)
+    assert server.stock is not None
+    server.stock.kill()
+    wait_until(lambda: server.answers(PASSED_THROUGH, 503), "503")
+    answer = server.get(PASSED_THROUGH)
+    assert answer.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    assert answer.headers["Retry-After"].isdecimal()
+    assert server.get("/health").text == "OK"
+    wait_until(lambda: server.answers(PASSED_THROUGH), "stock is back", 2 * PATIENCE_SECONDS)
+
+
+def test_it_has_the_same_configuration(serve: Serve, sqlite: tuple[str, str], tmp_path: Path) -> None:
+    server = serve(
+        *sqlite,
+        *("--static-prefix", "/team"),
+        *("--artifacts-destination", str(tmp_path / "kept")),
+        *("--allowed-hosts", "mlflow.example.com,127.0.0.1:*"),
+        until="/team" + PASSED_THROUGH,
+    )
+    assert server.get(PASSED_THROUGH).status_code == 404
+    url = server.url + "/team" + PASSED_THROUGH
+    assert requests.get(url, headers={"Host": "mlflow.example.com"}, timeout=10).status_code == 200
+    refused = requests.get(url, headers={"Host": "evil.example.com"}, timeout=10)
+    assert (refused.status_code, "DNS rebinding" in refused.text) == (403, True)
+    path = "/api/2.0/mlflow-artifacts/artifacts/0/a%20b.txt"
+    assert requests.put(server.url + path, data=b"abc", timeout=10).status_code == 200
+    assert (tmp_path / "kept" / "0" / "a b.txt").read_bytes() == b"abc"
+    assert "/team/static-files/" in server.get("/team/").text or "static-files/" in server.get("/team/").text
+
+
+def test_a_store_that_is_stocks_alone(serve: Serve, tmp_path: Path) -> None:
+    environment = {"MLFLOW_ALLOW_FILE_STORE": "true"}
+    first = "/api/2.0/mlflow/experiments/get?experiment_id=0"  # which makes a file store's first experiment
+    server = serve("--backend-store-uri", str(tmp_path / "mlruns"), env=environment, until=first)
+    created = requests.post(f"{server.url}/api/2.0/mlflow/runs/create", json={"experiment_id": "0"}, timeout=60)
+    assert created.status_code == 200
+    assert created.headers["headrace-answered-by"] == "stock"
+    assert (tmp_path / "mlruns" / "0" / created.json()["run"]["info"]["run_id"]).is_dir()

