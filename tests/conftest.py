@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ LONGEST = (
     "tests/server/test_faults.py",
     "tests/aws/test_commands.py",
 )
+
+# A shell that runs the tests in the background (`make test &`, some CI) has SIGINT ignored, and so would have every
+# program that they start and then interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def group_of(nodeid: str) -> str:
