@@ -43,13 +43,14 @@ READ = {
     "db.t4g.micro, db.t4g.medium": "infratally.com, aws-rds-pricing-explained-2026",
     "RDS storage": "usage.ai, rds/pricing-calculator, 2026-06",
     "public IPv4 address": "doit.com, aws-public-ipv4-price-increase-the-complete-guide, since 2024-02",
+    "load balancer": "awsnegotiations.com, elastic-load-balancer-cost, 2026-05",
     "KMS key": "cloudburn.io, aws-kms-pricing, 2026-03",
     "logs": "factualminds.com, amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards, 2026-06",
 }
-# in undated tables of public programs, all of which agree, or from memory
+# in undated tables of public programs and pages, all of which agree, or from memory
 UNDATED = (
-    "t4g.small, t4g.medium, t3.small, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
-    "tables); load balancer, disks, database's master secret, alarms, S3, traffic (from memory)"
+    "t4g.small, t4g.medium, t3.small, t3.medium, m7i.large, db.m7g.large, database's master secret, alarms (the same "
+    "in several tables); disks, S3, traffic (from memory)"
 )
 
 
