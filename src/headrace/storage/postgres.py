@@ -206,7 +206,7 @@ class PostgresStore(Reads):
 
     async def _writing(self) -> asyncpg.Connection:
         if self._writer is None or self._writer.is_closed():
-            self._writer = await asyncpg.connect(self._dsn, server_settings=_SESSION, timeout=RECONNECT_SECONDS)
+            self._writer = await asyncpg.connect(self._dsn, server_settings=_WRITING, timeout=RECONNECT_SECONDS)
         return self._writer
 
     def _drop_writer(self) -> None:
@@ -340,5 +340,8 @@ _SESSION = {
     # JIT costs more than it saves on statements of this size.
     "jit": "off",
 }
+# Writes find their rows by key. A plan that was made when a table was small would read all of it for each, and is kept
+# until autovacuum has analyzed the table (runs/create after 30,000 runs: 780/s instead of 2,900/s).
+_WRITING = _SESSION | {"enable_seqscan": "off"}
 # PostgreSQL's own default, which postgres_json needs: floats as text in full.
 _READING = _SESSION | {"statement_timeout": f"{STATEMENT_SECONDS}s", "extra_float_digits": "1"}

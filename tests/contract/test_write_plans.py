@@ -1,0 +1,40 @@
+"""Writes find their rows by key on PostgreSQL, with the plans that it keeps from when the tables were empty, too."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from headrace.storage import postgres_sql as sql
+from headrace.storage.postgres import PostgresStore
+from tests.support.databases import Databases
+
+STATEMENTS = {
+    **{f"log, {variant}, {kind}": text for variant, both in sql._LOG.items() for kind, text in both._asdict().items()},
+    "log a metric": sql.LOG_METRIC,
+    "create runs": sql.CREATE_RUNS,
+    "update a run": sql.UPDATE_RUN,
+    "set a tag": sql.SET_TAG,
+    "delete a tag": sql.DELETE_TAG,
+    "changed params": sql.CHANGED_PARAMS,
+}
+
+
+@pytest.fixture(scope="module")
+def dsn(databases: Databases) -> str:
+    return databases.migrated("postgresql").uri.replace("+psycopg2", "")
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+async def test_no_write_reads_a_whole_table(dsn: str, statement: str) -> None:
+    store = PostgresStore(dsn, queue_limit=10)
+    try:
+        writer = await store._writing()
+        await writer.execute("SET plan_cache_mode = force_generic_plan")
+        await writer.execute(f"PREPARE explained AS {STATEMENTS[statement]}")
+        nulls = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", STATEMENTS[statement]))))
+        plan = [row[0] for row in await writer.fetch(f"EXPLAIN EXECUTE explained ({nulls})")]
+    finally:
+        await store.close()
+    assert not [line for line in plan if "Seq Scan" in line], "\n".join(plan)
