@@ -47,10 +47,10 @@ READ = {
     "KMS key": "cloudburn.io, aws-kms-pricing, 2026-03",
     "logs": "factualminds.com, amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards, 2026-06",
 }
-# in undated tables of public programs and pages, all of which agree, or from memory
+# in undated tables of public programs, all of which agree, in one undated page, or from memory
 UNDATED = (
-    "t4g.small, t4g.medium, t3.small, t3.medium, m7i.large, db.m7g.large, database's master secret, alarms (the same "
-    "in several tables); disks, S3, traffic (from memory)"
+    "t4g.small, t4g.medium, t3.small, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
+    "tables); database's master secret, alarms (one page each); disks, S3, traffic (from memory)"
 )
 
 
