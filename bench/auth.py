@@ -107,7 +107,7 @@ def _new_run() -> bytes:
 
 
 def _is_worker(pid: int) -> bool:
-    return b"headrace.http.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"headrace.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _headrace(*arguments: str) -> str:

@@ -13,7 +13,7 @@
     └── Declined                not an error: stock shall answer this request
         └── Malformed           and may have no better answer than a 500
 
-Foreign errors (asyncpg's, sqlite3's, httpcore's) are translated to these where they enter: in storage/ and stock/.
+Foreign errors (asyncpg's, sqlite3's, httpcore's) are translated to these where they enter: in db/ and stock/.
 """
 
 from __future__ import annotations

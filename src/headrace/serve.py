@@ -61,7 +61,7 @@ def _set_up_auth(settings: Settings) -> None:
     In a process of its own: the supervisor carries no database driver. Raises ConfigurationError.
     """
     configuration = {"settings": msgspec.to_builtins(settings), "url": _url(settings)}
-    if code := run_once("headrace.auth.first", configuration, prefix="headrace: "):
+    if code := run_once("headrace.auth.setup_process", configuration, prefix="headrace: "):
         raise ConfigurationError(
             f"The tables of users and tokens can't be made (exit code {code}); why is said above. The database's role "
             "needs the right to create tables."
@@ -91,7 +91,7 @@ def _worker(number: int, listener: socket.socket, settings: Settings) -> Child:
     name = "the worker" if settings.workers == 1 else f"worker {number + 1}"
     return Child(
         name,
-        "headrace.http.worker",
+        "headrace.worker",
         stage=0,
         back_off=BackOff(0.1),
         essential=True,

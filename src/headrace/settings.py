@@ -16,7 +16,7 @@ import msgspec
 
 from headrace import ssm, uri
 from headrace.errors import ConfigurationError
-from headrace.refused import REFUSED
+from headrace.unsupported_options import REFUSED
 
 DATA_DIRECTORY = "headrace-data"
 

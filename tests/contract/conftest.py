@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from headrace.db import open_store
+from headrace.db.base import Store
 from headrace.settings import Settings
-from headrace.storage import open_store
-from headrace.storage.base import Store
 from tests.support.databases import BACKENDS, Database, Databases
 
 

@@ -8,13 +8,13 @@ import asyncpg
 from click.testing import CliRunner
 from msgspec.structs import replace
 
+from headrace.api.search.ast import RunSearch
 from headrace.cli.indexes import indexes
-from headrace.search.ast import RunSearch
-from headrace.search.runs import parse_filter, parse_order
-from headrace.storage import postgres_indexes
-from headrace.storage.indexes import INDEXES
-from headrace.storage.postgres import PostgresStore
-from headrace.storage.sqlite import SqliteStore
+from headrace.db import postgres_indexes
+from headrace.db.indexes import INDEXES
+from headrace.db.postgres import PostgresStore
+from headrace.db.sqlite import SqliteStore
+from headrace.resources.runs.search import parse_filter, parse_order
 from tests.support.databases import Database, Databases
 
 NAMES = {index.name for index in INDEXES}

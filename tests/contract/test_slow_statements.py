@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
-from headrace.storage import postgres, sqlite
-from headrace.storage.reads import Reads, TooSlow
-from headrace.storage.search_sql import Query
+from headrace.db import postgres, sqlite
+from headrace.db.reads import Reads, TooSlow
+from headrace.db.search_sql import Query
 from tests.contract.conftest import open_on
 from tests.support.databases import Database
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from headrace.storage import postgres_sql as sql
-from headrace.storage.postgres import PostgresStore
+from headrace.db import postgres_sql as sql
+from headrace.db.postgres import PostgresStore
 from tests.support.databases import Databases
 
 STATEMENTS = {

@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 
+from headrace.db.base import CreateRun, DeleteTag, LogBatch, MetricRow, Store, UpdateRun
 from headrace.entities import KeyValue, Metric, RunInfo
 from headrace.errors import Declined, Unavailable
-from headrace.storage.base import CreateRun, DeleteTag, LogBatch, MetricRow, Store, UpdateRun
 from tests.contract.conftest import open_on
 from tests.support.databases import Database
 

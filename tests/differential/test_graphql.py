@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from headrace.http.ui import build_folder
+from headrace.ui.files import build_folder
 from tests.differential.reading import TIMEOUT_SECONDS, Readers
 
 MODEL = "churn's model"

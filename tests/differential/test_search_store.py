@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.search import runs
-from headrace.search.ast import RunSearch
-from headrace.storage.base import RunPage, Store
-from headrace.storage.postgres import PostgresStore
-from headrace.storage.sqlite import SqliteStore
+from headrace.api.search.ast import RunSearch
+from headrace.db.base import RunPage, Store
+from headrace.db.postgres import PostgresStore
+from headrace.db.sqlite import SqliteStore
+from headrace.resources.runs import search as runs
 from tests.differential import search_data as data
 from tests.support.databases import BACKENDS, Databases
 

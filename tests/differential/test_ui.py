@@ -9,7 +9,7 @@ import brotli
 import pytest
 import requests
 
-from headrace.http.ui import build_folder
+from headrace.ui.files import build_folder
 from tests.differential.conftest import Pair
 from tests.support.databases import BACKENDS, Databases
 from tests.support.servers import Server, start_headrace

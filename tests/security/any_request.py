@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from hypothesis import strategies as st
 
-from headrace.tracking.routes import ROUTES
+from headrace.resources.routes import ROUTES
 
 _KEY_VALUE = {"key": "a", "value": "b"}
 _METRIC = {"key": "loss", "value": 0.5, "timestamp": 1, "step": 0}

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 
-from headrace.http.shield import CROSS_ORIGIN
+from headrace.asgi.shield import CROSS_ORIGIN
 from tests.security.any_request import Sent, requests
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases

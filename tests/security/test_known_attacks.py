@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.auth import sessions
-from headrace.storage.accounts import now
+from headrace.auth.accounts import now
 from tests.security.known_attacks import ATTACKS, Attack
 from tests.security.measure_stock import ANSWERS
 from tests.security.sending import LONGEST_SECONDS, SECRET, Listener, attempt, listening, outside, values_of

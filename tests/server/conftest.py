@@ -39,7 +39,7 @@ class Serving(Server):
 
     @property
     def workers(self) -> list[psutil.Process]:
-        return self.children("headrace.http.worker")
+        return self.children("headrace.worker")
 
     @property
     def stock(self) -> psutil.Process | None:

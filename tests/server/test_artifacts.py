@@ -50,7 +50,7 @@ class Subject:
     @property
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.server.process.pid).children()
-        return [child for child in children if "headrace.http.worker" in " ".join(child.cmdline())]
+        return [child for child in children if "headrace.worker" in " ".join(child.cmdline())]
 
     def receiving(self) -> bool:
         """Whether a worker writes to a file that has no name yet (Linux)."""

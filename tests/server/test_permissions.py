@@ -9,7 +9,7 @@ import pytest
 
 from headrace.auth.principals import ROLES, Right
 from headrace.auth.routes import TABLE
-from headrace.tracking.routes import ROUTES
+from headrace.resources.routes import ROUTES
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import Databases
 from tests.support.servers import PASSED_THROUGH

@@ -13,13 +13,12 @@ import pytest
 import sqlalchemy
 from psycopg2 import errors
 
+from headrace.auth.accounts import now, opened_accounts
+from headrace.auth.audit_table import AuditTable, Entry
+from headrace.auth.identities import Identities
 from headrace.auth.single_sign_on import SingleSignOn
 from headrace.settings import Settings
 from headrace.sql.files import read
-from headrace.storage import opened_accounts
-from headrace.storage.accounts import now
-from headrace.storage.audit import AuditTable, Entry
-from headrace.storage.identities import Identities
 from tests.server.conftest import Serve, run_headrace
 from tests.support.databases import Database
 from tests.support.postgres import Postgres

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.auth.accounts import opened_accounts
+from headrace.auth.audit_table import AuditTable
 from headrace.settings import Settings
-from headrace.storage import opened_accounts
-from headrace.storage.audit import AuditTable
 from tests.server.conftest import run_headrace
 from tests.server.guarded import PASSWORD
 from tests.support.databases import Databases

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from headrace.http.encoding import JsonCompression
+from headrace.asgi.compression import JsonCompression
 
 BODY = b'{"a": 1}' * 1000
 

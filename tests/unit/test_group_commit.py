@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from headrace.db.group_commit import GroupCommit
 from headrace.errors import Declined, Unavailable
-from headrace.storage.group_commit import GroupCommit
 
 
 class Gate:

@@ -16,31 +16,34 @@ WORDS = {"entities", "errors", "settings", "uri"}
 ALLOWED: dict[str, set[str]] = {
     "entities": set(),
     "errors": set(),
-    "refused": set(),
+    "unsupported_options": set(),
     "uri": set(),
     "ssm": {"errors"},
-    "settings": {"errors", "refused", "ssm", "uri"},
+    "settings": {"errors", "unsupported_options", "ssm", "uri"},
     "sql": set(),
     "wire": {"errors"},
     "child": WORDS,
     "process": WORDS | {"child"},
-    "search": WORDS,
-    "storage": WORDS | {"search"},
-    "tracking": WORDS | {"storage", "search", "wire"},
-    "artifacts": WORDS | {"storage", "wire"},
-    "auth": WORDS | {"storage", "child"},
+    "asgi": WORDS,
+    "db": WORDS | {"api"},
+    "auth": WORDS | {"db", "child"},
+    "api": WORDS | {"asgi", "auth", "db", "ui"},
+    "resources": WORDS | {"api", "db", "wire"},
+    "artifacts": WORDS | {"db", "wire"},
+    "ui": WORDS | {"api", "asgi", "auth"},
     "stock": WORDS | {"process", "child"},
+    "app": WORDS | {"api", "artifacts", "asgi", "auth", "db", "resources", "stock", "ui"},
+    "worker": WORDS | {"app", "asgi", "child"},
     "database": WORDS | {"process", "sql", "stock"},
     "server_role": WORDS | {"database", "sql"},
-    "http": WORDS | {"auth", "artifacts", "tracking", "storage", "stock", "child"},
     "serve": WORDS | {"process", "stock", "database", "child"},
     "aws": WORDS | {"database", "server_role"},
-    "cli": WORDS | {"aws", "serve", "database", "server_role", "ssm", "stock", "storage", "auth", "refused"},
+    "cli": WORDS | {"aws", "serve", "database", "server_role", "ssm", "stock", "db", "auth", "unsupported_options"},
 }
 
 
 def part_of(module: str) -> str:
-    """`headrace.storage.base` is of `storage`."""
+    """`headrace.db.base` is of `storage`."""
     return module.removeprefix("headrace.").split(".")[0]
 
 
@@ -76,7 +79,7 @@ def test_our_processes_do_not_import_mlflow() -> None:
     """Nor does the supervisor carry a web server or a database driver."""
     script = "import sys, headrace.{0}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     for module, without in (
-        ("http.worker", {"mlflow", "sqlalchemy", "boto3"}),
+        ("worker", {"mlflow", "sqlalchemy", "boto3"}),
         ("serve", {"mlflow", "uvicorn", "asyncpg", "boto3"}),
     ):
         done = subprocess.run([sys.executable, "-c", script.format(module)], capture_output=True, text=True, check=True)

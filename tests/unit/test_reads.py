@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.storage.reads import sample_places
+from headrace.db.reads import sample_places
 
 
 @pytest.mark.parametrize(

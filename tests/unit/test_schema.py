@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.storage import schema
+from headrace.db import schema
 
 
 def as_postgres_has_them() -> schema.Columns:

@@ -13,8 +13,8 @@ import sqlalchemy
 
 from headrace.cli.reference import render
 from headrace.errors import ConfigurationError
-from headrace.refused import REFUSED
 from headrace.settings import SETTINGS, Settings, resolve
+from headrace.unsupported_options import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTAINER = {

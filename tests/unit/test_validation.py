@@ -9,7 +9,7 @@ from mlflow.utils.validation import _validate_metric_name, _validate_run_id, _va
 
 from headrace import wire
 from headrace.errors import Declined
-from headrace.tracking import validation as valid
+from headrace.resources import validation as valid
 
 KEY_LIKE = st.one_of(
     st.text(alphabet="ab/._- :é\n\0\\%", max_size=8), st.sampled_from([".", "..", "a/../b", "/a", "a//b", "x" * 251])

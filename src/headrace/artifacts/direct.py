@@ -16,11 +16,11 @@ from msgspec import Meta
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import plain, safe
 from headrace.artifacts.store import ArtifactStore, Refused, SigningStore
+from headrace.db.base import Store
 from headrace.errors import ApiError, Declined
-from headrace.storage.base import Store
 from headrace.wire import Int64, Message, decode, decoder, encode
 
-# (the database, the body, the query string) -> JSON, as tracking/routes.py has them
+# (the database, the body, the query string) -> JSON, as resources/routes.py has them
 JsonHandler = Callable[[Store, bytes, bytes], Awaitable[bytes]]
 
 MOST_PARTS = 10_000  # S3's

@@ -21,9 +21,9 @@ from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import safe
 from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, SigningStore
 from headrace.artifacts.transfer import Receive, Scope, Send
+from headrace.db.base import Store
 from headrace.errors import Declined
 from headrace.settings import Settings
-from headrace.storage.base import Store
 
 # (scope, receive, send); raises Declined, ApiError, both before it has sent anything
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
 from headrace.auth.objects import OBJECTS, Named
 from headrace.auth.principals import PERMISSIONS, Principal, Right
 from headrace.auth.routes import Rule
 from headrace.errors import Forbidden
-from headrace.storage.accounts import Accounts
 
 KEPT = 100_000
 # right -> what to ask for

@@ -18,12 +18,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from headrace.auth import sessions, tokens
+from headrace.auth.accounts import Accounts, User, now
 from headrace.auth.passwords import MAX_LENGTH, Passwords
 from headrace.auth.principals import ROLES, SCOPES, Principal, Right
 from headrace.auth.single_sign_on import Claims, SingleSignOn, is_jwt
 from headrace.auth.throttle import Throttle
 from headrace.errors import Unauthenticated, Unavailable
-from headrace.storage.accounts import Accounts, User, now
 
 POLL_SECONDS = 2.0
 # Without a look at the database for so long, nobody is known any more.

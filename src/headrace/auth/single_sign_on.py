@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.auth.accounts import Accounts, User
+from headrace.auth.identities import Identities
 from headrace.auth.principals import ROLES
 from headrace.errors import Forbidden, Unauthenticated
-from headrace.storage.accounts import Accounts, User
-from headrace.storage.identities import Identities
 
 Claims = dict[str, Any]
 

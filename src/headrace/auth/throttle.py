@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
+from headrace.auth.accounts import Accounts, now
 from headrace.errors import TooManyAttempts
-from headrace.storage.accounts import Accounts, now
 
 FORGET_MS = 900_000
 KEPT = 10_000

@@ -1,6 +1,6 @@
 """What the commands about users share: the database's option, an open database, and how they print.
 
-What they need of storage/ and auth/ is imported when they run: `headrace serve` is to stay small.
+What they need of db/ and auth/ is imported when they run: `headrace serve` is to stay small.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headrace.errors import ConfigurationError
 from headrace.settings import SETTINGS, Settings, resolve
 
 if TYPE_CHECKING:
-    from headrace.storage.accounts import Accounts
+    from headrace.auth.accounts import Accounts
 
 Command = Callable[..., Awaitable[None]]
 as_json = click.option("--json", "json", is_flag=True, help="Print JSON.")
@@ -49,7 +49,7 @@ def _with_accounts(command: Command, audited: bool) -> Any:
         flags = {} if backend_store_uri is None else {"backend_store_uri": backend_store_uri}
         settings = resolve(flags, os.environ)
         _must_exist(settings)
-        from headrace.storage import opened_accounts
+        from headrace.auth.accounts import opened_accounts
 
         async def work() -> None:
             async with opened_accounts(settings) as accounts:
@@ -66,9 +66,9 @@ def _with_accounts(command: Command, audited: bool) -> Any:
 
 async def _write_audit(accounts: Accounts, given: dict[str, Any]) -> None:
     """Who has just done what, into headrace_audit. Raises ClickException where it is there and can't be written."""
+    from headrace.auth.accounts import now
+    from headrace.auth.audit_table import AuditTable, Entry
     from headrace.errors import Declined
-    from headrace.storage.accounts import now
-    from headrace.storage.audit import AuditTable, Entry
 
     _, _, command = click.get_current_context().command_path.partition(" ")
     objects = {name: _text("", value) for name, value in given.items() if name != "json" and value is not None}

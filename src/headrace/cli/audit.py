@@ -11,7 +11,7 @@ import msgspec
 from headrace.cli.accounts import as_json, print_table, to_look_at_accounts
 
 if TYPE_CHECKING:
-    from headrace.storage.accounts import Accounts
+    from headrace.auth.accounts import Accounts
 
 _UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -32,8 +32,8 @@ def _period(context: click.Context, parameter: click.Parameter, text: str) -> in
 @to_look_at_accounts
 async def audit(accounts: Accounts, user: str | None, since: int, limit: int, json: bool) -> None:
     """Who did what, the newest first; needs a server with --audit-table."""
-    from headrace.storage.accounts import now
-    from headrace.storage.audit import AuditTable
+    from headrace.auth.accounts import now
+    from headrace.auth.audit_table import AuditTable
 
     table = AuditTable(accounts.store)
     if not await table.exists():

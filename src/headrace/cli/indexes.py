@@ -23,8 +23,8 @@ def indexes() -> None:
 @with_stores
 def show(settings: Settings) -> None:
     """Say of each index whether it is there."""
-    from headrace.storage import postgres_indexes
-    from headrace.storage.indexes import INDEXES
+    from headrace.db import postgres_indexes
+    from headrace.db.indexes import INDEXES
 
     existing = asyncio.run(postgres_indexes.existing(_dsn(settings)))
     for index in INDEXES:
@@ -42,7 +42,7 @@ def build(settings: Settings) -> None:
 
 def build_indexes(settings: Settings) -> None:
     """Build what is missing. Raises ConfigurationError for another store than PostgreSQL."""
-    from headrace.storage import postgres_indexes
+    from headrace.db import postgres_indexes
 
     asyncio.run(postgres_indexes.build(_dsn(settings), wait=True))
 
@@ -51,7 +51,7 @@ def build_indexes(settings: Settings) -> None:
 @with_stores
 def drop(settings: Settings) -> None:
     """Drop them all. The next start of the server builds them again."""
-    from headrace.storage import postgres_indexes
+    from headrace.db import postgres_indexes
 
     asyncio.run(postgres_indexes.drop(_dsn(settings)))
     click.echo("Dropped.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from headrace.refused import REFUSED
 from headrace.settings import CONTAINER, SETTINGS
+from headrace.unsupported_options import REFUSED
 
 _HEAD = """\
 # Settings

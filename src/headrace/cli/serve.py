@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from headrace.errors import ConfigurationError
-from headrace.refused import REFUSED, Refused
 from headrace.settings import SETTINGS, Setting, parse_boolean, resolve
+from headrace.unsupported_options import REFUSED, Refused
 
 
 def option(setting: Setting) -> Callable[[Any], Any]:

@@ -10,7 +10,7 @@ import msgspec
 from headrace.cli.accounts import as_json, print_table, to_look_at_accounts, with_accounts
 
 if TYPE_CHECKING:
-    from headrace.storage.accounts import Accounts
+    from headrace.auth.accounts import Accounts
 
 
 @click.group()

@@ -11,7 +11,7 @@ from headrace.auth.principals import PERMISSIONS, ROLES
 from headrace.cli.accounts import as_json, ask_password, no_such_user, print_table, to_look_at_accounts, with_accounts
 
 if TYPE_CHECKING:
-    from headrace.storage.accounts import Accounts
+    from headrace.auth.accounts import Accounts
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -125,8 +125,8 @@ async def groups(accounts: Accounts, name: str, group: tuple[str, ...]) -> None:
 @with_accounts
 async def token(accounts: Accounts, name: str, label: str, role: str | None, days: int | None, json: bool) -> None:
     """Make a token for a user. It is printed this once, and can't be shown again."""
-    from headrace.auth.first import make_token
-    from headrace.storage.accounts import now
+    from headrace.auth.accounts import now
+    from headrace.auth.setup_process import make_token
 
     if await accounts.user(name) is None:
         raise no_such_user(name)
@@ -156,7 +156,7 @@ async def grant(
     accounts: Accounts, name: str, permission: str, group: bool, experiment: str | None, model: str | None
 ) -> None:
     """Let a user (or a group) read, edit or manage one experiment or registered model."""
-    from headrace.storage.accounts import Grant
+    from headrace.auth.accounts import Grant
 
     if not group and await accounts.user(name) is None:
         raise no_such_user(name)

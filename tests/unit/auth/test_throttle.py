@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.auth.accounts import Accounts, opened_accounts
 from headrace.auth.throttle import BY_ADDRESS, BY_USER, FORGET_MS, Throttle
 from headrace.errors import TooManyAttempts
 from headrace.settings import Settings
-from headrace.storage import opened_accounts
-from headrace.storage.accounts import Accounts
 
 
 class Clock:

@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from headrace.api.search.ast import Condition, Kind, OrderBy
 from headrace.errors import ApiError, Declined
-from headrace.search import experiments, runs
-from headrace.search.ast import Condition, Kind, OrderBy
+from headrace.resources.experiments import search as experiments
+from headrace.resources.runs import search as runs
 
 with warnings.catch_warnings():
     # MLflow's own imports warn; they are not what is tested here.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.search.ast import Kind, OrderBy
+from headrace.api.search.ast import Kind, OrderBy
 from tests.unit.search import stock
 from tests.unit.search.stock import Refused, experiments, ours, runs
 from tests.unit.search.test_filters import ATTRIBUTES, NAMES, many

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from headrace.api.search.page_token import BadPageToken, PageToken, decode, encode, fingerprint
 from headrace.errors import Declined
-from headrace.search.page_token import BadPageToken, PageToken, decode, encode, fingerprint
 
 QUERY = fingerprint((1,), "ALL", "metrics.a > 1", [])
 

@@ -1,0 +1,193 @@
+"""Who did what to which run, model or user, from where: a line of JSON on the standard output for each change, and a
+row in headrace_audit where --audit-table asks for it.
+
+What is written: requests that need more than reading (logging what a run measures only with --audit all), whoever is
+refused one, and sign-ins. It stands around the guard, which leaves in the scope who it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from headrace.api.guard import PRINCIPAL
+from headrace.asgi.protocol import ANSWER, Answer, Headers
+from headrace.asgi.responses import Application, Receive, Scope, Send
+from headrace.auth.accounts import now
+from headrace.auth.audit_table import AuditTable, Entry
+from headrace.auth.principals import Principal, Right
+from headrace.auth.routes import Routes
+from headrace.errors import Declined, Unavailable
+from headrace.settings import Settings
+from headrace.ui.pages import CALLBACK
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 1.0
+MAX_WAITING = 10_000  # entries for a table that can't be written
+MAX_BODY = 64 * 1024  # of a request or an answer that is looked at for what it names
+_SAFE = ("GET", "HEAD", "OPTIONS")
+# What a training does all the time.
+_LOGGING = re.compile(
+    r".*/(runs/(log-metric|log-batch|log-parameter|log-inputs|outputs|set-tag|delete-tag)|v1/traces|traces"
+    r"|logged-models/[^/]+/(params|tags))"
+)
+# What names an object in MLflow's messages; the values are texts or numbers.
+_NAMES = (
+    *("run_id", "run_uuid", "experiment_id", "name", "new_name", "version", "stage", "alias", "model_id", "trace_id"),
+    *("request_id", "dataset_id", "webhook_id", "username", "role", "path", "action", "id"),
+)
+
+
+class Audit:
+    """An ASGI application around the guard. `table`: where entries are kept, if anywhere."""
+
+    def __init__(self, app: Application, settings: Settings, table: AuditTable | None) -> None:
+        self._app, self._table = app, table
+        self._all = settings.audit == "all"
+        self._routes = Routes(settings.static_prefix)
+        self._pages = f"{settings.static_prefix}/headrace/"
+        self._callback = settings.static_prefix + CALLBACK
+        self._waiting: list[Entry] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._is_audited = lru_cache(maxsize=4096)(self._decide)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            if self._writing is not None:
+                self._writing.cancel()
+            await self._flush()
+        elif self._is_audited(scope["method"], scope["path"]):
+            exchange = _Exchange(scope, receive, send)
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+            finally:
+                self._write(self._entry(scope, exchange))
+        else:
+            await self._app(scope, receive, send)
+
+    def _decide(self, method: str, path: str) -> bool:
+        if path == self._callback or (path.startswith(self._pages) and method not in _SAFE):
+            return True
+        if method in _SAFE:
+            return False
+        rule, _ = self._routes.find(method, path)
+        return rule.right > Right.READ and (self._all or not (method == "POST" and _LOGGING.fullmatch(path)))
+
+    def _entry(self, scope: Scope, exchange: _Exchange) -> Entry:
+        who: Principal | None = scope.get(PRINCIPAL)
+        _, parameters = self._routes.find(scope["method"], scope["path"])
+        return Entry(
+            at=now(),
+            user=who.user if who else "",
+            via=who.via if who else "",
+            address=(scope.get("client") or ("",))[0],
+            method=scope["method"],
+            path=scope["path"],
+            status=exchange.status,
+            objects=parameters | exchange.objects(),
+        )
+
+    def _write(self, entry: Entry) -> None:
+        time = datetime.fromtimestamp(entry.at / 1000, UTC).isoformat(timespec="milliseconds")
+        line = msgspec.json.encode({"audit": time, **msgspec.to_builtins(entry)})
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            os.write(1, line + b"\n")
+        if self._table is None:
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            logger.error("an audit entry was lost: headrace_audit can't be written, and too many wait for it")
+            return
+        self._waiting.append(entry)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._keep_writing())
+
+    async def _keep_writing(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        entries, self._waiting = self._waiting, []
+        if self._table is None or not entries:
+            return
+        try:
+            await self._table.add(entries)
+        except (Declined, Unavailable) as error:
+            logger.warning("headrace_audit can't be written, trying again: %s", error)
+            self._waiting = entries + self._waiting
+
+
+class _Exchange:
+    """Looks on while one request is answered."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.status = 0
+        self._query = scope["query_string"]
+        self._receive, self._send = receive, send
+        self._request, self._answer = bytearray(), bytearray()
+        extensions = scope.get("extensions") or {}
+        if ANSWER in extensions:
+            scope["extensions"] = extensions | {ANSWER: self._whole(extensions[ANSWER])}
+
+    def _whole(self, answer: Answer) -> Answer:
+        def look_on(status: int, headers: Headers, body: bytes) -> None:
+            self.status = status
+            _keep(self._answer, body)
+            answer(status, headers, body)
+
+        return look_on
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        _keep(self._request, message.get("body", b""))
+        return message
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            _keep(self._answer, message.get("body", b""))
+        await self._send(message)
+
+    def objects(self) -> dict[str, str]:
+        """What the query, the body and the answer name, in this order."""
+        query = dict(parse_qsl(self._query.decode("latin-1")))
+        found: dict[str, str] = {}
+        for message in (query, _decoded(self._request), _decoded(self._answer) if self.status == 200 else {}):
+            inner = [value for value in message.values() if isinstance(value, dict)]
+            for each in (message, *inner, *(deep["info"] for deep in inner if isinstance(deep.get("info"), dict))):
+                for name in _NAMES:
+                    if isinstance(value := each.get(name), str | int) and name not in found:
+                        found[name] = str(value)[:256]
+        return found
+
+
+def _keep(kept: bytearray, piece: bytes) -> None:
+    """Up to one byte more than is looked at."""
+    if len(kept) <= MAX_BODY:
+        kept += piece[: MAX_BODY + 1 - len(kept)]
+
+
+def _decoded(body: bytearray) -> dict[str, Any]:
+    """A JSON object, or the fields of a form; empty for anything else."""
+    if len(body) > MAX_BODY:
+        return {}
+    if not body.startswith(b"{"):
+        return dict(parse_qsl(body.decode("latin-1")))
+    try:
+        found = msgspec.json.decode(body)
+    except (ValueError, RecursionError):  # not UTF-8, nested without an end
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,177 @@
+"""The one gate before everything: native answers, what passes through, files and event streams.
+
+request -> who is it? -> what does the route need? -> the application, without the credentials
+             | nobody         | more than they may
+             +-> 401, or the sign-in page                +-> 403
+
+Where a principal is known, both questions are a look in a dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, MutableMapping
+from typing import Any
+
+from headrace.api.permits import Permit, Permits, revising
+from headrace.asgi.responses import Application, Receive, Scope, Send, send_error
+from headrace.auth import sessions
+from headrace.auth.access import Access
+from headrace.auth.accounts import Accounts
+from headrace.auth.authenticator import HOW_TO, Authenticator
+from headrace.auth.principals import Principal, Right
+from headrace.auth.routes import Routes
+from headrace.errors import ApiError, Unauthenticated
+from headrace.settings import Settings
+from headrace.ui.identity import SIGNS_OUT
+from headrace.ui.pages import Pages, address_of, check_origin
+
+OF_LOAD_BALANCER, DATA = b"x-amzn-oidc-", b"x-amzn-oidc-data"
+PRINCIPAL = "headrace.principal"  # in the scope of a request whose sender is known
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+class SignOut(Exception):
+    """The request is the UI's way to end a session."""
+
+    def __init__(self, principal: Principal | None) -> None:
+        super().__init__()
+        self.principal = principal
+
+
+class Guard:
+    """An ASGI application around another."""
+
+    def __init__(self, app: Application, settings: Settings, accounts: Accounts) -> None:
+        self._app = app
+        self._authenticator = Authenticator(accounts, settings.admin_token)
+        self._routes = Routes(settings.static_prefix)
+        self._access = Access(accounts, self._authenticator, settings.grants)
+        self._permits = Permits(accounts, self._access, settings.max_body_bytes)
+        self._pages = Pages(settings.static_prefix, self._authenticator, accounts)
+        self._pages.add_to(self._routes)
+        self._asserts = bool(settings.alb_arn)
+        if settings.oidc_issuer or settings.alb_arn:
+            from headrace.ui.single_sign_on import set_up  # cryptography, which others do without
+
+            set_up(settings, accounts, self._authenticator, self._pages, self._routes)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Not a coroutine itself: the usual request costs none more."""
+        if scope["type"] != "http":
+            return self._app(scope, self._until_shutdown(receive), send)
+        if self._passes(scope):
+            return self._app(scope, receive, send)
+        return self._guard(scope, receive, send)
+
+    def _passes(self, scope: Scope) -> bool:
+        """Whether nothing needs to be looked up: a header of somebody whom we know, and a role that is enough."""
+        shown = None
+        for header in scope["headers"]:
+            if header[0] == b"authorization":
+                if shown is not None:
+                    return False
+                shown = header
+            elif header[0] == b"cookie" or (self._asserts and header[0].startswith(OF_LOAD_BALANCER)):
+                return False
+        principal = None if shown is None else self._authenticator.known(shown[1])
+        if principal is None:
+            return False
+        rule, _ = self._routes.find(scope["method"], scope["path"])
+        if not self._access.plainly_allows(principal, rule):
+            return False
+        scope["headers"] = [header for header in scope["headers"] if header is not shown]
+        scope[PRINCIPAL] = principal
+        return True
+
+    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            principal, permit = await self._admit(scope, receive)
+            page = self._pages.answers.get((scope["method"], scope["path"]))
+            if page is not None:
+                await page(scope, receive, send, principal)
+                return
+        except SignOut as by:
+            await self._pages.sign_out_by_ui(scope, send, by.principal)
+        except ApiError as error:
+            if isinstance(error, Unauthenticated) and _navigates(scope):
+                await self._pages.ask(scope, send)
+            else:
+                await send_error(scope, send, error)
+        else:
+            if permit.revise is not None:
+                send = revising(scope, send, permit.revise)
+            await self._app(scope, permit.receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive) -> tuple[Principal | None, Permit]:
+        """Who sends the request, which they may. Raises ApiError, SignOut."""
+        principal = scope[PRINCIPAL] = await self._principal(scope)
+        if principal is not None and principal.session_id is not None and scope["method"] not in _SAFE:
+            check_origin(scope)
+        rule, parameters = self._routes.find(scope["method"], scope["path"])
+        if rule.right is Right.OPEN:
+            return principal, Permit(receive)
+        if principal is None:
+            raise Unauthenticated(f"This server needs to know who you are. {HOW_TO}")
+        return principal, await self._permits.permit(principal, rule, parameters, scope, receive)
+
+    async def _principal(self, scope: Scope) -> Principal | None:
+        """Who sends the request; its credentials are taken out of it. None: it shows none."""
+        authorization = cookie = assertion = None
+        headers = []
+        for header in scope["headers"]:
+            name, value = header
+            if name == b"authorization":
+                authorization = value if authorization is None else b""  # two of them: neither
+                continue
+            if name == b"cookie" and (session := sessions.cookie_of(value)) is not None:
+                cookie = session
+                value = sessions.without(value)
+                if value:
+                    headers.append((name, value))
+                continue
+            if self._asserts and name.startswith(OF_LOAD_BALANCER):
+                assertion = value if name == DATA else assertion
+                continue
+            headers.append(header)
+        if assertion is not None:
+            scope["headers"] = headers
+            if authorization is None and cookie is None:
+                known = self._authenticator.known(assertion)
+                return known or await self._authenticator.identify_assertion(assertion)
+        if authorization is None and cookie is None:
+            return None
+        scope["headers"] = headers
+        if cookie is not None and authorization is not None and authorization.startswith(SIGNS_OUT):
+            raise SignOut(await self._of_session(cookie))
+        if authorization is None:
+            assert cookie is not None
+            return self._authenticator.known(cookie.encode()) or await self._of_session(cookie)
+        known = self._authenticator.known(authorization)
+        return known or await self._authenticator.identify(authorization, address_of(scope))
+
+    async def _of_session(self, cookie: str) -> Principal | None:
+        """A session that has ended is as none: the browser is asked to sign in again."""
+        try:
+            return await self._authenticator.identify_session(cookie)
+        except Unauthenticated:
+            return None
+
+    def _until_shutdown(self, receive: Receive) -> Receive:
+        """The lifespan's messages; the authenticator works in between."""
+
+        async def watched() -> MutableMapping[str, Any]:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._authenticator.start()
+            elif message["type"] == "lifespan.shutdown":
+                await self._authenticator.stop()
+            return message
+
+        return watched
+
+
+def _navigates(scope: Scope) -> bool:
+    """Whether a person's browser asks for a page."""
+    if scope["method"] != "GET":
+        return False
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])

@@ -1,0 +1,76 @@
+"""The page tokens of searches: where the next page begins.
+
+Stock's is base64 of `{"offset": n}`. Headrace's has the keys of the page's last row, too, so that the next page is
+found by key: page 500 costs what page 1 costs, and a run that is created meanwhile neither repeats nor hides another.
+As the offset is in it, stock can go on with it should it have to.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import msgspec
+
+from headrace.api.search.ast import KeyValue
+from headrace.errors import ApiError, Declined
+
+_MAX_LENGTH = 200_000
+
+
+class BadPageToken(ApiError):
+    """The token can't be a token of this search."""
+
+    status = 400
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+class PageToken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`offset`: rows before the page. `after`: keys of the last of them. `query`: fingerprint of the search."""
+
+    offset: int
+    after: tuple[KeyValue, ...] | None = None
+    query: str = ""
+
+
+def fingerprint(*parts: object) -> str:
+    """What tells one search from another; `parts` is all of a search but the size of its pages."""
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=9).hexdigest()
+
+
+def encode(token: PageToken) -> str:
+    """The token as a client sees it; without `after`, letter by letter stock's."""
+    content = b'{"offset": %d}' % token.offset if token.after is None else msgspec.json.encode(token)
+    return base64.b64encode(content).decode()
+
+
+def decode(text: str, query: str) -> PageToken:
+    """The token that a client gave with the search of this fingerprint; of the first page when there is none.
+
+    Raises:
+        BadPageToken: it is one of Headrace's, but of another search.
+        Declined: it is neither Headrace's nor plainly stock's.
+    """
+    if not text:
+        return PageToken(0)
+    if len(text) > _MAX_LENGTH:
+        raise BadPageToken("The page_token is too long to be one of this server's.")
+    try:
+        given = msgspec.json.decode(base64.b64decode(text, validate=True))
+        offset = given["offset"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Declined("not a page token of this server") from error
+    if type(offset) is not int or not 1 <= offset < 2**31:
+        raise Declined("a page token with an odd offset")
+    if "after" not in given:
+        return PageToken(offset)
+    try:
+        token = msgspec.convert(given, PageToken)
+    except msgspec.ValidationError as error:
+        raise BadPageToken(f"The page_token is not one that this server gave: {error}.") from error
+    if token.query != query:
+        raise BadPageToken(
+            "The page_token belongs to another search. Send it with the experiment_ids, filter, run_view_type and "
+            "order_by of the request that it came from, or leave it out to begin at the first page."
+        )
+    return token

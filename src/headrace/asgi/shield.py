@@ -1,0 +1,176 @@
+"""What no request may do, whoever sends it: before authentication, for native answers, pages and pass-through alike.
+
+request -> from a proxy that is trusted? -> host -> page of another site? -> feature turned off? -> the application
+                                             |            |                     |
+                                             +-> 403      +-> 403               +-> 403
+
+Hosts and origins are refused in stock's words, and the paths that stock forgets (/graphql, /v1/traces, /gateway) are
+no exceptions here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from headrace.asgi.responses import NATIVE, SECURITY, Application, Receive, Scope, Send, send_error
+from headrace.asgi.security import SecurityPolicy
+from headrace.errors import ApiError, Forbidden
+from headrace.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_TEXT = (b"content-type", b"text/plain")
+# Starlette's CORSMiddleware adds them to the refusal, which it does not know to be one.
+_CORS = (
+    (b"access-control-allow-credentials", b"true"),
+    (b"access-control-expose-headers", b"*"),
+    (b"vary", b"Origin"),
+)
+# security_utils.py
+INVALID_HOST = b"Invalid Host header - possible DNS rebinding attack detected"
+CROSS_ORIGIN = b"Cross-origin request blocked"
+_SAFE = ("GET", "HEAD", "OPTIONS")
+# What a page of another site may send without asking first (the Fetch standard's "safelisted" types).
+_OF_FORMS = (b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data", b"")
+_FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded")
+
+
+class Feature(NamedTuple):
+    """A part of stock that is off unless its setting turns it on."""
+
+    setting: str
+    what: str
+    paths: re.Pattern[str]
+    reads: bool  # whether reading is refused, too
+
+
+FEATURES = (
+    Feature("enable_webhooks", "Webhooks", re.compile(r"/(ajax-)?api/2\.0/mlflow/webhooks(/.*)?"), False),
+    Feature("enable_assistant", "The assistant", re.compile(r"/ajax-api/3\.0/mlflow/assistant/.*"), True),
+    Feature("enable_ai_gateway", "The AI gateway", re.compile(r"/gateway/.*"), True),
+)
+
+
+class Headers(NamedTuple):
+    """The headers that are looked at, of one request."""
+
+    host: bytes | None = None
+    origin: bytes | None = None
+    site: bytes | None = None  # Sec-Fetch-Site
+    cookie: bytes | None = None
+    content_type: bytes | None = None
+    forwarded: bool = False
+
+
+class Shield:
+    """An ASGI application around another."""
+
+    def __init__(self, app: Application, settings: Settings) -> None:
+        self._app = app
+        self._policy = SecurityPolicy(settings)
+        self._off = settings.disable_security_middleware
+        self._prefix = settings.static_prefix
+        self._exempt = {f"{self._prefix}/health", f"{self._prefix}/version"}
+        self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies.split(",") if network]
+        self._features = [feature for feature in FEATURES if not getattr(settings, feature.setting)]
+        self._turned_off = lru_cache(maxsize=1024)(self._find_turned_off)
+        self._is_proxy = lru_cache(maxsize=1024)(self._look_up_proxy)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = _headers(scope)
+            if headers.forwarded:
+                self._from_proxy(scope)
+            refusal = None if self._off else self._refusal(scope, headers)
+            if refusal is not None:
+                logger.warning("refused %s %r: %s", scope["method"], scope["path"], refusal.decode())
+                cors = _CORS if refusal is CROSS_ORIGIN and headers.origin is not None else ()
+                await send({"type": "http.response.start", "status": 403, "headers": [_TEXT, NATIVE, *cors]})
+                await send({"type": "http.response.body", "body": refusal})
+                return
+            scope[SECURITY] = self._policy.answer(self._origin(scope, headers))
+            error = self._turned_off(scope["method"], scope["path"])
+            if error is not None:
+                await send_error(scope, send, error)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> bytes | None:
+        """Why a browser, or somebody who makes one send this, is refused; None: it is not."""
+        if not self._policy.allows_host(headers.host) and scope["path"] not in self._exempt:
+            return INVALID_HOST
+        if scope["method"] in _SAFE:
+            return None
+        if headers.origin is not None:
+            allowed = self._policy.allows_origin(headers.origin)
+            if not allowed and not self._policy.is_own_page(headers.origin, headers.host):
+                return CROSS_ORIGIN
+        elif headers.site is not None:
+            if headers.site not in (b"same-origin", b"none"):
+                return CROSS_ORIGIN
+        elif headers.cookie is not None and (headers.content_type or b"").split(b";")[0].strip() in _OF_FORMS:
+            return CROSS_ORIGIN  # a browser that does not say where it comes from
+        return None
+
+    def _origin(self, scope: Scope, headers: Headers) -> bytes | None:
+        """The Origin of a request that was not refused. Our own page's is taken out: stock does not know it."""
+        origin = headers.origin
+        if origin is None or scope["method"] in _SAFE or self._policy.allows_origin(origin):
+            return origin
+        scope["headers"] = [header for header in scope["headers"] if header[0] != b"origin"]
+        return None
+
+    def _find_turned_off(self, method: str, path: str) -> ApiError | None:
+        path = path.removeprefix(self._prefix)
+        for feature in self._features:
+            if (feature.reads or method not in _SAFE) and feature.paths.fullmatch(path):
+                flag = feature.setting.replace("_", "-")
+                return Forbidden(f"{feature.what} of MLflow are turned off here. --{flag} turns them on.")
+        return None
+
+    def _from_proxy(self, scope: Scope) -> None:
+        """The client that a trusted proxy speaks for; what anybody else says of it is dropped."""
+        client = scope.get("client")
+        if client is None or not self._is_proxy(client[0]):
+            scope["headers"] = [header for header in scope["headers"] if header[0] not in _FORWARDED]
+            return
+        chain = [v for name, v in scope["headers"] if name == b"x-forwarded-for"]
+        for address in reversed(b",".join(chain).decode("latin-1").split(",")):
+            try:
+                scope["client"] = (str(ipaddress.ip_address(address.strip())), 0)
+            except ValueError:
+                break
+            if not self._is_proxy(scope["client"][0]):
+                break
+        proto = [v for name, v in scope["headers"] if name == b"x-forwarded-proto"]
+        if proto and proto[-1].lower() in (b"http", b"https"):
+            scope["scheme"] = proto[-1].lower().decode()
+
+    def _look_up_proxy(self, address: str) -> bool:
+        try:
+            return any(ipaddress.ip_address(address) in network for network in self._proxies)
+        except ValueError:
+            return False
+
+
+def _headers(scope: Scope) -> Headers:
+    host = origin = site = cookie = content_type = None
+    forwarded = False
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host = value
+        elif name == b"origin":
+            origin = value
+        elif name == b"sec-fetch-site":
+            site = value
+        elif name == b"cookie":
+            cookie = value
+        elif name == b"content-type":
+            content_type = value
+        elif name in _FORWARDED:
+            forwarded = True
+    return Headers(host, origin, site, cookie, content_type, forwarded)

@@ -1,0 +1,65 @@
+"""A process that makes the tables of users, and the first administrator's token where nobody was set up yet.
+
+It is configured through headrace.child. What it prints goes to the server's log: the token is shown there this once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import msgspec
+
+from headrace import child
+from headrace.auth import tokens
+from headrace.auth.accounts import Accounts, Token, now, opened_accounts
+from headrace.auth.audit_table import AuditTable
+from headrace.auth.authenticator import ADMIN
+from headrace.auth.identities import Identities
+from headrace.errors import HeadraceError
+from headrace.settings import Settings
+
+
+def main() -> None:
+    """Do it, and end; with 1 and a line that says why where it can't be done."""
+    parent = child.Parent()
+    configuration = parent.read_configuration()
+    parent.when_gone(lambda: os._exit(1))
+    settings = msgspec.convert(configuration["settings"], Settings)
+    try:
+        token = asyncio.run(_set_up(settings))
+    except HeadraceError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+    if token is not None:
+        print("nobody was set up yet, so here is the first administrator's token. It is shown this once:")
+        print(f"  export MLFLOW_TRACKING_URI={configuration['url']}")
+        print(f"  export MLFLOW_TRACKING_TOKEN={token}")
+        print("more users and tokens: `headrace user --help`, with the database's options of `headrace serve`")
+
+
+async def _set_up(settings: Settings) -> str | None:
+    async with opened_accounts(settings) as accounts:
+        await accounts.set_up()
+        if settings.oidc_issuer or settings.alb_arn:
+            await Identities(accounts).set_up()
+        if settings.audit_table:
+            await AuditTable(accounts.store).set_up()
+        if settings.admin_token or not await accounts.is_empty():
+            return None
+        if not await accounts.add_user(ADMIN, "admin", None):
+            return None  # another instance was quicker
+        return await make_token(accounts, ADMIN, "first", "admin")
+
+
+async def make_token(accounts: Accounts, user: str, name: str, role: str, expires_at: int | None = None) -> str:
+    """A new token of a user, to be shown once. `expires_at`: milliseconds since 1970."""
+    token = tokens.new_token()
+    kept = Token(tokens.new_id(), user, name, role, now(), expires_at, None)
+    await accounts.add_token(kept, tokens.hash_of(token))
+    return token
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The SQL of postgres.py, and what turns a plan into its array parameters. No value is ever part of a text here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import nan
+from typing import Any, NamedTuple
+
+from headrace.db.base import CreateRun, MetricRow
+from headrace.db.plan import LogPlan
+from headrace.db.records import PLAIN_LOCATION
+
+COLUMNS = """
+SELECT c.table_name, c.column_name, c.data_type, coalesce(k.ordinal_position, 0)::int AS key_position
+FROM information_schema.columns c
+LEFT JOIN information_schema.table_constraints t
+  ON t.table_schema = c.table_schema AND t.table_name = c.table_name AND t.constraint_type = 'PRIMARY KEY'
+LEFT JOIN information_schema.key_column_usage k
+  ON k.constraint_schema = t.constraint_schema AND k.constraint_name = t.constraint_name
+  AND k.table_name = c.table_name AND k.column_name = c.column_name
+WHERE c.table_schema = current_schema() AND c.table_name = ANY($1::varchar[])
+"""
+
+_RUN_INFO = "run_uuid, name, experiment_id, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
+
+# One statement a run: the arrays come out of asyncpg as lists, without a Python object per cell of a row.
+GET_RUN = f"""
+SELECT {_RUN_INFO}, m.*, p.*, t.*,
+  EXISTS (SELECT FROM inputs WHERE destination_type = 'RUN' AND destination_id = r.run_uuid)
+  OR EXISTS (SELECT FROM inputs WHERE source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id = r.run_uuid) AS linked
+FROM runs r,
+LATERAL (
+  SELECT array_agg(key) AS metric_keys, array_agg(CASE WHEN is_nan THEN 'NaN' ELSE value END) AS metric_values,
+    array_agg(timestamp) AS metric_timestamps, array_agg(step) AS metric_steps
+  FROM latest_metrics WHERE run_uuid = r.run_uuid
+) m,
+LATERAL (
+  SELECT array_agg(key) AS param_keys, array_agg(value) AS param_values FROM params WHERE run_uuid = r.run_uuid
+) p,
+LATERAL (SELECT array_agg(key) AS tag_keys, array_agg(value) AS tag_values FROM tags WHERE run_uuid = r.run_uuid) t
+WHERE r.run_uuid = $1
+"""  # noqa: S608  (constants of this module)
+
+# SqlAlchemyStore._get_run_inputs, _get_model_inputs, _get_model_outputs, in one answer.
+GET_LINKED = """
+SELECT 'DATASET' AS kind, d.dataset_uuid AS id, 0::bigint AS step, d.name, d.digest,
+  d.dataset_source_type AS source_type,
+  d.dataset_source AS source, d.dataset_schema AS schema, d.dataset_profile AS profile,
+  g.name AS tag_key, g.value AS tag_value
+FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id LEFT JOIN input_tags g ON g.input_uuid = i.input_uuid
+WHERE i.destination_type = 'RUN' AND i.destination_id = $1
+UNION ALL
+SELECT i.source_type, i.destination_id, i.step, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM inputs i
+WHERE i.source_id = $1
+  AND (i.source_type, i.destination_type) IN (('RUN_INPUT', 'MODEL_INPUT'), ('RUN_OUTPUT', 'MODEL_OUTPUT'))
+"""
+
+# A group of one metric, the usual one of a single client: without arrays it takes 260 us instead of 390.
+LOG_METRIC = """
+WITH active AS (SELECT run_uuid FROM runs WHERE run_uuid = $1 AND lifecycle_stage = 'active'),
+logged AS (
+  INSERT INTO metrics (run_uuid, key, value, timestamp, step, is_nan)
+  SELECT run_uuid, $2, $3, $4, $5, $6 FROM active
+  ON CONFLICT DO NOTHING
+), latest AS (
+  INSERT INTO latest_metrics AS old (run_uuid, key, value, timestamp, step, is_nan)
+  SELECT run_uuid, $2, $3, $4, $5, $6 FROM active
+  ON CONFLICT (key, run_uuid) DO UPDATE
+  SET value = excluded.value, timestamp = excluded.timestamp, step = excluded.step, is_nan = excluded.is_nan
+  WHERE (excluded.step, excluded.timestamp, excluded.value) > (old.step, old.timestamp, old.value)
+)
+SELECT run_uuid FROM active
+"""
+
+
+_METRIC = ("key varchar", "value float8", "timestamp bigint", "step bigint", "is_latest bool")
+# NaN comes as itself, and MLflow stores it in two columns: an array less, of six, for what is hardly ever there.
+_STORED = "run_uuid, key, CASE WHEN value = 'NaN' THEN 0 ELSE value END, timestamp, step, value = 'NaN'"
+_PAIR = ("key varchar", "value varchar")
+_NAME = ("name varchar",)
+
+
+class LogStatements(NamedTuple):
+    """The two statements that log a group: metrics alone, and everything. Their parameters: `log_columns`."""
+
+    metrics: str
+    batch: str
+
+
+class _Given:
+    """Sets of rows that arrive as arrays, one a column, numbered in order; $1 is the run, or the array of runs.
+
+    For one run, its id is no column of them: 1,000 metrics take an eighth less time without that array and its join.
+    """
+
+    def __init__(self, one_run: bool) -> None:
+        self._one_run = one_run
+        self._parameters = 1
+
+    def rows(self, *columns: str) -> str:
+        """What follows FROM: `given` with these columns, and the active run of each row as `run_uuid`."""
+        own = columns if self._one_run else ("run_uuid varchar", *columns)
+        first = self._parameters + 1
+        self._parameters += len(own)
+        arrays = ", ".join(f"${number}::{column.split()[1]}[]" for number, column in enumerate(own, first))
+        names = ", ".join(column.split()[0] for column in own)
+        join = "CROSS JOIN active" if self._one_run else "JOIN active USING (run_uuid)"
+        return f"unnest({arrays}) AS given ({names}) {join}"
+
+
+def _log_statements(one_run: bool, look_first: bool) -> LogStatements:
+    # SqlAlchemyStore._log_metrics_once and _update_latest_metrics_if_necessary. The ORDER BYs are the one order in
+    # which every worker takes the locks of rows that others may write, too.
+    given = _Given(one_run)
+    metrics = given.rows(*_METRIC)
+    active = f"""
+WITH active AS (SELECT run_uuid FROM runs WHERE run_uuid {"= $1" if one_run else "= ANY($1::varchar[])"}
+  AND lifecycle_stage = 'active'
+), logged AS (
+  INSERT INTO metrics (run_uuid, key, value, timestamp, step, is_nan)
+  SELECT {_STORED} FROM {metrics}
+  {"ON CONFLICT DO NOTHING" if look_first else ""}
+), latest AS (
+  INSERT INTO latest_metrics AS old (run_uuid, key, value, timestamp, step, is_nan)
+  SELECT {_STORED} FROM {metrics} WHERE is_latest
+  ORDER BY run_uuid COLLATE "C", key COLLATE "C"
+  ON CONFLICT (key, run_uuid) DO UPDATE
+  SET value = excluded.value, timestamp = excluded.timestamp, step = excluded.step, is_nan = excluded.is_nan
+  WHERE (excluded.step, excluded.timestamp, excluded.value) > (old.step, old.timestamp, old.value)
+)"""  # noqa: S608  (constants of this module)
+    # A param that has another value would become NULL, which its column refuses: the whole statement fails, and
+    # postgres.py looks for the write at fault. The usual case pays for no check, and no race can slip through.
+    batch = f"""
+{active}, logged_params AS (
+  INSERT INTO params AS old (run_uuid, key, value)
+  SELECT run_uuid, key, value FROM {given.rows(*_PAIR)}
+  ORDER BY run_uuid COLLATE "C", key COLLATE "C"
+  ON CONFLICT (key, run_uuid) DO UPDATE SET value = NULL WHERE old.value <> excluded.value
+), tagged AS (
+  INSERT INTO tags (run_uuid, key, value)
+  SELECT run_uuid, key, value FROM {given.rows(*_PAIR)}
+  ORDER BY run_uuid COLLATE "C", key COLLATE "C"
+  ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value
+), named AS (
+  UPDATE runs SET name = renamed.name
+  FROM (SELECT run_uuid, given.name FROM {given.rows(*_NAME)}) AS renamed
+  WHERE runs.run_uuid = renamed.run_uuid
+)
+SELECT run_uuid FROM active
+"""  # noqa: S608
+    return LogStatements(f"{active} SELECT run_uuid FROM active", batch)  # noqa: S608
+
+
+_LOG = {
+    (one_run, look_first): _log_statements(one_run, look_first)
+    for one_run in (True, False)
+    for look_first in (True, False)
+}
+
+
+def log_statements(plan: LogPlan, look_first: bool) -> LogStatements:
+    """The statements for a plan.
+
+    ON CONFLICT looks every metric up before it inserts it. Metrics are new but for those that a client sends again:
+    first without it (1,000 metrics: 24 -> 22 ms), and once more with it (`look_first`) where that fails.
+    """
+    return _LOG[len(plan.run_ids) == 1, look_first]
+
+
+CHANGED_PARAMS = """
+SELECT old.run_uuid, old.key
+FROM unnest($1::varchar[], $2::varchar[], $3::varchar[]) AS p (run_uuid, key, value)
+JOIN params old ON old.run_uuid = p.run_uuid AND old.key = p.key
+WHERE old.value <> p.value
+"""
+
+# SqlAlchemyStore.create_run. Run ids are ours, so a run that is there already is this write, sent again.
+CREATE_RUNS = """
+WITH incoming AS (
+  SELECT * FROM unnest($1::varchar[], $2::varchar[], $3::varchar[], $4::bigint[], $5::int[])
+    AS r (run_uuid, name, user_id, start_time, experiment_id)
+), created AS (
+  INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, start_time,
+    source_version, lifecycle_stage, artifact_uri, experiment_id)
+  SELECT r.run_uuid, r.name, 'UNKNOWN', '', '', r.user_id, 'RUNNING', r.start_time, '', 'active',
+    CASE WHEN right(e.artifact_location, 1) = '/' THEN e.artifact_location ELSE e.artifact_location || '/' END
+      || r.run_uuid || '/artifacts',
+    r.experiment_id
+  FROM incoming r JOIN experiments e USING (experiment_id)
+  WHERE e.lifecycle_stage = 'active' AND e.artifact_location ~ $9 AND length(e.artifact_location) <= 157
+  ON CONFLICT (run_uuid) DO NOTHING
+  RETURNING run_uuid, artifact_uri
+), tagged AS (
+  INSERT INTO tags (run_uuid, key, value)
+  SELECT t.* FROM unnest($6::varchar[], $7::varchar[], $8::varchar[]) AS t (run_uuid, key, value)
+    JOIN created USING (run_uuid)
+)
+SELECT run_uuid, artifact_uri FROM created
+UNION ALL SELECT run_uuid, artifact_uri FROM runs WHERE run_uuid = ANY($1::varchar[])
+"""
+
+# SqlAlchemyStore.update_run_info. Rows that stock can't render, or names from a tag, are left to it.
+UPDATE_RUN = f"""
+UPDATE runs SET status = coalesce($2, status), end_time = coalesce($3, end_time), name = coalesce($4, name)
+WHERE run_uuid = $1 AND lifecycle_stage = 'active'
+  AND coalesce($4, name, '') <> '' AND start_time IS NOT NULL AND user_id IS NOT NULL
+RETURNING {_RUN_INFO}
+"""  # noqa: S608
+
+SET_TAG = """
+INSERT INTO tags (run_uuid, key, value) VALUES ($1, $2, $3)
+ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value
+"""
+
+DELETE_TAG = """
+DELETE FROM tags USING runs
+WHERE tags.run_uuid = $1 AND tags.key = $2 AND runs.run_uuid = $1 AND runs.lifecycle_stage = 'active'
+RETURNING 1
+"""
+
+
+def log_columns(plan: LogPlan, batch: bool) -> list[Any]:
+    """The parameters of a plan's LogStatements: those of `metrics`, or of `batch`."""
+    rows = [row for _, row in plan.metrics]
+    is_latest = [False] * len(rows)
+    for index in plan.latest.values():
+        is_latest[index] = True
+    metrics: list[list[Any]] = [
+        [run_id for run_id, _ in plan.metrics],
+        [row.key for row in rows],
+        [nan if row.is_nan else row.value + 0.0 for row in rows],  # see `value`
+        [row.timestamp for row in rows],
+        [row.step for row in rows],
+        is_latest,
+    ]
+    sets = [metrics]
+    if batch:
+        sets += [split_keys(plan.params), split_keys(plan.tags), [list(plan.names), list(plan.names.values())]]
+    if len(plan.run_ids) == 1:
+        return [plan.run_ids[0], *(column for columns in sets for column in columns[1:])]
+    return [plan.run_ids, *(column for columns in sets for column in columns)]
+
+
+def value(row: MetricRow) -> float:
+    """The value, and 0.0 for -0.0: stock's psycopg2 writes it as the text of a numeric, which has no sign then."""
+    return row.value + 0.0
+
+
+def split_keys(values: Mapping[tuple[str, str], str]) -> list[list[str]]:
+    """(run_id, key) -> value as three columns."""
+    return [[run_id for run_id, _ in values], [key for _, key in values], list(values.values())]
+
+
+def create_columns(writes: Sequence[CreateRun]) -> list[Any]:
+    """The parameters of CREATE_RUNS."""
+    tags = [(write.run_id, key, value) for write in writes for key, value in write.tags]
+    return [
+        [write.run_id for write in writes],
+        [write.name for write in writes],
+        [write.user_id for write in writes],
+        [write.start_time for write in writes],
+        [write.experiment_id for write in writes],
+        *([tag[column] for tag in tags] for column in range(3)),
+        PLAIN_LOCATION,
+    ]

@@ -1,0 +1,281 @@
+"""GraphQL: the queries that MLflow's UI sends for an experiment and for runs. Every other one is stock's.
+
+A query is understood when it is one operation with one root field (ROOTS), and selects fields of TYPES, without
+aliases, arguments, fragments or directives; Apollo, the UI's client, adds `__typename` to each selection. Values are
+those of protobuf messages (mlflow/server/graphql): a text that is not there is empty, a number 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from headrace import wire
+from headrace.api.search.ast import RunSearch
+from headrace.db.base import Store
+from headrace.entities import Experiment, ModelVersion, Run
+from headrace.errors import Declined
+from headrace.resources import validation as valid
+from headrace.resources.runs import search as runs
+
+# field -> the fields that are selected of it; None: it is a value
+Selection = dict[str, "Selection | None"]
+# a value of an entity -> the value in JSON
+Leaf = Callable[[Any], object]
+
+_QUERY = re.compile(
+    r'query (\w+) ?\(\$(\w+): ?(\w+)!\)(?: @component\(name: ?"[\w.]*"\))? \{ (\w+)\(input: ?\$\2\) (\{[\w{} ]*\}) \}'
+)
+_MAX_DEPTH = 8
+_SEARCHED_RUNS = 1_000  # the default of SearchRuns.max_results
+
+
+def _text(value: str | None) -> str:
+    return value or ""
+
+
+def _long(value: int | None) -> str:
+    """LongString: a number that JavaScript would round is text."""
+    return str(value or 0)
+
+
+def _float(value: float | str) -> float | None:
+    """MlflowMetricExtension.resolve_value."""
+    return None if value == "NaN" else float(value)
+
+
+def _nothing(value: object) -> None:
+    return None
+
+
+_KEY_VALUE: Mapping[str, str | Leaf] = {"key": _text, "value": _text}
+# GraphQL's type -> field -> the type of what it holds, or how its value is rendered.
+# A field is the entity's attribute of that name, in camel case.
+TYPES: Mapping[str, Mapping[str, str | Leaf]] = {
+    "MlflowGetExperimentResponse": {"experiment": "MlflowExperiment", "apiError": "ApiError"},
+    "MlflowGetRunResponse": {"run": "MlflowRunExtension", "apiError": "ApiError"},
+    "MlflowSearchRunsResponse": {"runs": "MlflowRunExtension", "apiError": "ApiError"},
+    "ApiError": {"code": _nothing, "message": _nothing, "helpUrl": _nothing},
+    "MlflowExperiment": {
+        "experimentId": _text,
+        "name": _text,
+        "artifactLocation": _text,
+        "lifecycleStage": _text,
+        "lastUpdateTime": _long,
+        "creationTime": _long,
+        # only with a configuration of trace archival, which Headrace refuses at its start
+        "effectiveTraceArchivalRetention": lambda _: "",
+        "tags": "MlflowExperimentTag",
+    },
+    "MlflowExperimentTag": _KEY_VALUE,
+    "MlflowRunExtension": {
+        "info": "MlflowRunInfo",
+        "experiment": "MlflowExperiment",
+        "modelVersions": "MlflowModelVersion",
+        "data": "MlflowRunData",
+        "inputs": "MlflowRunInputs",
+        "outputs": "MlflowRunOutputs",
+    },
+    "MlflowRunInfo": {
+        "runId": _text,
+        "runUuid": _text,
+        "runName": _text,
+        "experimentId": _text,
+        "userId": _text,
+        "status": _text,
+        "startTime": _long,
+        "endTime": _long,
+        "artifactUri": _text,
+        "lifecycleStage": _text,
+    },
+    "MlflowRunData": {"metrics": "MlflowMetricExtension", "params": "MlflowParam", "tags": "MlflowRunTag"},
+    "MlflowMetricExtension": {"key": _text, "value": _float, "timestamp": _long, "step": _long},
+    "MlflowParam": _KEY_VALUE,
+    "MlflowRunTag": _KEY_VALUE,
+    "MlflowRunInputs": {"datasetInputs": "MlflowDatasetInput", "modelInputs": "MlflowModelInput"},
+    "MlflowDatasetInput": {"dataset": "MlflowDataset", "tags": "MlflowInputTag"},
+    "MlflowDataset": {
+        "name": _text,
+        "digest": _text,
+        "sourceType": _text,
+        "source": _text,
+        "schema": _text,
+        "profile": _text,
+    },
+    "MlflowInputTag": _KEY_VALUE,
+    "MlflowModelInput": {"modelId": _text},
+    "MlflowRunOutputs": {"modelOutputs": "MlflowModelOutput"},
+    "MlflowModelOutput": {"modelId": _text, "step": _long},
+    "MlflowModelVersion": {
+        "name": _text,
+        "version": _text,
+        "creationTimestamp": _long,
+        "status": _text,
+        "source": _text,
+    },
+}
+
+
+class RunExtension(msgspec.Struct):
+    """A run with what GraphQL adds to it: `MlflowRunExtension`."""
+
+    run: Run
+    experiment: Experiment | None = None
+    model_versions: list[ModelVersion] = []
+
+
+class Root(NamedTuple):
+    """A field of the query's type. `answer` gives the entity, or the entities, below `field` of the response."""
+
+    input_type: str
+    response_type: str
+    field: str
+    answer: Callable[[Store, msgspec.Raw, Selection], Awaitable[object]]
+
+
+class Operation(NamedTuple):
+    """A query that is understood: its name, that of its variable, its root, what it selects of the response."""
+
+    name: str
+    variable: str
+    root_field: str
+    selection: Selection
+
+
+async def execute(store: Store, body: bytes, query: bytes) -> bytes:
+    """POST /graphql (handlers._graphql)."""
+    given = wire.decode(_REQUEST, body)
+    operation = understand(given.query)
+    valid.require(given.operation_name in (None, operation.name), "the name of another operation")
+    valid.require(given.variables.keys() == {operation.variable}, "other variables than the query's")
+    root = ROOTS[operation.root_field]
+    field = operation.selection.get(root.field) or {}
+    answer = await root.answer(store, given.variables[operation.variable], field)
+    response = _select({root.field: answer, "apiError": None}, root.response_type, operation.selection)
+    return wire.encode({"data": {operation.root_field: response}, "errors": None})
+
+
+@lru_cache(maxsize=64)
+def understand(text: str) -> Operation:
+    """A query's text, taken apart. Raises Declined for one that is not of the UI's kind."""
+    valid.require(len(text) < 10_000, "a long query")
+    found = _QUERY.fullmatch(" ".join(text.split()))
+    valid.require(found is not None, "not a query of the UI's kind")
+    assert found is not None
+    name, variable, input_type, root_field, selected = found.groups()
+    root = ROOTS.get(root_field)
+    if root is None or root.input_type != input_type:
+        raise Declined("not a query that the UI sends")
+    words = iter(re.findall(r"\w+|[{}]", selected)[1:])
+    selection = _selection(words, root.response_type)
+    valid.require(next(words, None) is None, "more than one selection")
+    return Operation(name, variable, root_field, selection)
+
+
+def _selection(words: Any, type_name: str, depth: int = 1) -> Selection:
+    """The fields up to the closing brace. Raises Declined where they are not those of the type."""
+    fields = TYPES[type_name]
+    selection: Selection = {}
+    last = ""
+    for word in words:
+        kind = fields.get(last)
+        if word == "{":
+            if not isinstance(kind, str) or selection[last] is not None or depth == _MAX_DEPTH:
+                raise Declined(f"{last} has no fields, or has them twice")
+            selection[last] = _selection(words, kind, depth + 1)
+            continue
+        if isinstance(kind, str) and selection[last] is None:
+            raise Declined(f"no field of {last} is selected")
+        if word == "}":
+            valid.require(bool(selection), "nothing is selected")
+            return selection
+        if word in selection or (word not in fields and word != "__typename"):
+            raise Declined(f"{type_name}.{word} is unknown, or there twice")
+        selection[word] = None
+        last = word
+    raise Declined("a brace is missing")
+
+
+def _select(value: Any, type_name: str, selection: Selection) -> object:
+    """The selected fields of an entity, of each of a list, or of a mapping of field to value."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [_select(item, type_name, selection) for item in value]
+    answer: dict[str, object] = {}
+    for field, below in selection.items():
+        if field == "__typename":
+            answer[field] = type_name
+            continue
+        found = value[field] if isinstance(value, dict) else _attribute(value, field)
+        kind = TYPES[type_name][field]
+        answer[field] = _select(found, kind, below or {}) if isinstance(kind, str) else kind(found)
+    return answer
+
+
+def _attribute(entity: object, field: str) -> object:
+    name = _snake(field)
+    if isinstance(entity, RunExtension) and name not in ("experiment", "model_versions"):
+        entity = entity.run
+    return getattr(entity, name, None)
+
+
+@lru_cache(maxsize=256)
+def _snake(field: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: "_" + letter[0].lower(), field)
+
+
+async def _experiment(store: Store, given: msgspec.Raw, selection: Selection) -> Experiment:
+    number = valid.experiment_id(wire.decode(_EXPERIMENT_INPUT, given).experiment_id)
+    return await _known_experiment(store, number)
+
+
+async def _run(store: Store, given: msgspec.Raw, selection: Selection) -> RunExtension:
+    run = await store.get_run(valid.run_id(wire.decode(_RUN_INPUT, given).run_id))
+    if run is None:
+        raise Declined("the run is unknown")
+    return (await _extended(store, [run], selection))[0]
+
+
+async def _runs(store: Store, given: msgspec.Raw, selection: Selection) -> list[RunExtension]:
+    asked = wire.decode(_RUNS_INPUT, given)
+    experiments = tuple(sorted({int(experiment_id) for experiment_id in asked.experiment_ids}))
+    conditions = runs.parse_filter(asked.filter)
+    search = RunSearch(experiments, ("active",), conditions, runs.parse_order([]), _SEARCHED_RUNS)
+    return await _extended(store, (await store.search_runs(search)).runs, selection)
+
+
+async def _extended(store: Store, found: list[Run], selection: Selection) -> list[RunExtension]:
+    """The runs with their experiments and model versions, if the query selects them."""
+    extended = {run.info.run_id: RunExtension(run, None, []) for run in found}
+    if "experiment" in selection:
+        numbers = {run.info.experiment_id for run in found}
+        experiments = {number: await _known_experiment(store, int(number)) for number in sorted(numbers)}
+        for each in extended.values():
+            each.experiment = experiments[each.run.info.experiment_id]
+    if "modelVersions" in selection and extended:
+        for version in await store.model_versions(list(extended)):
+            extended[version.run_id].model_versions.append(version)
+    return list(extended.values())
+
+
+async def _known_experiment(store: Store, experiment_id: int) -> Experiment:
+    experiment = await store.get_experiment(experiment_id)
+    if experiment is None:
+        raise Declined("the experiment is unknown")
+    return experiment
+
+
+_REQUEST = wire.decoder(wire.GraphQL)
+_EXPERIMENT_INPUT = wire.decoder(wire.GraphQLGetExperimentInput)
+_RUN_INPUT = wire.decoder(wire.GraphQLGetRunInput)
+_RUNS_INPUT = wire.decoder(wire.GraphQLSearchRunsInput)
+ROOTS = {
+    "mlflowGetExperiment": Root("MlflowGetExperimentInput", "MlflowGetExperimentResponse", "experiment", _experiment),
+    "mlflowGetRun": Root("MlflowGetRunInput", "MlflowGetRunResponse", "run", _run),
+    "mlflowSearchRuns": Root("MlflowSearchRunsInput", "MlflowSearchRunsResponse", "runs", _runs),
+}

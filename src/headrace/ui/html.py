@@ -1,0 +1,136 @@
+"""Headrace's own pages as HTML: sign in, and a user's tokens. No script: they work with a keyboard and without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+
+from headrace.auth.accounts import Token
+
+STYLE = b"""\
+:root { color-scheme: light dark; --accent: light-dark(#0b5fa5, #7cc0ff); --line: light-dark(#8a949e, #69727b);
+  --bad: light-dark(#b00020, #ff8a95); }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 0 auto; padding: 2rem 1rem; }
+body.narrow { max-width: 24rem; }
+h1 { font-size: 1.5rem; }
+h2 { font-size: 1.15rem; margin-top: 2rem; }
+label { display: block; margin: .8rem 0 .2rem; }
+input, select { font: inherit; width: 100%; padding: .5rem; border: 1px solid var(--line); border-radius: 4px; }
+button { font: inherit; padding: .5rem 1rem; margin-top: 1rem; border: 1px solid var(--accent); border-radius: 4px;
+  background: var(--accent); color: light-dark(#fff, #000); cursor: pointer; }
+a.button { display: block; text-align: center; padding: .5rem 1rem; border: 1px solid var(--accent);
+  border-radius: 4px; text-decoration: none; }
+button.quiet { background: none; color: var(--accent); margin: 0; padding: .2rem .6rem; }
+:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+a { color: var(--accent); }
+nav { display: flex; justify-content: space-between; align-items: center; gap: 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .4rem .6rem .4rem 0; border-bottom: 1px solid var(--line); }
+code { font-size: .9rem; overflow-wrap: anywhere; }
+pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+.bad { color: var(--bad); }
+"""
+
+
+def sign_in(style: str, error: str | None, name: str = "", single: str = "") -> bytes:
+    """The form posts to the address that it was loaded from, which keeps `next` and the UI's fragment.
+
+    `single`: the address of single sign-on, where there is one.
+    """
+    focus_name, focus_password = ("", " autofocus") if name else (" autofocus", "")
+    return _page(
+        "Sign in",
+        style,
+        f"""<h1>MLflow</h1>
+{_alert(error)}{_single(single)}<form method="post">
+<label for="name">User name</label>
+<input id="name" name="name" autocomplete="username" required value="{escape(name)}"{focus_name}>
+<label for="password">Password</label>
+<input id="password" name="password" type="password" autocomplete="current-password" required{focus_password}>
+<button>Sign in</button>
+</form>""",
+        narrow=True,
+    )
+
+
+def tokens(
+    style: str,
+    base: str,
+    user: str,
+    csrf: str,
+    roles: Sequence[str],
+    found: Iterable[Token],
+    made: str | None = None,
+    error: str | None = None,
+) -> bytes:
+    """A user's tokens, a form for a new one, and, once, the token that was just made."""
+    hidden = f'<input type="hidden" name="csrf" value="{escape(csrf)}">'
+    rows = "".join(_row(token, hidden) for token in found)
+    table = (
+        '<table><thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Made</th>'
+        f'<th scope="col">Expires</th><th scope="col">Last used</th><th></th></tr></thead><tbody>{rows}</tbody></table>'
+    )
+    shown = (
+        '<section role="status"><h2>Your new token</h2><p>Copy it now: it is not shown again.</p>'
+        f"<pre>export MLFLOW_TRACKING_TOKEN={escape(made)}</pre></section>"
+        if made
+        else ""
+    )
+    options = "".join(
+        f'<option value="{role}">{"whatever I may" if role == "user" else role}</option>' for role in roles
+    )
+    return _page(
+        "Tokens",
+        style,
+        f"""<nav><a href="{escape(base)}/">MLflow</a>
+<form method="post" action="{escape(base)}/headrace/sign-out">{hidden}<span>{escape(user)}</span>
+<button class="quiet">Sign out</button></form></nav>
+<h1>Tokens</h1>
+{_alert(error)}{shown}
+{table if rows else "<p>You have no tokens yet.</p>"}
+<h2>New token</h2>
+<form method="post">{hidden}<input type="hidden" name="action" value="create">
+<label for="name">Name, such as the machine that uses it</label>
+<input id="name" name="name" required maxlength="256">
+<label for="role">The most that it may do</label><select id="role" name="role">{options}</select>
+<label for="days">Days until it expires</label>
+<input id="days" name="days" type="number" min="1" max="3650" value="90" required>
+<button>Make a token</button>
+</form>""",
+    )
+
+
+def _row(token: Token, hidden: str) -> str:
+    return (
+        f"<tr><td>{escape(token.name)}</td><td>{escape(token.role)}</td><td>{_day(token.created_at)}</td>"
+        f"<td>{_day(token.expires_at, 'never')}</td><td>{_day(token.last_used_at, 'not yet')}</td>"
+        f'<td><form method="post">{hidden}<input type="hidden" name="action" value="revoke">'
+        f'<input type="hidden" name="id" value="{escape(token.id)}">'
+        f'<button class="quiet" aria-label="Revoke {escape(token.name)}">Revoke</button></form></td></tr>'
+    )
+
+
+def _day(milliseconds: int | None, otherwise: str = "") -> str:
+    return otherwise if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _single(address: str) -> str:
+    return f'<p><a class="button" href="{escape(address)}">Sign in with single sign-on</a></p>\n' if address else ""
+
+
+def _alert(error: str | None) -> str:
+    return f'<p class="bad" role="alert">{escape(error)}</p>\n' if error else ""
+
+
+def _page(title: str, style: str, body: str, narrow: bool = False) -> bytes:
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(title)} - MLflow</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="{escape(style)}"></head>
+<body{' class="narrow"' if narrow else ""}><main>
+{body}
+</main></body></html>
+""".encode()

@@ -1,0 +1,70 @@
+"""What MLflow's UI asks of its server about who is signed in, in the shapes of stock's mlflow/server/auth.
+
+The UI signs out by asking for users/current with a made-up Basic login, which a browser sends only when it is asked for
+one. The UI's own requests carry a header that it takes from a cookie of ours; a request without it is that one.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+
+from headrace.asgi.responses import JSON, NATIVE, Scope, Send
+from headrace.asgi.responses import send as send_whole
+from headrace.auth.principals import Principal, Right
+from headrace.errors import Unauthenticated
+
+PATHS = {
+    "2.0/mlflow/users/current": "current",
+    "3.0/mlflow/users/current/permissions": "permissions",
+    "3.0/mlflow/users/roles/list": "roles",
+}
+# The UI makes the header X-Headrace-UI of this cookie (getDefaultHeadersFromCookies).
+UI_COOKIE = "mlflow-request-header-X-Headrace-UI"
+UI_HEADER = b"x-headrace-ui"
+# Basic, with a user that the UI's logout made up
+SIGNS_OUT = b"Basic " + base64.b64encode(b"mlflow-logged-out-")
+_PERMISSIONS = {Right.READ: "READ", Right.MANAGE: "MANAGE", Right.ADMIN: "MANAGE"}
+
+
+class AskForLogin(Unauthenticated):
+    """A challenge that makes the browser send the login that the UI's logout gave it."""
+
+    headers = ((b"www-authenticate", b'Basic realm="MLflow"'),)
+
+
+async def answer(what: str, scope: Scope, send: Send, who: Principal) -> None:
+    """Answer one of PATHS. Raises AskForLogin."""
+    names = {name for name, _ in scope["headers"]}
+    if what == "current" and who.session_id is not None and b"sec-fetch-mode" in names and UI_HEADER not in names:
+        raise AskForLogin("Who is asking?")
+    body = msgspec.json.encode(_ANSWERS[what](who))
+    await send_whole(scope, send, 200, body, (JSON, NATIVE, (b"cache-control", b"no-store")))
+
+
+def _current(who: Principal) -> dict[str, Any]:
+    # `is_admin` would show pages that manage stock's own users; `is_basic_auth` shows the way to sign out
+    user = {"id": 0, "username": who.user, "is_admin": False}
+    return {"user": user, "is_basic_auth": who.session_id is not None}
+
+
+def _permissions(who: Principal) -> dict[str, Any]:
+    """The UI offers what these allow; the server's word is what counts."""
+    row = {
+        "role_id": 0,
+        "role_name": who.right.name.lower(),
+        "workspace": "default",
+        "resource_type": "workspace",
+        "resource_pattern": "*",
+        "permission": _PERMISSIONS[who.right],
+    }
+    return {"is_admin": who.right is Right.ADMIN, "permissions": [row]}
+
+
+def _roles(who: Principal) -> dict[str, Any]:
+    return {"roles": []}
+
+
+_ANSWERS = {"current": _current, "permissions": _permissions, "roles": _roles}

@@ -1,0 +1,92 @@
+"""A worker process: uvicorn on the inherited listening socket, configured through headrace.child."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+import sys
+
+import msgspec
+import uvicorn
+
+from headrace import child
+from headrace.app import create_app
+from headrace.asgi.protocol import AnsweringProtocol
+from headrace.errors import ConfigurationError, HeadraceError, SchemaOutOfDate
+from headrace.settings import Settings
+
+_LONGEST_END = 10.0  # seconds that the queue may take to drain when nobody is left to kill us
+_KEEP_ALIVE = 75  # seconds; longer than a load balancer's 60, so that it closes first
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server that says when it is ready and ends with its parent."""
+
+    def __init__(self, config: uvicorn.Config, parent: child.Parent, directory: str) -> None:
+        super().__init__(config)
+        self.parent, self.directory = parent, directory
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell the parent. Ends the process with 1 when the app's start failed."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise SystemExit(1) from None  # uvicorn's 3 is our "schema out of date"
+        gc.collect()
+        gc.freeze()  # what start-up made stays; don't look at it in every collection
+        asyncio.get_running_loop().add_reader(self.parent.fd, self._on_parent)
+        self.parent.ready()
+
+    def _on_parent(self) -> None:
+        if not self.parent.read():
+            asyncio.get_running_loop().remove_reader(self.parent.fd)
+            child.remove_runtime_directory(self.directory)
+            self.config.timeout_graceful_shutdown = 1
+            self.should_exit = True
+            asyncio.get_running_loop().call_later(_LONGEST_END, os._exit, 1)
+
+
+def main() -> None:
+    """Serve until SIGTERM, or until the parent ends."""
+    parent = child.Parent()
+    configuration = parent.read_configuration()
+    settings = msgspec.convert(configuration["settings"], Settings)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs headers
+    if settings.log_level == "info":
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        app = create_app(settings)
+    except HeadraceError as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        raise SystemExit({ConfigurationError: 2, SchemaOutOfDate: 3}.get(type(error), 1)) from None
+    config = uvicorn.Config(
+        app,
+        http=AnsweringProtocol,
+        interface="asgi3",
+        proxy_headers=False,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout),
+    )
+    # The protocol in full: asyncio sets TCP_NODELAY on sockets that say they are TCP, and on macOS a
+    # descriptor can't be asked for it.
+    family = socket.AddressFamily(configuration["family"])
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=configuration["listener"])
+    Server(config, parent, os.path.dirname(settings.stock_socket)).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Hosts, origins, proxies and features that are off, in front of an application that says what it got."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.asgi.shield import Shield
+from headrace.settings import Settings
+
+JSON = {"content-type": "application/json"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+EVIL = {"origin": "https://evil.example"}
+WRITE = "/api/2.0/mlflow/experiments/create"
+
+
+async def ask(
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    client: str = "192.0.2.1",
+    **settings: Any,
+) -> tuple[int, dict[str, Any]]:
+    """The status, and what the application behind got (or what was answered instead)."""
+    got: dict[str, Any] = {}
+
+    async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        got.update(client=scope["client"][0], scheme=scope["scheme"])
+        got["headers"] = {name.decode(): value.decode() for name, value in scope["headers"]}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> MutableMapping[str, Any]:
+        raise AssertionError("the body is not looked at")
+
+    given = {"host": "localhost:5000"} | dict(headers or {})
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "scheme": "http",
+        "client": (client, 1234),
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+    }
+    await Shield(application, msgspec.structs.replace(Settings(), **settings))(scope, receive, send)
+    got.setdefault("body", sent[1]["body"])
+    return sent[0]["status"], got
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:5000", 200), ("127.0.0.1", 200), ("10.1.2.3:5000", 200), ("[::1]:5000", 200),
+        ("evil.example", 403), ("localhost.evil.example", 403), ("", 403), ("xlocalhost:5000", 403),
+    ],
+)  # fmt: skip
+async def test_hosts(host: str, status: int) -> None:
+    assert (await ask("GET", "/", {"host": host}))[0] == status
+    assert (await ask("GET", "/health", {"host": host}))[0] == 200
+    assert (await ask("GET", "/", {"host": host}, disable_security_middleware=True))[0] == 200
+
+
+async def test_named_hosts() -> None:
+    for host, status in (("mlflow.example", 200), ("a.mlflow.example", 200), ("localhost", 403)):
+        answer = await ask("GET", "/", {"host": host}, allowed_hosts="mlflow.example, *.mlflow.example")
+        assert answer[0] == status
+
+
+@pytest.mark.parametrize("path", [WRITE, "/graphql", "/v1/traces", "/headrace/sign-in", "/no/such/path"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_another_sites_page_changes_nothing(method: str, path: str) -> None:
+    for headers in (EVIL, {"origin": "null"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}):
+        status, got = await ask(method, path, headers)
+        assert (status, got["body"]) == (403, b"Cross-origin request blocked")
+    assert (await ask("GET", path, EVIL))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "http://localhost:8888"},
+        {"origin": "https://127.0.0.1"},
+        {"sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "none"},
+        {"cookie": "a=b", **JSON},
+        FORM,  # curl --data
+    ],
+)
+async def test_who_may_change_something(headers: dict[str, str]) -> None:
+    assert (await ask("POST", WRITE, headers))[0] == 200
+
+
+async def test_a_browser_that_does_not_say_where_it_comes_from_sends_json() -> None:
+    assert (await ask("POST", WRITE, {"cookie": "a=b", **FORM}))[0] == 403
+    assert (await ask("POST", WRITE, {"cookie": "a=b"}))[0] == 403
+
+
+async def test_our_own_page_by_an_allowed_name() -> None:
+    """Stock would refuse it, so it does not see the header."""
+    own = {"host": "mlflow.example", "origin": "https://mlflow.example"}
+    status, got = await ask("POST", WRITE, own, allowed_hosts="mlflow.example")
+    assert (status, "origin" in got["headers"]) == (200, False)
+    assert (await ask("POST", WRITE, own | EVIL, allowed_hosts="mlflow.example"))[0] == 403
+    # where any host may be named, only a session tells whose page it is
+    assert (await ask("POST", WRITE, own, allowed_hosts="*"))[0] == 403
+    assert (await ask("POST", WRITE, own, allowed_hosts="*", auth=True))[0] == 200
+
+
+async def test_origins_that_are_allowed() -> None:
+    allowed = "https://app.example,https://*.apps.example"
+    for origin, status in (
+        ("https://app.example", 200),
+        ("https://one.apps.example", 200),
+        ("http://app.example", 403),
+    ):
+        assert (await ask("POST", WRITE, {"origin": origin}, cors_allowed_origins=allowed))[0] == status
+    assert (await ask("POST", WRITE, EVIL, cors_allowed_origins="*"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("setting", "method", "path", "reading"),
+    [
+        ("enable_webhooks", "POST", "/api/2.0/mlflow/webhooks", 200),
+        ("enable_webhooks", "PATCH", "/ajax-api/2.0/mlflow/webhooks/1", 200),
+        ("enable_webhooks", "POST", "/api/2.0/mlflow/webhooks/1/test", 200),
+        ("enable_assistant", "POST", "/ajax-api/3.0/mlflow/assistant/message", 403),
+        ("enable_ai_gateway", "POST", "/gateway/chat/mlflow/invocations", 403),
+    ],
+)
+async def test_features_that_are_off(setting: str, method: str, path: str, reading: int) -> None:
+    status, got = await ask(method, path)
+    assert status == 403
+    assert "--" + setting.replace("_", "-") in msgspec.json.decode(got["body"])["message"]
+    assert (await ask(method, "/prefix" + path, static_prefix="/prefix"))[0] == 403
+    assert (await ask(method, path, disable_security_middleware=True))[0] == 403
+    assert (await ask("GET", path))[0] == reading
+    turned_on: dict[str, Any] = {setting: True}
+    assert (await ask(method, path, **turned_on))[0] == 200
+
+
+async def test_only_trusted_proxies_speak_for_others() -> None:
+    forwarded = {"x-forwarded-for": "203.0.113.9, 198.51.100.7, 10.0.0.2", "x-forwarded-proto": "https"}
+    _, got = await ask("GET", "/", forwarded, client="10.0.0.1", trusted_proxies="10.0.0.0/24")
+    assert (got["client"], got["scheme"]) == ("198.51.100.7", "https")
+    for client, proxies in (("10.0.1.1", "10.0.0.0/24"), ("10.0.0.1", "")):
+        _, got = await ask("GET", "/", forwarded, client=client, trusted_proxies=proxies)
+        assert (got["client"], got["scheme"]) == (client, "http")
+        assert not forwarded.keys() & got["headers"].keys()
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.2.3.4.5", "203.0.113.9, x"])
+async def test_a_proxy_that_makes_no_sense_speaks_for_itself(text: str) -> None:
+    _, got = await ask("GET", "/", {"x-forwarded-for": text}, client="10.0.0.1", trusted_proxies="10.0.0.1/32")
+    assert got["client"] == "10.0.0.1"

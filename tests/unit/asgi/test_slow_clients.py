@@ -1,0 +1,87 @@
+"""Clients that send without an end, or hardly at all, against uvicorn with our protocol on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any
+
+import pytest
+import uvicorn
+
+from headrace.asgi import protocol
+from headrace.asgi.protocol import AnsweringProtocol
+
+HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n"
+
+
+async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+    """Reads the whole body, then answers."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"OK"})
+
+
+@pytest.fixture
+async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    monkeypatch.setattr(protocol, "PACE_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.4)
+    config = uvicorn.Config(application, http=AnsweringProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        await serving
+
+
+async def rest_of(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """What comes back until the server ends the connection, which it must."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(pause)
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [(), (b"POST / HT",), (HEAD,), (HEAD + b"x: ", *[b"y"] * 30), (HEAD + b"\r\n",), (HEAD + b"\r\n", *[b"z"] * 20)],
+)
+async def test_a_slow_client_is_let_go(port: int, pieces: tuple[bytes, ...]) -> None:
+    assert await rest_of(port, *pieces, pause=0.03) == b""
+
+
+async def test_a_head_without_an_end(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 60.0)
+    answer = await rest_of(port, HEAD, *[b"x: " + b"y" * 30_000 + b"\r\n"] * 3, pause=0.02)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert answer.endswith(b"The request's headers are too large.\r\n")
+
+
+async def test_a_client_that_keeps_its_pace(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "PACE_BYTES", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HEAD + b"\r\n")
+    for _ in range(100):
+        writer.write(b"x")
+        await asyncio.sleep(0.006)
+    assert (await reader.read(12)) == b"HTTP/1.1 200"
+    writer.close()
+
+
+async def test_a_client_that_waits_between_two_requests(port: int) -> None:
+    """The keep-alive timeout's matter, not ours."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(2):
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\nOK")).startswith(b"HTTP/1.1 200")
+        await asyncio.sleep(0.6)
+    writer.close()
