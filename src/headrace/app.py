@@ -1,8 +1,8 @@
-"""The application, composed: every request is answered natively or passed through untouched to stock MLflow.
+"""The application, composed: every request is answered natively or passed through to stock MLflow.
 
-request -> native route? -> read, decode, store, render -> answer
-               | no, or declined
-               +-> stock.forward
+request -> its declaration -> message -> permit -> handler -> answer
+               | streams, no handler, or declined
+               +-> artifacts, the UI's files, stock.forward
 """
 
 from __future__ import annotations
@@ -10,25 +10,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
+
 from headrace.api.bad_request import instead_of_failure
+from headrace.api.decode import decode, rewrite
+from headrace.api.endpoint import Call, Endpoint, Match, Response, Router
+from headrace.api.message import Message
+from headrace.api.permits import Permit
+from headrace.artifacts.direct import JsonHandler
 from headrace.artifacts.routes import Artifacts
 from headrace.artifacts.routes import Handler as StreamHandler
 from headrace.asgi.body import read_body
 from headrace.asgi.compression import JsonCompression
-from headrace.asgi.protocol import Headers
-from headrace.asgi.responses import JSON, NATIVE, SECURITY, SEEN_BY, Application, Receive, Scope, Send, send_error
+from headrace.asgi.responses import JSON, NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import page_headers
 from headrace.asgi.shield import Shield
+from headrace.asgi.types import MATCH, PERMIT, SECURITY, Application, Headers, Receive, Scope, Send
+from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
-from headrace.db import open_store
-from headrace.db.base import Store
+from headrace.db import open_database
+from headrace.db.database import Database
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, PayloadTooLarge, Unavailable
-from headrace.resources.routes import ROUTES, Handler, Route, server_info_routes
+from headrace.resources import all_endpoints
 from headrace.settings import Settings
 from headrace.stock.forward import Forwarder
 from headrace.ui.files import UI
@@ -38,95 +46,167 @@ from headrace.uri import redact
 logger = logging.getLogger(__name__)
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
-_DEFAULT_WORKSPACE = (b"", b"default")
+_JSON_200 = (JSON, NATIVE)
+_EMPTY = b"{}"
 RECONNECT_SECONDS = 1.0
 
 
 class App:
     """The ASGI application of a worker."""
 
-    def __init__(self, settings: Settings, store: Store | None) -> None:
+    def __init__(self, settings: Settings, database: Database | None, router: Router) -> None:
         prefix = settings.static_prefix
         self._settings = settings
-        self._store = store
+        self._database = database
+        self._find = router.find
         self._forward = Forwarder(settings.stock_socket, settings.stock_wait)
-        self._artifacts = Artifacts(settings, self._store)
+        self._artifacts = Artifacts(settings, database)
         self._ui = UI(prefix, page_headers(settings))
         self._absent = Absent(settings, os.environ)
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
         self._texts = {f"{prefix}/health": b"OK", f"{prefix}/version": version("mlflow").encode()}
-        self._routes: dict[tuple[str, str], Route] = {}
-        if self._store is not None:
-            self._routes = {(route.method, prefix + path): route for route in ROUTES for path in route.paths()}
-            for route in server_info_routes(settings):
-                # with and without the prefix, as stock has it
-                self._routes |= {("GET", p + path): route for path in route.paths() for p in (prefix, "")}
-        if not settings.models_here:
-            self._leave_to_stock({"model_versions"})
+        # tables that are not as Headrace's SQL expects them: stock answers what works on one
+        self._not_ours: frozenset[str] = frozenset() if settings.models_here else frozenset({"registered_models"})
+        if database is not None:
+            self._call = Call(database, settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        path: str = scope["path"]
-        route = self._routes.get((scope["method"], path))
-        if route is not None:
-            await self._answer(route.handler, scope, receive, send)
-        elif path in self._texts and scope["method"] == "GET":
-            await send_whole(scope, send, 200, self._texts[path], (_TEXT, NATIVE))
-        elif (asked := self._artifacts.find_json(scope["method"], path)) is not None:
-            await self._answer(asked, scope, receive, send)
-        elif (stream := self._streamed(scope["method"], path)) is not None:
-            await self._stream(stream, scope, receive, send)
+        match = scope.get(MATCH) or self._find(scope["method"], scope["path"])
+        endpoint = match.endpoint
+        if endpoint.handler is not None and self._is_native(endpoint):
+            await self._answer(match, scope, receive, send)
+        elif (text := self._texts.get(scope["path"])) is not None and scope["method"] == "GET":
+            await send_whole(scope, send, 200, text, (_TEXT, NATIVE))
+        elif (handler := self._artifacts.find_json(scope["method"], scope["path"])) is not None:
+            await self._answer_by(handler, match, scope, receive, send)
+        elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
+            await self._stream(stream, match, scope, receive, send)
         else:
-            await self._to_stock(scope, receive, send)
+            await self._pass_on(match, scope, receive, send)
 
-    async def _answer(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
+    def _is_native(self, endpoint: Endpoint) -> bool:
+        return self._database is not None and (not self._not_ours or self._not_ours.isdisjoint(endpoint.tables))
+
+    async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""
-        security = self._native_headers(scope)
+        security = _native_headers(scope)
         if security is None:
-            await self._to_stock(scope, receive, send)
+            await self._pass_on(match, scope, receive, send)
             return
+        body = message = None
+        permit: Permit | None = scope.get(PERMIT)
         try:
             body = await self._read(scope, receive)
-        except PayloadTooLarge as error:
-            await send_error(scope, send, error, security)
-            return
-        if body is None:  # the client went away
-            return
-        try:
-            answer = await handler(self._store_for(scope), body, scope["query_string"])
-        except Malformed as reason:
-            await self._to_stock(scope, receive, instead_of_failure(send, str(reason)), body)
+            if body is None:  # the client went away
+                return
+            message = decode(match, scope, body, permit)
+            call = self._call
+            if permit is not None:
+                await permit.check(message)
+                call = Call(call.db, call.settings, "default", permit.grantees, permit.who)
+            handler = match.endpoint.handler
+            assert handler is not None
+            answer = await handler(call, message)
         except Declined as reason:
             logger.debug("declined %s: %s", scope["path"], reason)
-            await self._to_stock(scope, receive, send, body)
+            if isinstance(reason, Malformed):
+                send = instead_of_failure(send, str(reason))
+            assert message is not None
+            await self._to_stock(match, scope, receive, send, message, body)
         except ApiError as error:
             await send_error(scope, send, error, security)
         else:
-            packed, encoded = await self._compression.compress(scope, answer)
-            await send_whole(scope, send, 200, packed, (JSON, NATIVE, *security, *encoded))
+            await self._send(scope, send, answer, security)
 
-    def _store_for(self, scope: Scope) -> Store:
-        """With what the sender of the request may see in it."""
-        assert self._store is not None
-        return self._store.seen_by(scope[SEEN_BY]) if SEEN_BY in scope else self._store
-
-    async def _to_stock(self, scope: Scope, receive: Receive, send: Send, body: bytes | None = None) -> None:
-        if SEEN_BY in scope:
-            await send_error(scope, send, Forbidden("MLflow would answer this with more than what you may see."))
+    async def _answer_by(self, handler: JsonHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer natively with a handler that reads the body itself: where artifacts go without this server."""
+        security = _native_headers(scope)
+        if security is None:
+            await self._pass_on(match, scope, receive, send)
             return
+        message = None
+        permit: Permit | None = scope.get(PERMIT)
+        try:
+            body = await self._read(scope, receive)
+            if body is None:
+                return
+            if permit is not None:
+                message = decode(match, scope, body, permit)
+                await permit.check(message)
+            answer = await handler(body, scope["query_string"])
+        except Declined as reason:
+            logger.debug("declined %s: %s", scope["path"], reason)
+            await self._to_stock(match, scope, receive, send, message, body)
+        except ApiError as error:
+            await send_error(scope, send, error, security)
+        else:
+            await self._send(scope, send, answer, security)
+
+    async def _send(self, scope: Scope, send: Send, answer: Any, security: Headers) -> None:
+        status = 200
+        headers: Headers = _JSON_200
+        if answer is None:
+            content = _EMPTY
+        elif isinstance(answer, bytes):
+            content = answer
+        elif isinstance(answer, Response):
+            content, status = answer.body, answer.status
+            headers = ((b"content-type", answer.content_type), NATIVE, *answer.headers)
+        else:
+            content = msgspec.json.encode(answer)
+        packed, encoded = await self._compression.compress(scope, content)
+        await send_whole(scope, send, status, packed, (*headers, *security, *encoded))
+
+    async def _pass_on(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to stock, of which nothing was read. One with limited rights is decoded and checked first."""
+        permit: Permit | None = scope.get(PERMIT)
+        chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+        if permit is None and not chunked:
+            await self._forward.forward(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+            if body is None:
+                return
+            message = None
+            if permit is not None:
+                if any(name == b"content-encoding" for name, _ in scope["headers"]) and not match.endpoint.raw:
+                    raise Forbidden("A compressed request can't be checked. Send it as it is.")
+                message = decode(match, scope, body, permit)
+                await permit.check(message)
+        except ApiError as error:
+            await send_error(scope, send, error, scope[SECURITY] or ())
+        else:
+            await self._to_stock(match, scope, receive, send, message, body)
+
+    async def _to_stock(
+        self, match: Match, scope: Scope, receive: Receive, send: Send, message: Message | None, body: bytes | None
+    ) -> None:
+        permit: Permit | None = scope.get(PERMIT)
+        if permit is not None and permit.exact:
+            assert message is not None
+            if match.endpoint.target.filtered or match.endpoint.target.creates:
+                error = Forbidden("Stock MLflow would answer this with more than what you may see.")
+                await send_error(scope, send, error, scope[SECURITY] or ())
+                return
+            body = rewrite(match, scope, message, body or b"")
         await self._forward.forward(scope, receive, send, body)
 
     def _streamed(self, method: str, path: str) -> StreamHandler | None:
         return self._artifacts.find(method, path) or self._ui.find(method, path) or self._absent.find(method, path)
 
-    async def _stream(self, handler: StreamHandler, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _stream(self, handler: StreamHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the handler answer as it reads, or hand the request to stock before any of its body is read."""
-        security = self._native_headers(scope, json=False)
+        security = _native_headers(scope)
         if security is not None:
+            permit: Permit | None = scope.get(PERMIT)
             try:
+                if permit is not None:
+                    await permit.check(decode(match, scope, b"", permit))
                 await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
             except Declined as reason:
                 logger.debug("declined %s: %s", scope["path"], reason)
@@ -135,22 +215,7 @@ class App:
                 return
             else:
                 return
-        await self._to_stock(scope, receive, send)
-
-    def _native_headers(self, scope: Scope, json: bool = True) -> Headers | None:
-        """The security headers of the answer, or None where one of the request's headers makes it stock's."""
-        content_type = None
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                content_type = value
-            elif name == b"content-encoding" or (
-                name == b"x-mlflow-workspace" and value.strip() not in _DEFAULT_WORKSPACE
-            ):
-                return None
-        if json and scope["method"] == "POST" and (content_type or b"").split(b";")[0] != b"application/json":
-            return None
-        security: Headers | None = scope[SECURITY]
-        return security
+        await self._pass_on(match, scope, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client went away. Raises PayloadTooLarge."""
@@ -177,66 +242,78 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> None:
-        if self._store is None:
+        if self._database is None:
             logger.info("this backend store is stock's alone: every request passes through")
             return
         try:
-            await self._connect(self._store)
+            await self._connect(self._database)
         except Unavailable as error:
             logger.warning("%s Trying again every %g s.", error, RECONNECT_SECONDS)
-            self._connecting = asyncio.create_task(self._keep_connecting(self._store))
+            self._connecting = asyncio.create_task(self._keep_connecting(self._database))
 
-    async def _keep_connecting(self, store: Store) -> None:
+    async def _keep_connecting(self, database: Database) -> None:
         while True:
             await asyncio.sleep(RECONNECT_SECONDS)
             try:
-                await self._connect(store)
+                await self._connect(database)
             except Unavailable:
                 continue
             logger.info("the database is back")
             return
 
-    async def _connect(self, store: Store) -> None:
-        """Start the store, and leave to stock whatever works on tables that are not as they were."""
-        await store.start()
-        for table, difference in store.changed_tables.items():
+    async def _connect(self, database: Database) -> None:
+        """Start the database, and leave to stock whatever works on tables that are not as they were."""
+        await database.start()
+        for table, difference in database.changed_tables.items():
             logger.warning("table %s is not as Headrace knows it (%s): stock answers what needs it", table, difference)
-        self._leave_to_stock(store.changed_tables.keys())
+        self._leave_to_stock(database.changed_tables.keys())
 
     def _leave_to_stock(self, tables: Collection[str]) -> None:
         """No native answers from these tables."""
-        self._routes = {key: route for key, route in self._routes.items() if set(tables).isdisjoint(route.tables)}
+        self._not_ours |= frozenset(tables)
 
     async def _stop(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._store is not None:
-            await self._store.close()
+        if self._database is not None:
+            await self._database.close()
         await self._forward.close()
 
 
 def create_app(settings: Settings) -> Application:
     """The application for these settings; nothing is connected before its lifespan starts."""
-    store = open_store(settings)
-    app = App(settings, store)
+    database = open_database(settings)
+    router = Router(all_endpoints(settings), settings.static_prefix)
+    app = App(settings, database, router)
     if not settings.protected:
         return Shield(app, settings)
     from headrace.api.audit import Audit
     from headrace.api.guard import Guard  # what it needs stays out of a server that asks nobody
     from headrace.auth.audit_table import AuditTable
 
-    assert store is not None
+    assert database is not None
 
-    guarded: Application = Guard(app, settings, accounts_of(store))
+    guarded: Application = Guard(app, settings, accounts_of(database), router)
     if settings.audit != "off":
-        guarded = Audit(guarded, settings, AuditTable(store) if settings.audit_table else None)
+        guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
     return Shield(guarded, settings)
+
+
+def _native_headers(scope: Scope) -> Headers | None:
+    """The security headers of the answer, or None where one of the request's headers makes it stock's."""
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value not in (b"", b"identity"):
+            return None
+        if name == b"x-mlflow-workspace" and value.strip() not in (b"", b"default"):
+            return None
+    security: Headers | None = scope[SECURITY]
+    return security
 
 
 def _with_headers(send: Send, headers: Headers) -> Send:
     """A `send` that adds the headers which an answer has not got."""
 
-    async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+    async def send_with_headers(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             names = {name for name, _ in message["headers"]}
             message["headers"] = [*message["headers"], *(header for header in headers if header[0] not in names)]

@@ -5,12 +5,16 @@
     ├── SchemaOutOfDate         the database must be upgraded (or MLflow must), exit code 3
     ├── AwsError                `headrace aws`: AWS refused or failed, exit code 4
     ├── ApiError                answered to a client in MLflow's JSON error shape
+    │   ├── InvalidParameter    400: what MLflow refuses of a request, in its words
+    │   ├── AlreadyExists       400: the name is taken
+    │   ├── NotFound            404: what the request works on is not there
+    │   ├── InvalidState        500, as stock has it: what is there can't be changed that way
     │   ├── Unauthenticated     401: nobody, or nobody that we know
     │   ├── Forbidden           403: somebody, who may not; or this server may not, in its artifact store
     │   ├── TooManyAttempts     429 with Retry-After: logins that failed too often
     │   ├── PayloadTooLarge     413
     │   └── Unavailable         503 with Retry-After; stock's client tries again by itself
-    └── Declined                not an error: stock shall answer this request
+    └── Declined                not an error: stock must answer this request
         └── Malformed           and may have no better answer than a 500
 
 Foreign errors (asyncpg's, sqlite3's, httpcore's) are translated to these where they enter: in db/ and stock/.
@@ -52,6 +56,34 @@ class ApiError(HeadraceError):
     status = 500
     error_code = "INTERNAL_ERROR"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class InvalidParameter(ApiError):
+    """MLflow refuses a value, or misses one."""
+
+    status = 400
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+class AlreadyExists(ApiError):
+    """The name is taken."""
+
+    status = 400
+    error_code = "RESOURCE_ALREADY_EXISTS"
+
+
+class NotFound(ApiError):
+    """What the request works on is not there."""
+
+    status = 404
+    error_code = "RESOURCE_DOES_NOT_EXIST"
+
+
+class InvalidState(ApiError):
+    """What the request works on can't be changed that way (stock answers 500 for it: exceptions.py)."""
+
+    status = 500
+    error_code = "INVALID_STATE"
 
 
 class Unauthenticated(ApiError):

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from headrace.db import open_store
-from headrace.db.base import Store
+from headrace.db import open_database
+from headrace.db.database import Database as Store
 from headrace.settings import Settings
 from tests.support.databases import BACKENDS, Database, Databases
 
@@ -20,7 +20,7 @@ def database(request: pytest.FixtureRequest, databases: Databases) -> Database:
 
 async def open_on(database: Database, queue_limit: int = 10_000) -> Store:
     """A started store; the caller closes it."""
-    store = open_store(Settings(backend_store_uri=database.uri, queue_limit=queue_limit))
+    store = open_database(Settings(backend_store_uri=database.uri, queue_limit=queue_limit))
     assert store is not None
     await store.start()
     return store

@@ -7,8 +7,9 @@ from typing import cast
 import pytest
 
 from headrace.db import postgres, sqlite
-from headrace.db.reads import Reads, TooSlow
-from headrace.db.search_sql import Query
+from headrace.db.database import Database as Reads
+from headrace.db.database import TooSlow
+from headrace.db.query import Query
 from tests.contract.conftest import open_on
 from tests.support.databases import Database
 

@@ -7,9 +7,12 @@ import uuid
 
 import pytest
 
-from headrace.db.base import CreateRun, DeleteTag, LogBatch, MetricRow, Store, UpdateRun
+from headrace.db.database import Database as Store
 from headrace.entities import KeyValue, Metric, RunInfo
 from headrace.errors import Declined, Unavailable
+from headrace.resources.runs.log_plan import MetricRow
+from headrace.resources.runs.reads import get_run
+from headrace.resources.runs.writes import CreateRun, DeleteTag, LogBatch, UpdateRun
 from tests.contract.conftest import open_on
 from tests.support.databases import Database
 
@@ -19,7 +22,7 @@ def new_run(experiment_id: int = 0, name: str = "run", tags: tuple[tuple[str, st
 
 
 async def create(store: Store) -> str:
-    info = await store.write(new_run())
+    info = await store.submit(new_run())
     assert isinstance(info, RunInfo)
     return info.run_id
 
@@ -30,10 +33,10 @@ def metric(key: str, value: float, step: int = 0, timestamp: int = 0, is_nan: bo
 
 async def test_a_new_run_is_there(store: Store, database: Database) -> None:
     write = new_run(name="first", tags=(("a", "b"),))
-    info = await store.write(write)
+    info = await store.submit(write)
     assert info is not None
     assert info.artifact_uri == f"mlflow-artifacts:/0/{write.run_id}/artifacts"
-    run = await store.get_run(write.run_id)
+    run = await get_run(store, write.run_id)
     assert run is not None
     assert run.info == info
     assert sorted(run.data.tags, key=lambda tag: tag.key) == [KeyValue("a", "b"), KeyValue("mlflow.runName", "first")]
@@ -67,9 +70,9 @@ async def test_artifact_locations(store: Store, database: Database, location: st
     write = new_run()
     if expected is None:
         with pytest.raises(Declined):
-            await store.write(write)
+            await store.submit(write)
         return
-    info = await store.write(write)
+    info = await store.submit(write)
     assert info is not None
     assert info.artifact_uri == expected.format(write.run_id)
     assert info.artifact_uri == append_to_uri_path(location, write.run_id, "artifacts")
@@ -80,16 +83,16 @@ async def test_no_run_in_an_experiment_that_is_not_active(store: Store, database
     if stage == "deleted":
         database.execute("UPDATE experiments SET lifecycle_stage = 'deleted'")
     with pytest.raises(Declined):
-        await store.write(new_run(0 if stage == "deleted" else 77))
+        await store.submit(new_run(0 if stage == "deleted" else 77))
     assert database.query("SELECT * FROM runs") == []
     assert database.query("SELECT * FROM tags") == []
 
 
 async def test_metrics_and_their_latest_values(store: Store, database: Database) -> None:
     run_id = await create(store)
-    await store.write(LogBatch(run_id, metrics=(metric("m", 1, 1), metric("m", 3, 3), metric("m", 2, 2))))
-    await store.write(LogBatch(run_id, metrics=(metric("m", 9, 2), metric("m", 3, 3), metric("n", 0, is_nan=True))))
-    run = await store.get_run(run_id)
+    await store.submit(LogBatch(run_id, metrics=(metric("m", 1, 1), metric("m", 3, 3), metric("m", 2, 2))))
+    await store.submit(LogBatch(run_id, metrics=(metric("m", 9, 2), metric("m", 3, 3), metric("n", 0, is_nan=True))))
+    run = await get_run(store, run_id)
     assert run is not None
     assert sorted(run.data.metrics, key=lambda m: m.key) == [Metric("m", 3.0, 0, 3), Metric("n", "NaN", 0, 0)]
     assert len(database.query("SELECT * FROM metrics")) == 5
@@ -99,12 +102,12 @@ async def test_what_is_sent_again_is_there_once(store: Store, database: Database
     """In a group of its own, with other metrics, and in one transaction with another kind of write."""
     run_id, other = await create(store), await create(store)
     batch = LogBatch(run_id, metrics=(metric("m", 1, 1), metric("m", 2, 2)), params=(("p", "1"),), tags=(("t", "1"),))
-    await store.write(batch)
-    await store.write(batch)
+    await store.submit(batch)
+    await store.submit(batch)
     await asyncio.gather(
-        store.write(batch),
-        store.write(LogBatch(other, metrics=(metric("m", 5, 5), metric("m", 5, 5)))),
-        store.write(UpdateRun(run_id, "FINISHED", 9, None)),
+        store.submit(batch),
+        store.submit(LogBatch(other, metrics=(metric("m", 5, 5), metric("m", 5, 5)))),
+        store.submit(UpdateRun(run_id, "FINISHED", 9, None)),
     )
     assert database.query("SELECT run_uuid, step FROM metrics ORDER BY step") == [
         {"run_uuid": run_id, "step": 1},
@@ -131,11 +134,11 @@ async def test_the_latest_value_is_the_one_of_stock(
     for first, second in ((older, newer), (newer, older)):
         run_id = await create(store)
         if together:
-            await store.write(LogBatch(run_id, metrics=(first, second)))
+            await store.submit(LogBatch(run_id, metrics=(first, second)))
         else:
-            await store.write(LogBatch(run_id, metrics=(first,)))
-            await store.write(LogBatch(run_id, metrics=(second,)))
-        run = await store.get_run(run_id)
+            await store.submit(LogBatch(run_id, metrics=(first,)))
+            await store.submit(LogBatch(run_id, metrics=(second,)))
+        run = await get_run(store, run_id)
         assert run is not None
         expected = "NaN" if newer.is_nan else newer.value
         assert run.data.metrics == [Metric("m", expected, newer.timestamp, newer.step)]
@@ -143,10 +146,10 @@ async def test_the_latest_value_is_the_one_of_stock(
 
 async def test_a_param_keeps_its_value(store: Store, database: Database) -> None:
     run_id = await create(store)
-    await store.write(LogBatch(run_id, params=(("a", "1"),)))
-    await store.write(LogBatch(run_id, params=(("a", "1"), ("b", "2"))))
+    await store.submit(LogBatch(run_id, params=(("a", "1"),)))
+    await store.submit(LogBatch(run_id, params=(("a", "1"), ("b", "2"))))
     with pytest.raises(Declined):
-        await store.write(
+        await store.submit(
             LogBatch(run_id, metrics=(metric("m", 1),), params=(("a", "x"), ("c", "3")), tags=(("t", "1"),))
         )
     assert database.query("SELECT key, value FROM params ORDER BY key") == [
@@ -160,20 +163,20 @@ async def test_a_param_keeps_its_value(store: Store, database: Database) -> None
 async def test_a_bad_write_does_not_fail_its_neighbours(store: Store, database: Database) -> None:
     """All of one moment, and so of one group: every good one is done, every bad one is declined."""
     runs = [await create(store) for _ in range(4)]
-    await store.write(LogBatch(runs[0], params=(("a", "1"),)))
+    await store.submit(LogBatch(runs[0], params=(("a", "1"),)))
     database.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = :run", run=runs[3])
     outcomes = await asyncio.gather(
-        store.write(LogBatch(runs[0], params=(("a", "2"),))),
-        store.write(LogBatch(runs[1], metrics=(metric("m", 1),), params=(("p", "1"),), tags=(("t", "1"),))),
-        store.write(LogBatch("unknown", metrics=(metric("m", 1),))),
-        store.write(LogBatch(runs[3], metrics=(metric("m", 1),), tags=(("t", "1"),))),
-        store.write(LogBatch(runs[2], tags=(("nul", "\0"),))),
-        store.write(LogBatch(runs[2], params=(("p", "1"),))),
-        store.write(LogBatch(runs[2], params=(("p", "2"),))),
-        store.write(DeleteTag(runs[1], "not there")),
-        store.write(UpdateRun(runs[1], "FINISHED", 5, None)),
-        store.write(UpdateRun("unknown", "FINISHED", 5, None)),
-        store.write(new_run(99)),
+        store.submit(LogBatch(runs[0], params=(("a", "2"),))),
+        store.submit(LogBatch(runs[1], metrics=(metric("m", 1),), params=(("p", "1"),), tags=(("t", "1"),))),
+        store.submit(LogBatch("unknown", metrics=(metric("m", 1),))),
+        store.submit(LogBatch(runs[3], metrics=(metric("m", 1),), tags=(("t", "1"),))),
+        store.submit(LogBatch(runs[2], tags=(("nul", "\0"),))),
+        store.submit(LogBatch(runs[2], params=(("p", "1"),))),
+        store.submit(LogBatch(runs[2], params=(("p", "2"),))),
+        store.submit(DeleteTag(runs[1], "not there")),
+        store.submit(UpdateRun(runs[1], "FINISHED", 5, None)),
+        store.submit(UpdateRun("unknown", "FINISHED", 5, None)),
+        store.submit(new_run(99)),
         return_exceptions=True,
     )
     declined = [isinstance(outcome, Declined) for outcome in outcomes]
@@ -193,15 +196,15 @@ async def test_a_run_name_is_a_tag_and_a_column(store: Store, database: Database
     run_id = await create(store)
 
     async def names() -> tuple[str | None, list[str]]:
-        run = await store.get_run(run_id)
+        run = await get_run(store, run_id)
         assert run is not None
         return run.info.run_name, [tag.value for tag in run.data.tags if tag.key == "mlflow.runName"]
 
-    await store.write(LogBatch(run_id, tags=(("mlflow.runName", "x"), ("mlflow.runName", "y"))))
+    await store.submit(LogBatch(run_id, tags=(("mlflow.runName", "x"), ("mlflow.runName", "y"))))
     assert await names() == ("y", ["y"])
-    await store.write(LogBatch(run_id, tags=(("mlflow.runName", ""),)))
+    await store.submit(LogBatch(run_id, tags=(("mlflow.runName", ""),)))
     assert await names() == ("y", ["y"])
-    info = await store.write(UpdateRun(run_id, None, None, "z"))
+    info = await store.submit(UpdateRun(run_id, None, None, "z"))
     assert info is not None
     assert (info.run_name, info.status) == ("z", "RUNNING")
     assert await names() == ("z", ["z"])
@@ -209,33 +212,33 @@ async def test_a_run_name_is_a_tag_and_a_column(store: Store, database: Database
 
 async def test_tags_are_set_and_deleted(store: Store) -> None:
     run_id = await create(store)
-    await store.write(LogBatch(run_id, tags=(("a", "1"), ("b", "2"), ("a", "3"))))
-    await store.write(DeleteTag(run_id, "b"))
-    run = await store.get_run(run_id)
+    await store.submit(LogBatch(run_id, tags=(("a", "1"), ("b", "2"), ("a", "3"))))
+    await store.submit(DeleteTag(run_id, "b"))
+    run = await get_run(store, run_id)
     assert run is not None
     assert KeyValue("a", "3") in run.data.tags
     assert len(run.data.tags) == 2
     with pytest.raises(Declined):
-        await store.write(DeleteTag(run_id, "b"))
+        await store.submit(DeleteTag(run_id, "b"))
 
 
 async def test_many_writers_to_one_run(store: Store, database: Database) -> None:
     run_id = await create(store)
     steps = list(range(300))
-    await asyncio.gather(*(store.write(LogBatch(run_id, metrics=(metric("m", float(s), s),))) for s in steps))
+    await asyncio.gather(*(store.submit(LogBatch(run_id, metrics=(metric("m", float(s), s),))) for s in steps))
     assert sorted(row["step"] for row in database.query("SELECT step FROM metrics")) == steps
     assert database.query("SELECT step, value FROM latest_metrics") == [{"step": 299, "value": 299.0}]
 
 
 async def test_a_caller_that_goes_away_does_no_harm(store: Store, database: Database) -> None:
     run_id = await create(store)
-    tasks = [asyncio.create_task(store.write(LogBatch(run_id, metrics=(metric("m", 1, s),)))) for s in range(20)]
+    tasks = [asyncio.create_task(store.submit(LogBatch(run_id, metrics=(metric("m", 1, s),)))) for s in range(20)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
         task.cancel()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [outcome for outcome in outcomes[1::2] if outcome is not None] == []
-    await store.write(LogBatch(run_id, metrics=(metric("m", 1, 99),)))
+    await store.submit(LogBatch(run_id, metrics=(metric("m", 1, 99),)))
     steps = {row["step"] for row in database.query("SELECT step FROM metrics")}
     assert steps >= {*range(1, 20, 2), 99}
 
@@ -243,7 +246,7 @@ async def test_a_caller_that_goes_away_does_no_harm(store: Store, database: Data
 async def test_a_full_queue_says_so(database: Database) -> None:
     store = await open_on(database, queue_limit=3)
     run_id = await create(store)
-    writes = [store.write(LogBatch(run_id, metrics=(metric("m", 1, s),))) for s in range(10)]
+    writes = [store.submit(LogBatch(run_id, metrics=(metric("m", 1, s),))) for s in range(10)]
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
     assert len(refused) == 7
@@ -254,13 +257,13 @@ async def test_a_full_queue_says_so(database: Database) -> None:
 async def test_a_stop_drains_the_queue(database: Database) -> None:
     store = await open_on(database)
     run_id = await create(store)
-    tasks = [asyncio.create_task(store.write(LogBatch(run_id, metrics=(metric("m", 1, s),)))) for s in range(50)]
+    tasks = [asyncio.create_task(store.submit(LogBatch(run_id, metrics=(metric("m", 1, s),)))) for s in range(50)]
     await asyncio.sleep(0)
     await store.close()
     assert await asyncio.gather(*tasks) == [None] * 50
     assert len(database.query("SELECT * FROM metrics")) == 50
     with pytest.raises(Unavailable):
-        await store.write(LogBatch(run_id, metrics=(metric("m", 1, 51),)))
+        await store.submit(LogBatch(run_id, metrics=(metric("m", 1, 51),)))
 
 
 async def test_durability_settings(store: Store, database: Database) -> None:
@@ -316,7 +319,7 @@ async def test_a_run_of_another_client(store: Store, database: Database) -> None
         run=run_id,
     )
     database.execute("INSERT INTO input_tags (input_uuid, name, value) VALUES ('i-DATASET', 'context', 'training')")
-    run = await store.get_run(run_id)
+    run = await get_run(store, run_id)
     assert run is not None
     assert [(d.dataset.name, d.dataset.digest, d.tags) for d in run.inputs.dataset_inputs] == [
         ("data", "abc", [KeyValue("context", "training")])
@@ -327,4 +330,4 @@ async def test_a_run_of_another_client(store: Store, database: Database) -> None
 
 
 async def test_an_unknown_run(store: Store) -> None:
-    assert await store.get_run("unknown") is None
+    assert await get_run(store, "unknown") is None

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from headrace.db.base import RunPage, Store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.api.search.ast import RunSearch
-from headrace.db.base import RunPage, Store
 from headrace.db.postgres import PostgresStore
 from headrace.db.sqlite import SqliteStore
 from headrace.resources.runs import search as runs

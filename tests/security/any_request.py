@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from hypothesis import strategies as st
-
 from headrace.resources.routes import ROUTES
+from hypothesis import strategies as st
 
 _KEY_VALUE = {"key": "a", "value": "b"}
 _METRIC = {"key": "loss", "value": 0.5, "timestamp": 1, "step": 0}

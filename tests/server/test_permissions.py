@@ -6,10 +6,10 @@ import http.client
 from collections.abc import Iterator
 
 import pytest
-
-from headrace.auth.principals import ROLES, Right
 from headrace.auth.routes import TABLE
 from headrace.resources.routes import ROUTES
+
+from headrace.auth.principals import ROLES, Right
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import Databases
 from tests.support.servers import PASSED_THROUGH

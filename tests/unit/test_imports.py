@@ -21,15 +21,14 @@ ALLOWED: dict[str, set[str]] = {
     "ssm": {"errors"},
     "settings": {"errors", "unsupported_options", "ssm", "uri"},
     "sql": set(),
-    "wire": {"errors"},
     "child": WORDS,
     "process": WORDS | {"child"},
     "asgi": WORDS,
-    "db": WORDS | {"api"},
+    "db": WORDS,
     "auth": WORDS | {"db", "child"},
     "api": WORDS | {"asgi", "auth", "db", "ui"},
-    "resources": WORDS | {"api", "db", "wire"},
-    "artifacts": WORDS | {"db", "wire"},
+    "resources": WORDS | {"api", "auth", "db"},
+    "artifacts": WORDS | {"api", "db", "resources"},
     "ui": WORDS | {"api", "asgi", "auth"},
     "stock": WORDS | {"process", "child"},
     "app": WORDS | {"api", "artifacts", "asgi", "auth", "db", "resources", "stock", "ui"},
@@ -43,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
 
 
 def part_of(module: str) -> str:
-    """`headrace.db.base` is of `storage`."""
+    """`headrace.db.query` is of `db`."""
     return module.removeprefix("headrace.").split(".")[0]
 
 

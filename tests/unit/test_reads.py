@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.db.reads import sample_places
+from headrace.resources.metrics.endpoints import sampled_rows
 
 
 @pytest.mark.parametrize(
@@ -20,5 +20,5 @@ from headrace.db.reads import sample_places
         (11, 3, [1, 5, 11]),
     ],
 )
-def test_sample_places(total: int, count: int, places: list[int]) -> None:
-    assert sample_places(total, count) == places
+def test_sampled_rows(total: int, count: int, places: list[int]) -> None:
+    assert sampled_rows(total, count) == places

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,14 +19,14 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from headrace.api.guard import PRINCIPAL
-from headrace.asgi.protocol import ANSWER, Answer, Headers
-from headrace.asgi.responses import Application, Receive, Scope, Send
+from headrace.api.decode import decode
+from headrace.api.endpoint import Match, Router
+from headrace.asgi.protocol import ANSWER, Answer
+from headrace.asgi.types import MATCH, MESSAGE, PRINCIPAL, Application, Headers, Receive, Scope, Send
 from headrace.auth.accounts import now
 from headrace.auth.audit_table import AuditTable, Entry
 from headrace.auth.principals import Principal, Right
-from headrace.auth.routes import Routes
-from headrace.errors import Declined, Unavailable
+from headrace.errors import ApiError, Declined, Unavailable
 from headrace.settings import Settings
 from headrace.ui.pages import CALLBACK
 
@@ -37,11 +36,6 @@ FLUSH_SECONDS = 1.0
 MAX_WAITING = 10_000  # entries for a table that can't be written
 MAX_BODY = 64 * 1024  # of a request or an answer that is looked at for what it names
 _SAFE = ("GET", "HEAD", "OPTIONS")
-# What a training does all the time.
-_LOGGING = re.compile(
-    r".*/(runs/(log-metric|log-batch|log-parameter|log-inputs|outputs|set-tag|delete-tag)|v1/traces|traces"
-    r"|logged-models/[^/]+/(params|tags))"
-)
 # What names an object in MLflow's messages; the values are texts or numbers.
 _NAMES = (
     *("run_id", "run_uuid", "experiment_id", "name", "new_name", "version", "stage", "alias", "model_id", "trace_id"),
@@ -52,10 +46,10 @@ _NAMES = (
 class Audit:
     """An ASGI application around the guard. `table`: where entries are kept, if anywhere."""
 
-    def __init__(self, app: Application, settings: Settings, table: AuditTable | None) -> None:
+    def __init__(self, app: Application, settings: Settings, router: Router, table: AuditTable | None) -> None:
         self._app, self._table = app, table
         self._all = settings.audit == "all"
-        self._routes = Routes(settings.static_prefix)
+        self._router = router
         self._pages = f"{settings.static_prefix}/headrace/"
         self._callback = settings.static_prefix + CALLBACK
         self._waiting: list[Entry] = []
@@ -82,12 +76,12 @@ class Audit:
             return True
         if method in _SAFE:
             return False
-        rule, _ = self._routes.find(method, path)
-        return rule.right > Right.READ and (self._all or not (method == "POST" and _LOGGING.fullmatch(path)))
+        endpoint = self._router.find(method, path).endpoint
+        return endpoint.right > Right.READ and (self._all or endpoint.audited != "often")
 
     def _entry(self, scope: Scope, exchange: _Exchange) -> Entry:
         who: Principal | None = scope.get(PRINCIPAL)
-        _, parameters = self._routes.find(scope["method"], scope["path"])
+        match = scope.get(MATCH) or self._router.find(scope["method"], scope["path"])
         return Entry(
             at=now(),
             user=who.user if who else "",
@@ -96,7 +90,7 @@ class Audit:
             method=scope["method"],
             path=scope["path"],
             status=exchange.status,
-            objects=parameters | exchange.objects(),
+            objects=match.parameters | exchange.objects(scope, match),
         )
 
     def _write(self, entry: Entry) -> None:
@@ -134,7 +128,6 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.status = 0
-        self._query = scope["query_string"]
         self._receive, self._send = receive, send
         self._request, self._answer = bytearray(), bytearray()
         extensions = scope.get("extensions") or {}
@@ -161,17 +154,28 @@ class _Exchange:
             _keep(self._answer, message.get("body", b""))
         await self._send(message)
 
-    def objects(self) -> dict[str, str]:
-        """What the query, the body and the answer name, in this order."""
-        query = dict(parse_qsl(self._query.decode("latin-1")))
-        found: dict[str, str] = {}
-        for message in (query, _decoded(self._request), _decoded(self._answer) if self.status == 200 else {}):
-            inner = [value for value in message.values() if isinstance(value, dict)]
-            for each in (message, *inner, *(deep["info"] for deep in inner if isinstance(deep.get("info"), dict))):
+    def objects(self, scope: Scope, match: Match) -> dict[str, str]:
+        """What the message names, which is what the handler worked on, and then the answer."""
+        names: dict[str, str] = {}
+        for each in (self._message(scope, match), _decoded(self._answer) if self.status == 200 else {}):
+            inner = [value for value in each.values() if isinstance(value, dict)]
+            for fields in (each, *inner, *(deep["info"] for deep in inner if isinstance(deep.get("info"), dict))):
                 for name in _NAMES:
-                    if isinstance(value := each.get(name), str | int) and name not in found:
-                        found[name] = str(value)[:256]
-        return found
+                    if isinstance(value := fields.get(name), str | int) and value != "" and name not in names:
+                        names[name] = str(value)[:256]
+        return names
+
+    def _message(self, scope: Scope, match: Match) -> dict[str, Any]:
+        """The message as the request was handled; of one that went to stock as it came, as stock reads it."""
+        message = scope.get(MESSAGE)
+        if message is None and not match.endpoint.own_page and len(self._request) <= MAX_BODY:
+            with contextlib.suppress(ApiError):
+                message = decode(match, scope, bytes(self._request), None)
+        if message is not None and not match.endpoint.raw:
+            with contextlib.suppress(TypeError, ValueError):
+                fields: dict[str, Any] = msgspec.to_builtins(message)
+                return fields
+        return _decoded(self._request) if match.endpoint.own_page else {}
 
 
 def _keep(kept: bytearray, piece: bytes) -> None:

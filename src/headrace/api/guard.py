@@ -12,21 +12,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, MutableMapping
 from typing import Any
 
-from headrace.api.permits import Permit, Permits, revising
-from headrace.asgi.responses import Application, Receive, Scope, Send, send_error
+from headrace.api.endpoint import Router
+from headrace.api.permits import permit_of
+from headrace.asgi.responses import send_error
+from headrace.asgi.types import MATCH, PERMIT, PRINCIPAL, Application, Receive, Scope, Send
 from headrace.auth import sessions
 from headrace.auth.access import Access
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import HOW_TO, Authenticator
 from headrace.auth.principals import Principal, Right
-from headrace.auth.routes import Routes
 from headrace.errors import ApiError, Unauthenticated
 from headrace.settings import Settings
 from headrace.ui.identity import SIGNS_OUT
 from headrace.ui.pages import Pages, address_of, check_origin
 
 OF_LOAD_BALANCER, DATA = b"x-amzn-oidc-", b"x-amzn-oidc-data"
-PRINCIPAL = "headrace.principal"  # in the scope of a request whose sender is known
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -41,19 +41,18 @@ class SignOut(Exception):
 class Guard:
     """An ASGI application around another."""
 
-    def __init__(self, app: Application, settings: Settings, accounts: Accounts) -> None:
+    def __init__(self, app: Application, settings: Settings, accounts: Accounts, router: Router) -> None:
         self._app = app
         self._authenticator = Authenticator(accounts, settings.admin_token)
-        self._routes = Routes(settings.static_prefix)
+        self._router = router
         self._access = Access(accounts, self._authenticator, settings.grants)
-        self._permits = Permits(accounts, self._access, settings.max_body_bytes)
         self._pages = Pages(settings.static_prefix, self._authenticator, accounts)
-        self._pages.add_to(self._routes)
+        self._pages.add_to(router)
         self._asserts = bool(settings.alb_arn)
         if settings.oidc_issuer or settings.alb_arn:
             from headrace.ui.single_sign_on import set_up  # cryptography, which others do without
 
-            set_up(settings, accounts, self._authenticator, self._pages, self._routes)
+            set_up(settings, accounts, self._authenticator, self._pages, router)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Not a coroutine itself: the usual request costs none more."""
@@ -76,16 +75,17 @@ class Guard:
         principal = None if shown is None else self._authenticator.known(shown[1])
         if principal is None:
             return False
-        rule, _ = self._routes.find(scope["method"], scope["path"])
-        if not self._access.plainly_allows(principal, rule):
+        match = self._router.find(scope["method"], scope["path"])
+        if match.endpoint.own_page or not self._access.allows_by_role(principal, match.endpoint.right):
             return False
+        scope[MATCH] = match
         scope["headers"] = [header for header in scope["headers"] if header is not shown]
         scope[PRINCIPAL] = principal
         return True
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            principal, permit = await self._admit(scope, receive)
+            principal = await self._admit(scope)
             page = self._pages.answers.get((scope["method"], scope["path"]))
             if page is not None:
                 await page(scope, receive, send, principal)
@@ -98,21 +98,20 @@ class Guard:
             else:
                 await send_error(scope, send, error)
         else:
-            if permit.revise is not None:
-                send = revising(scope, send, permit.revise)
-            await self._app(scope, permit.receive, send)
+            await self._app(scope, receive, send)
 
-    async def _admit(self, scope: Scope, receive: Receive) -> tuple[Principal | None, Permit]:
+    async def _admit(self, scope: Scope) -> Principal | None:
         """Who sends the request, which they may. Raises ApiError, SignOut."""
         principal = scope[PRINCIPAL] = await self._principal(scope)
         if principal is not None and principal.session_id is not None and scope["method"] not in _SAFE:
             check_origin(scope)
-        rule, parameters = self._routes.find(scope["method"], scope["path"])
-        if rule.right is Right.OPEN:
-            return principal, Permit(receive)
+        match = scope[MATCH] = self._router.find(scope["method"], scope["path"])
+        if match.endpoint.right is Right.OPEN:
+            return principal
         if principal is None:
             raise Unauthenticated(f"This server needs to know who you are. {HOW_TO}")
-        return principal, await self._permits.permit(principal, rule, parameters, scope, receive)
+        scope[PERMIT] = permit_of(scope, self._access, principal, match.endpoint)
+        return principal
 
     async def _principal(self, scope: Scope) -> Principal | None:
         """Who sends the request; its credentials are taken out of it. None: it shows none."""

@@ -13,15 +13,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from headrace.api.message import Int64, Message, Reader
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import plain, safe
 from headrace.artifacts.store import ArtifactStore, Refused, SigningStore
-from headrace.db.base import Store
 from headrace.errors import ApiError, Declined
-from headrace.wire import Int64, Message, decode, decoder, encode
 
-# (the database, the body, the query string) -> JSON, as resources/routes.py has them
-JsonHandler = Callable[[Store, bytes, bytes], Awaitable[bytes]]
+# (the body, the query string) -> JSON
+JsonHandler = Callable[[bytes, bytes], Awaitable[object]]
 
 MOST_PARTS = 10_000  # S3's
 UPLOAD_SECONDS = 900  # stock's default
@@ -60,10 +59,10 @@ class CreatePresignedUrl(Message):
     expiration: Int64 | None = None
 
 
-_CREATE = decoder(CreateMultipartUpload)
-_COMPLETE = decoder(CompleteMultipartUpload)
-_ABORT = decoder(AbortMultipartUpload)
-_PRESIGN = decoder(CreatePresignedUrl)
+_CREATE = Reader(CreateMultipartUpload)
+_COMPLETE = Reader(CompleteMultipartUpload)
+_ABORT = Reader(AbortMultipartUpload)
+_PRESIGN = Reader(CreatePresignedUrl)
 
 
 class Direct:
@@ -84,7 +83,7 @@ class Direct:
             for api in apis
             for what, handler in (("upload", self._presign_upload), ("download", self._presign_download))
         }
-        self._folders: dict[tuple[str, str], Callable[[str, Store, bytes, bytes], Awaitable[bytes]]] = {
+        self._folders: dict[tuple[str, str], Callable[[str, bytes, bytes], Awaitable[object]]] = {
             (method, f"{api}/mlflow-artifacts/{folder}/"): handler
             for api in apis
             for method, folder, handler in (
@@ -111,9 +110,9 @@ class Direct:
             raise Declined("MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS")
         return int(self._ttl)
 
-    async def _create(self, folder: str, store: Store, body: bytes, query: bytes) -> bytes:
+    async def _create(self, folder: str, body: bytes, query: bytes) -> object:
         """POST mlflow-artifacts/mpu/create/FOLDER."""
-        wanted = decode(_CREATE, body)
+        wanted = _CREATE.body(body)
         bucket, path = self._target(folder, wanted.path)
         if wanted.num_parts > MOST_PARTS:
             raise Refused(
@@ -121,46 +120,46 @@ class Direct:
             )
         upload_id, urls = await bucket.begin_upload(path, wanted.num_parts)
         credentials = [{"url": url, "part_number": number} for number, url in enumerate(urls, 1)]
-        return encode({"upload_id": upload_id, "credentials": credentials})
+        return {"upload_id": upload_id, "credentials": credentials}
 
-    async def _complete(self, folder: str, store: Store, body: bytes, query: bytes) -> bytes:
+    async def _complete(self, folder: str, body: bytes, query: bytes) -> object:
         """POST mlflow-artifacts/mpu/complete/FOLDER."""
-        wanted = decode(_COMPLETE, body)
+        wanted = _COMPLETE.body(body)
         bucket, path = self._target(folder, wanted.path)
         await bucket.complete_upload(path, wanted.upload_id, [(part.part_number, part.etag) for part in wanted.parts])
         return b"{}"
 
-    async def _abort(self, folder: str, store: Store, body: bytes, query: bytes) -> bytes:
+    async def _abort(self, folder: str, body: bytes, query: bytes) -> object:
         """POST mlflow-artifacts/mpu/abort/FOLDER."""
-        wanted = decode(_ABORT, body)
+        wanted = _ABORT.body(body)
         bucket, path = self._target(folder, wanted.path)
         await bucket.abort_upload(path, wanted.upload_id)
         return b"{}"
 
-    async def _presigned(self, path: str, store: Store, body: bytes, query: bytes) -> bytes:
+    async def _presigned(self, path: str, body: bytes, query: bytes) -> object:
         """GET mlflow-artifacts/presigned/PATH."""
         if body or query:
             raise Declined("a GET with a body or a query")
         url, size = await self._signed(self._locations.destination(), safe(path), self.seconds)
-        return encode({"url": url, "headers": {}, "file_size": size})
+        return {"url": url, "headers": {}, "file_size": size}
 
-    async def _presign_upload(self, store: Store, body: bytes, query: bytes) -> bytes:
+    async def _presign_upload(self, body: bytes, query: bytes) -> object:
         """POST artifacts/presigned-upload-url."""
-        wanted = decode(_PRESIGN, body)
+        wanted = _PRESIGN.body(body)
         bucket, path = await self._of_run(wanted)
         expiration = UPLOAD_SECONDS if wanted.expiration is None else int(wanted.expiration)
         url, headers = await bucket.sign_upload(path, expiration)
-        return encode({"presigned_url": url, "headers": headers})
+        return {"presigned_url": url, "headers": headers}
 
-    async def _presign_download(self, store: Store, body: bytes, query: bytes) -> bytes:
+    async def _presign_download(self, body: bytes, query: bytes) -> object:
         """POST artifacts/presigned-download-url."""
-        wanted = decode(_PRESIGN, body)
+        wanted = _PRESIGN.body(body)
         bucket, path = await self._of_run(wanted)
         seconds = self.seconds if wanted.expiration is None else int(wanted.expiration)
         if not 1 <= seconds <= MOST_SECONDS:
             raise Declined("an expiration that stock refuses")
         url, size = await self._signed(bucket, path, seconds)
-        return encode({"presigned_url": url, "file_size": size})
+        return {"presigned_url": url, "file_size": size}
 
     def _target(self, folder: str, file: str) -> tuple[SigningStore, str]:
         """Where a client's file goes: to its name in the folder, however the rest of its path reads."""

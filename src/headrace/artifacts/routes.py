@@ -21,8 +21,10 @@ from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import safe
 from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, SigningStore
 from headrace.artifacts.transfer import Receive, Scope, Send
-from headrace.db.base import Store
+from headrace.db.database import Database
 from headrace.errors import Declined
+from headrace.resources.model_versions.reads import model_source
+from headrace.resources.runs.reads import artifact_uri
 from headrace.settings import Settings
 
 # (scope, receive, send); raises Declined, ApiError, both before it has sent anything
@@ -40,10 +42,10 @@ _JSON = (b"content-type", b"application/json")
 
 
 class Artifacts:
-    """The routes of one server. `store`: where runs and models are; None: stock alone knows."""
+    """The routes of one server. `database`: where runs and models are; None: stock alone knows."""
 
-    def __init__(self, settings: Settings, store: Store | None) -> None:
-        self._store = store
+    def __init__(self, settings: Settings, database: Database | None) -> None:
+        self._database = database
         self._models_here = settings.models_here
         self._locations = Locations(settings)
         self._downloads = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
@@ -79,7 +81,7 @@ class Artifacts:
 
     def find_json(self, method: str, path: str) -> JsonHandler | None:
         """What answers such a request with JSON; None: stock does."""
-        return self._direct.find(method, path) if self._store is not None else None
+        return self._direct.find(method, path) if self._database is not None else None
 
     async def _get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts/PATH (artifact_router.download_artifact)."""
@@ -149,21 +151,21 @@ class Artifacts:
         version = query.get("version", "")
         if not self._models_here or not (version.isascii() and version.isdecimal() and len(version) < 10):
             raise Declined("a model version that stock knows")
-        uri = await self._tables("model_versions").model_source(query.get("name", ""), int(version))
-        await self._get_from(_known(uri), query, scope, receive, send)
+        uri = await model_source(self._tables("model_versions"), "default", query.get("name", ""), int(version))
+        await self._get_from(_require_uri(uri), query, scope, receive, send)
 
     async def _get_from(self, uri: str, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         store, root = self._locations.find(uri)
         await self._download(store, _join(root, safe(query.get("path", ""))), scope, receive, send, uncached=True)
 
     async def _run_uri(self, run_id: str | None) -> str:
-        return _known(await self._tables("runs").artifact_uri(run_id or ""))
+        return _require_uri(await artifact_uri(self._tables("runs"), run_id or ""))
 
-    def _tables(self, table: str) -> Store:
+    def _tables(self, table: str) -> Database:
         """The database, if it has that table as Headrace's SQL expects it."""
-        if self._store is None or table in self._store.changed_tables:
+        if self._database is None or table in self._database.changed_tables:
             raise Declined(f"{table} is stock's to read")
-        return self._store
+        return self._database
 
     async def _upload(
         self,
@@ -229,7 +231,7 @@ def _join(root: str, path: str) -> str:
     return f"{root}/{path}" if root and path else root or path
 
 
-def _known(uri: str | None) -> str:
+def _require_uri(uri: str | None) -> str:
     if not uri:
         raise Declined("nothing is known of where the artifacts are")
     return uri

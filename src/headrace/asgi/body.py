@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.asgi.responses import Receive
+from headrace.asgi.types import Receive
 
 
 async def read_body(receive: Receive, limit: int) -> bytes | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import brotli
 
-from headrace.asgi.protocol import Headers
+from headrace.asgi.types import Headers
 
 Scope = MutableMapping[str, Any]
 

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from headrace.asgi.protocol import Headers
+from headrace.asgi.types import Headers
 from headrace.settings import Settings
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104  (hosts that may be named, not bound)

@@ -16,8 +16,9 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from headrace.asgi.responses import NATIVE, SECURITY, Application, Receive, Scope, Send, send_error
+from headrace.asgi.responses import NATIVE, send_error
 from headrace.asgi.security import SecurityPolicy
+from headrace.asgi.types import SECURITY, Application, Receive, Scope, Send
 from headrace.errors import ApiError, Forbidden
 from headrace.settings import Settings
 

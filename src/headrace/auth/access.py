@@ -6,14 +6,13 @@ editor has no right on any object but by grants; an editor may still make experi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
-from headrace.auth.objects import OBJECTS, Named
+from headrace.auth.objects import EXPERIMENT_OF, FIXED, ObjectRef, Target, words
 from headrace.auth.principals import PERMISSIONS, Principal, Right
-from headrace.auth.routes import Rule
-from headrace.errors import Forbidden
+from headrace.errors import Forbidden, NotFound
 
 KEPT = 100_000
 # right -> what to ask for
@@ -23,9 +22,6 @@ _NEEDS = {
     Right.MANAGE: "the role editor",
     Right.ADMIN: "the role admin",
 }
-_CREATES = ("new-experiment", "new-model")
-# what is not for the application, or not for it alone
-_LOOKED_AT = ("page",)
 
 Grants = dict[tuple[str, str], Right]
 
@@ -36,7 +32,7 @@ class Access:
     def __init__(self, accounts: Accounts, authenticator: Authenticator, only_granted: bool) -> None:
         self._accounts, self._authenticator = accounts, authenticator
         self._only_granted = only_granted
-        self._experiments: dict[Named, str] = {}  # what never moves to another experiment
+        self._experiments: dict[ObjectRef, tuple[str, ...]] = {}  # what never moves to another experiment
         self._grants: dict[tuple[str, ...], Grants] = {}
         self._generation = -1
 
@@ -44,86 +40,80 @@ class Access:
         """Whether they may see no more than what is granted to them."""
         return self._only_granted and who.role < Right.ADMIN
 
-    def plainly_allows(self, who: Principal, rule: Rule) -> bool:
-        """Whether the request can go on as it is; if not, `allows` says more."""
-        return (
-            rule.right <= who.right
-            and rule.target not in _LOOKED_AT
-            and not (self._only_granted and who.role < Right.ADMIN)
-            and not (rule.target == "model" and rule.right is Right.MANAGE)
-        )
+    def allows_by_role(self, who: Principal, right: Right) -> bool:
+        """Whether their role is enough for any object; if not, `needs_object_check` says more."""
+        return right <= who.right and not self.is_limited(who)
 
-    def allows(self, who: Principal, rule: Rule) -> bool:
-        """Whether their role is enough; if not, the objects of the request are to be looked at.
-
-        Raises Forbidden where no grant helps.
-        """
-        if rule.right <= Right.SIGNED_IN:
-            return True
-        if who.most < rule.right or rule.right is Right.ADMIN:
-            return self._require(who, rule.right)
+    def needs_object_check(self, who: Principal, right: Right, target: Target) -> bool:
+        """Whether the objects of the message must be granted. Raises Forbidden where no grant helps."""
+        if right <= Right.SIGNED_IN:
+            return False
+        if who.most < right or right is Right.ADMIN:
+            return self._require(who, right)
         if self.is_limited(who):
-            if rule.target in _CREATES:
-                self._require(who, rule.right)
-            elif rule.target not in OBJECTS:
+            if target.creates:
+                return self._require(who, right)
+            if target.filtered:
+                return False
+            if not target.checked:
                 raise Forbidden(
                     f"{who.user} may not do that: it would show or change more than what is granted to them. "
                     "It needs the role admin."
                 )
-            return False
-        if who.role >= rule.right or rule.target not in OBJECTS or rule.target in _CREATES:
-            return self._require(who, rule.right)
-        return False
+            return True
+        if who.role >= right or not target.checked:
+            return self._require(who, right)
+        return True
 
     def forget(self) -> None:
         """Read the grants again."""
         self._grants.clear()
 
-    async def check(self, who: Principal, rule: Rule, objects: Iterable[Named]) -> None:
-        """That each of the objects is granted to them. Raises Forbidden, Unavailable."""
-        objects = list(objects)
-        if await self._refused(await self._granted(who), rule, objects) is None:
+    async def check(self, who: Principal, right: Right, refs: Iterable[ObjectRef]) -> None:
+        """Check that every object is granted to them. Raises Forbidden, NotFound, Unavailable."""
+        refs = list(refs)
+        if await self._refused(await self._granted(who), right, refs) is None:
             return
         self._grants.pop(grantees(who), None)  # it may have been granted a moment ago
-        if (refused := await self._refused(await self._granted(who), rule, objects)) is not None:
-            permission = next(name for name, right in PERMISSIONS.items() if right >= rule.right)
+        if (refused := await self._refused(await self._granted(who), right, refs)) is not None:
+            if refused.kind == "experiment-name":  # as if there were none: names of others' are not told
+                raise NotFound(f"Could not find experiment with name '{refused.id}'")
+            needed = refused.right or right
+            permission = next(name for name, each in PERMISSIONS.items() if each >= needed)
             raise Forbidden(
-                f"{who.user} may not do that: it needs the permission {permission} on the {_words(refused)}. "
+                f"{who.user} may not do that: it needs the permission {permission} on the {words(refused)}. "
                 "Who manages it, or an administrator, can give it: `headrace user grant`."
             )
 
-    async def _refused(self, grants: Grants, rule: Rule, objects: list[Named]) -> Named | None:
-        """The first of the objects that the grants don't reach."""
-        experiments = await self._experiments_of(objects)
-        for each in objects:
-            needed = Right.READ if rule.target == "model-source" and each.kind != "model" else rule.right
-            if each.kind in ("experiment", "model"):
-                key = (each.kind, each.id)
-            elif each in experiments:
-                key = ("experiment", experiments[each])
-            elif each.kind == "experiment-name" or rule.target == "new-trace":
-                continue  # it is not there, and the answer says so
-            else:
-                return each
-            if grants.get(key, Right.OPEN) < needed:
-                return each
-        return None
-
-    async def _experiments_of(self, objects: list[Named]) -> dict[Named, str]:
-        """The experiments of those runs, traces, logged models and names that there are."""
-        found = {each: self._experiments[each] for each in objects if each in self._experiments}
+    async def experiments_of(self, refs: Iterable[ObjectRef]) -> dict[ObjectRef, tuple[str, ...]]:
+        """The experiments of those runs, traces, logged models, datasets and names that there are."""
+        refs = [ref._replace(right=None) for ref in refs]
+        known = {ref: self._experiments[ref] for ref in refs if ref in self._experiments}
         unknown: dict[str, list[str]] = {}
-        for each in objects:
-            if each.kind not in ("experiment", "model") and each not in found:
-                unknown.setdefault(each.kind, []).append(each.id)
+        for ref in refs:
+            if ref.kind in EXPERIMENT_OF and ref not in known:
+                unknown.setdefault(ref.kind, []).append(ref.id)
         for kind, ids in unknown.items():
-            for object_id, experiment in await self._accounts.experiments_of(kind, ids):
-                found[Named(kind, object_id)] = str(experiment)
-                if kind != "experiment-name":  # a name may be another experiment's tomorrow
-                    self._experiments[Named(kind, object_id)] = str(experiment)
+            for object_id, experiment in await self._accounts.store.rows(EXPERIMENT_OF[kind](ids=ids)):
+                ref = ObjectRef(kind, object_id)
+                known[ref] = (*known.get(ref, ()), str(experiment))
+            if kind in FIXED:
+                self._experiments |= {ref: known[ref] for ref in known if ref.kind == kind}
         if len(self._experiments) > KEPT:
             self._experiments.clear()
-        return found
+        return known
+
+    async def _refused(self, grants: Grants, right: Right, refs: Sequence[ObjectRef]) -> ObjectRef | None:
+        """The first of the objects that the grants don't reach."""
+        experiments = await self.experiments_of(refs)
+        for ref in refs:
+            if ref.kind in ("experiment", "model"):
+                keys = [(ref.kind, ref.id)]
+            else:
+                keys = [("experiment", each) for each in experiments.get(ref._replace(right=None), ())]
+            if max((grants.get(key, Right.OPEN) for key in keys), default=Right.OPEN) < (ref.right or right):
+                return ref
+        return None
 
     async def _granted(self, who: Principal) -> Grants:
         if self._generation != self._authenticator.generation:
@@ -139,18 +129,14 @@ class Access:
         return self._grants[key]
 
     def _require(self, who: Principal, right: Right) -> bool:
+        """Nothing more to check. Raises Forbidden where the role is not enough."""
         if who.right < right:
             raise Forbidden(
                 f"{who.user} may not do that: it needs {_NEEDS[right]}. Ask an administrator of this server."
             )
-        return True
+        return False
 
 
 def grantees(who: Principal) -> tuple[str, ...]:
     """The names under which grants reach somebody."""
     return (f"user:{who.user}", *(f"group:{group}" for group in who.groups))
-
-
-def _words(named: Named) -> str:
-    kind = {"experiment-name": "experiment", "model": "registered model", "logged-model": "logged model"}
-    return f"{kind.get(named.kind, named.kind)} {named.id}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headrace.db.search_sql import Dialect, Query, Statement
+from headrace.db.query import Dialect, Query, Statement
 
 if TYPE_CHECKING:
     from headrace.auth.accounts import Grant, Token
@@ -78,7 +78,7 @@ def users(dialect: Dialect, name: str | None = None) -> Query:
 def groups(names: Sequence[str], dialect: Dialect) -> Query:
     """(user, group)."""
     sql = Statement(dialect)
-    return sql.query(f"SELECT user_name, group_name FROM headrace_groups WHERE {sql.one_of('user_name', names)}")
+    return sql.query(f"SELECT user_name, group_name FROM headrace_groups WHERE {sql.in_list('user_name', names)}")
 
 
 def add_user(name: str, role: str, password: str | None, now: int, dialect: Dialect) -> Query:
@@ -180,7 +180,7 @@ def ended_session(session_id: str, dialect: Dialect) -> Query:
 def failures(keys: Sequence[str], dialect: Dialect) -> Query:
     """(key, failures, last_at)."""
     sql = Statement(dialect)
-    return sql.query(f"SELECT key, failures, last_at FROM headrace_failed_logins WHERE {sql.one_of('key', keys)}")
+    return sql.query(f"SELECT key, failures, last_at FROM headrace_failed_logins WHERE {sql.in_list('key', keys)}")
 
 
 def add_failure(key: str, at: int, since: int, dialect: Dialect) -> Query:
@@ -206,7 +206,7 @@ def forget_old_failures(before: int, dialect: Dialect) -> Query:
 def grants(grantees: Sequence[str] | None, dialect: Dialect) -> Query:
     """The fields of Grant, in order."""
     sql = Statement(dialect)
-    where = "" if grantees is None else f" WHERE {sql.one_of('grantee', grantees)}"
+    where = "" if grantees is None else f" WHERE {sql.in_list('grantee', grantees)}"
     return sql.query(
         f"SELECT grantee, kind, object, permission FROM headrace_grants{where} ORDER BY kind, object, grantee"
     )
@@ -240,18 +240,3 @@ def move_grants(kind: str, name: str, new_name: str, dialect: Dialect) -> Query:
         f"UPDATE headrace_grants SET object = {sql.bind(new_name)}"
         f" WHERE kind = {sql.bind(kind)} AND object = {sql.bind(name)}"
     )
-
-
-_EXPERIMENTS_OF = {
-    "run": ("run_uuid", "runs"),
-    "trace": ("request_id", "trace_info"),
-    "logged-model": ("model_id", "logged_models"),
-    "experiment-name": ("name", "experiments"),
-}
-
-
-def experiments_of(kind: str, ids: Sequence[str], dialect: Dialect) -> Query:
-    """(id, experiment_id)."""
-    sql = Statement(dialect)
-    column, table = _EXPERIMENTS_OF[kind]
-    return sql.query(f"SELECT {column}, experiment_id FROM {table} WHERE {sql.one_of(column, ids)}")

@@ -10,20 +10,16 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from headrace.auth import account_sql as sql
-from headrace.db import open_store
-from headrace.db.reads import Reads
-from headrace.db.search_sql import Query
+from headrace.db import open_database
+from headrace.db.database import Database
+from headrace.db.query import Query
 from headrace.errors import ConfigurationError, Declined, Unavailable
 from headrace.settings import Settings
-
-if TYPE_CHECKING:
-    from headrace.db.postgres import PostgresStore
-    from headrace.db.sqlite import SqliteStore
 
 
 class User(Struct, frozen=True):
@@ -62,11 +58,11 @@ class Grant(Struct, frozen=True):
 class Accounts:
     """Works on the connections of a store. Every method may raise Unavailable."""
 
-    def __init__(self, store: Reads) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     @property
-    def store(self) -> Reads:
+    def store(self) -> Database:
         """Whose connections these are."""
         return self._store
 
@@ -211,10 +207,6 @@ class Accounts:
             moved = sql.move_grants(kind, name, new_name, dialect)
             await self._revoke(sql.delete_grants(kind, new_name, dialect), moved)
 
-    async def experiments_of(self, kind: str, ids: Sequence[str]) -> Sequence[tuple[str, int]]:
-        """(id, experiment) of those runs, traces, logged-models or experiment-names that there are."""
-        return [(row[0], row[1]) for row in await self._rows(sql.experiments_of(kind, ids, self._store.dialect))]
-
     async def _rows(self, query: Query) -> Sequence[Any]:
         try:
             return await self._store.rows(query)
@@ -244,7 +236,7 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
-def accounts_of(store: PostgresStore | SqliteStore | None) -> Accounts:
+def accounts_of(store: Database | None) -> Accounts:
     """The users and tokens in the database of a store, which is not None where `Settings.protected`."""
     assert store is not None
     return Accounts(store)
@@ -256,7 +248,7 @@ async def opened_accounts(settings: Settings) -> AsyncIterator[Accounts]:
 
     Raises ConfigurationError, Unavailable.
     """
-    store = open_store(settings)
+    store = open_database(settings)
     if store is None:
         raise ConfigurationError("Users are kept on PostgreSQL or SQLite. Look at --backend-store-uri.")
     await store.connect()

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from headrace.db.reads import Reads
-from headrace.db.search_sql import Dialect, Query, Statement
+from headrace.db.database import Database
+from headrace.db.query import Dialect, Query, Statement
 
 
 class Entry(Struct, frozen=True):
@@ -56,7 +56,7 @@ _FIELDS = "at, user_name, via, address, method, path, status, objects"
 class AuditTable:
     """Works on the connections of a store. Every method may raise Declined, Unavailable."""
 
-    def __init__(self, store: Reads) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     async def set_up(self) -> None:

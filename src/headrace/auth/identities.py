@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from headrace.auth.accounts import Accounts
-from headrace.db.search_sql import Dialect, Query, Statement
+from headrace.db.query import Dialect, Query, Statement
 from headrace.errors import Declined, Unavailable
 
 _LOCK = 0x68656164726175  # the one of account_sql.py

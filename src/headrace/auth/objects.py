@@ -1,160 +1,215 @@
-"""Which objects a request names: in its path, its query, its JSON body.
+"""What can be granted, and which of it a message names: in the field that the handler reads, where it reads it.
 
-Stock takes a field under its protobuf name and in camel case, from the query or from the body, and in messages within
-messages. So every value under every such name is collected, and each of them must be allowed: whichever stock uses.
+An object is granted as an experiment or as a registered model. Runs, traces and logged models belong to an experiment;
+each class of them knows by its own SQL to which. A declaration says with a Target where the message has the ids:
+`Run("run_id", "run_uuid")`, `Experiment("experiment_ids")`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
+from headrace.auth.principals import Right
+from headrace.db.query import Sql, Statement
 from headrace.errors import Forbidden
 
-MAX_DEPTH = 32
 
+class ObjectRef(NamedTuple):
+    """An object that a message names. `kind`: experiment, model, or a key of `EXPERIMENT_OF`.
 
-class Named(NamedTuple):
-    """An object: `kind` is experiment, experiment-name, run, trace, logged-model or model."""
+    `right`: what is needed on it, where that is not what the endpoint needs.
+    """
 
     kind: str
     id: str
+    right: Right | None = None
 
 
-_FIELDS = {
-    "experiment": ("experiment_id", "experiment_ids"),
-    "experiment-name": ("experiment_name",),
-    "run": ("run_id", "run_uuid", "run_ids", "source_run_id"),
-    "trace": ("trace_id", "trace_ids", "request_id", "request_ids"),
-    "logged-model": ("model_id", "model_ids"),
-}
+class Target:
+    """What an endpoint works on, and where its message names it.
+
+    `checked`: whether the objects that are named must be granted to a sender whose rights are limited; where not, such
+    a sender is refused, unless the class says otherwise.
+    """
+
+    kind: ClassVar[str] = ""
+    checked: ClassVar[bool] = True
+    # of a list or a search: the handler shows only what is granted (Call.grantees)
+    filtered: ClassVar[bool] = False
+    # of what makes an object: needs no grant, and its maker manages it
+    creates: ClassVar[str] = ""
+
+    def __init__(self, *fields: str) -> None:
+        self.fields = fields
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        """The objects that the message names, at least one. Raises Forbidden where it names none."""
+        objects = [ObjectRef(self.kind, text) for text in self.ids(message)]
+        if not objects:
+            raise Forbidden("The request does not say on what it works.")
+        return objects
+
+    def ids(self, message: Any) -> list[str]:
+        """The ids in the first field that has any: the handler reads that one."""
+        for field in self.fields:
+            value = message
+            for name in field.split("."):
+                value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+            if value:
+                return [_text(each) for each in value] if isinstance(value, list | tuple) else [_text(value)]
+        return []
 
 
-def _camel(name: str) -> str:
-    return re.sub(r"_(\w)", lambda letter: letter[1].upper(), name)
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int) or "\0" in str(value):
+        raise Forbidden("The request names an object in a way that can't be checked.")
+    return str(value)
 
 
-_KINDS = {each: kind for kind, names in _FIELDS.items() for name in names for each in (name, _camel(name))}
-# target of a route's row -> the kinds of which one must be named
-_WANTED = {
-    "experiment": {"experiment"},
-    "experiment-name": {"experiment-name"},
-    "run": {"run"},
-    "run-in-query": {"run"},
-    "run-and-traces": {"run"},
-    "trace": {"trace"},
-    "new-trace": {"experiment"},
-    "trace-locations": {"experiment"},
-    "logged-model": {"logged-model"},
-    "model": {"model"},
-    "model-source": {"model"},
-    "path": {"experiment"},
-    "folder": {"experiment"},
-    "experiment-header": {"experiment"},
-    "filtered": set(),
-    "graphql": set(),
-    "filtered-models": set(),
-    "new-experiment": set(),
-    "new-model": set(),
-}
-# What comes in a body of these is not read: it is a file, or protobuf.
-_OPAQUE = {"path", "experiment-header", "run-in-query"}
-OBJECTS = _WANTED.keys()
+class _Nothing(Target):
+    """The whole server: no grant reaches so far."""
+
+    checked = False
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        return []
+
+
+NOTHING = _Nothing()
+
+
+class Filtered(_Nothing):
+    """A list or a search that shows what is granted, by a condition in its SQL (`granted_only`)."""
+
+    filtered = True
+
+
+class NewExperiment(_Nothing):
+    creates = "experiment"
+
+
+class NewModel(_Nothing):
+    creates = "model"
+
+
+class Experiment(Target):
+    kind = "experiment"
+
+
+class ExperimentName(Target):
+    kind = "experiment-name"
+
+
+class Run(Target):
+    kind = "run"
+
+
+class Trace(Target):
+    kind = "trace"
+
+
+class LoggedModel(Target):
+    kind = "logged-model"
+
+
+class EvaluationDataset(Target):
+    """An evaluation dataset, which belongs to any number of experiments: a right on one of them is enough."""
+
+    kind = "dataset"
+
+
+class RegisteredModel(Target):
+    kind = "model"
+
+
+class Both(Target):
+    """Several targets, each of which must be named and granted."""
+
+    def __init__(self, *targets: Target) -> None:
+        super().__init__()
+        self.targets = targets
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        return [each for target in self.targets for each in target.objects(message)]
+
+
+class OneOf(Target):
+    """Several targets, of which what the message names must be granted; one of them must be named."""
+
+    def __init__(self, *targets: Target) -> None:
+        super().__init__()
+        self.targets = targets
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        objects = [ObjectRef(target.kind, text) for target in self.targets for text in target.ids(message)]
+        if not objects:
+            raise Forbidden("The request does not say on what it works.")
+        return objects
+
+
+class ArtifactFolder(Target):
+    """The experiment in whose folder a path of artifacts lies: experiments have theirs under their number."""
+
+    kind = "experiment"
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        return [folder(text) for text in self.ids(message) or [""]]
+
+
+class ModelSource(Target):
+    """What the files of a new model version lie in: to read it is enough."""
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        return [source(text)._replace(right=Right.READ) for text in self.ids(message)]
+
+
 _FOLDER = re.compile(r"([0-9]+)(/(?!\.\.?(/|$))[^/\\%]+)*/?\Z")
 
 
-def needs_body(target: str) -> bool:
-    """Whether objects may be named in the body."""
-    return target in _WANTED and target not in _OPAQUE
-
-
-def named(
-    target: str, parameters: Mapping[str, str], query: bytes, body: bytes, headers: Mapping[bytes, bytes]
-) -> list[Named]:
-    """All objects of a request, at least one of the target's kind. Raises Forbidden where that can't be told."""
-    fields = [*parameters.items(), *_query(query), *_body(body)]
-    found = {Named(_KINDS[name], text) for name, value in fields if name in _KINDS for text in _texts(value)}
-    if target in ("model", "model-source", "new-model"):
-        found |= {Named("model", text) for name, value in fields if name == "name" for text in _texts(value)}
-    if target == "path":
-        found.add(_folder(parameters["path"]))
-    elif target == "folder":
-        found |= {_folder(text) for name, value in fields if name == "path" for text in _texts(value)}
-    elif target == "experiment-header":
-        found.add(Named("experiment", headers.get(b"x-mlflow-experiment-id", b"").decode("latin-1")))
-    elif target == "new-experiment" and any(name in ("artifact_location", "artifactLocation") for name, _ in fields):
-        raise Forbidden("With grants on, only an administrator may choose an artifact_location.")
-    elif target == "model-source":
-        found |= {_source(text) for name, value in fields if name == "source" for text in _texts(value)}
-    if _WANTED[target] and _WANTED[target].isdisjoint(name.kind for name in found):
-        raise Forbidden("The request does not say on what it works in a way that can be checked.")
-    return sorted(found)
-
-
-def _query(query: bytes) -> list[tuple[str, object]]:
-    try:
-        return [*parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")]
-    except ValueError:
-        raise Forbidden("The request's query is not UTF-8, and can't be checked.") from None
-
-
-def _body(body: bytes) -> Iterator[tuple[str, object]]:
-    """The fields of a JSON body, those of messages within messages too."""
-    if body.strip():
-        try:
-            yield from _walk(json.loads(body, object_pairs_hook=_pairs), MAX_DEPTH)
-        except (ValueError, RecursionError):
-            raise Forbidden("The request's body is not JSON, and can't be checked.") from None
-
-
-class _pairs(list[tuple[str, Any]]):
-    """A JSON object with every pair that was written, repeated names too."""
-
-
-def _walk(value: object, depth: int) -> Iterator[tuple[str, object]]:
-    if depth == 0:
-        raise ValueError
-    if isinstance(value, _pairs):
-        for name, item in value:
-            yield name, item
-            yield from _walk(item, depth - 1)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _walk(item, depth - 1)
-
-
-def _texts(value: object) -> list[str]:
-    """The ids in a field's value. Raises Forbidden for what is neither a text nor a number, nor a list of them."""
-    values = value if isinstance(value, list) and not isinstance(value, _pairs) else [value]
-    texts = []
-    for each in values:
-        if each is None or each == "":
-            continue
-        if isinstance(each, bool) or not isinstance(each, str | int) or "\0" in str(each):
-            raise Forbidden("The request names an object in a way that can't be checked.")
-        texts.append(str(each))
-    return texts
-
-
-def _folder(path: str) -> Named:
-    """The experiment whose folder a path of artifacts is in: experiments have theirs under their number."""
-    found = _FOLDER.match(path)
-    if found is None:
+def folder(path: str) -> ObjectRef:
+    """The experiment whose folder a path is in. Raises Forbidden."""
+    match = _FOLDER.match(path)
+    if match is None:
         raise Forbidden("With grants on, artifacts are reached in the folder of an experiment, by its number.")
-    return Named("experiment", found[1])
+    return ObjectRef("experiment", match[1])
 
 
-def _source(text: str) -> Named:
-    """The object that a model version's source lies in."""
+def source(text: str) -> ObjectRef:
+    """The object that a model version's source lies in. Raises Forbidden."""
     scheme, _, rest = text.partition(":")
     rest = rest.lstrip("/")
     if scheme == "mlflow-artifacts":
-        return _folder(rest)
+        return folder(rest)
     if scheme == "runs":
-        return Named("run", rest.partition("/")[0])
+        return ObjectRef("run", rest.partition("/")[0])
     if scheme == "models" and rest.startswith("m-"):
-        return Named("logged-model", rest.partition("/")[0])
+        return ObjectRef("logged-model", rest.partition("/")[0])
     raise Forbidden("With grants on, a model version's source is a run, a logged model, or in an experiment's folder.")
+
+
+# kind -> (id, experiment_id) of those of the ids that there are
+EXPERIMENT_OF = {
+    "run": Sql("SELECT run_uuid, experiment_id FROM runs WHERE run_uuid IN :ids"),
+    "trace": Sql("SELECT request_id, experiment_id FROM trace_info WHERE request_id IN :ids"),
+    "logged-model": Sql("SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids"),
+    "experiment-name": Sql("SELECT name, experiment_id FROM experiments WHERE name IN :ids"),
+}
+# kinds whose objects never move to another experiment
+FIXED = frozenset({"run", "trace", "logged-model"})
+
+
+def granted(sql: Statement, column: str, grantees: Sequence[str] | None, kind: str = "experiment") -> list[str]:
+    """Condition: a row's experiment, or model, is granted to one of these; none for None (see Call.grantees)."""
+    if grantees is None:
+        return []
+    key = "CAST(object AS integer)" if kind == "experiment" else "object"
+    where = f"kind = {sql.bind(kind)} AND {sql.in_list('grantee', grantees)}"
+    return [f"{column} IN (SELECT {key} FROM headrace_grants WHERE {where})"]  # noqa: S608  (placeholders)
+
+
+def words(ref: ObjectRef) -> str:
+    """The object in an error's words."""
+    kind = {"experiment-name": "experiment", "model": "registered model", "logged-model": "logged model"}
+    return f"{kind.get(ref.kind, ref.kind)} {ref.id}"

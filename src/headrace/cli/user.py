@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from headrace.auth.objects import EXPERIMENT_OF
 from headrace.auth.principals import PERMISSIONS, ROLES
 from headrace.cli.accounts import as_json, ask_password, no_such_user, print_table, to_look_at_accounts, with_accounts
 
@@ -200,7 +201,7 @@ async def _object(accounts: Accounts, experiment: str | None, model: str | None)
     assert experiment is not None
     if experiment.isascii() and experiment.isdecimal():
         return "experiment", str(int(experiment))
-    found = await accounts.experiments_of("experiment-name", [experiment])
-    if not found:
+    rows = await accounts.store.rows(EXPERIMENT_OF["experiment-name"](ids=[experiment]))
+    if not rows:
         raise click.ClickException(f"There is no experiment {experiment}.")
-    return "experiment", str(found[0][1])
+    return "experiment", str(rows[0][1])

@@ -1,18 +1,13 @@
-"""The database that MLflow's tables are in: the contract (base.py) and its backends."""
+"""The database that MLflow's tables are in: the contract (database.py) and its backends."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from headrace.db.database import Database
 from headrace.settings import Settings
 
-if TYPE_CHECKING:
-    from headrace.db.postgres import PostgresStore
-    from headrace.db.sqlite import SqliteStore
 
-
-def open_store(settings: Settings) -> PostgresStore | SqliteStore | None:
-    """The store of these settings, not yet connected; None where stock alone can work on it (MySQL, a file store).
+def open_database(settings: Settings) -> Database | None:
+    """The database of these settings, not yet connected; None where stock alone can work on it (MySQL, a file store).
 
     A backend's driver is imported only where it is used.
     """
@@ -20,15 +15,9 @@ def open_store(settings: Settings) -> PostgresStore | SqliteStore | None:
     if database is None or not settings.native:
         return None
     if database.kind == "postgresql":
-        from headrace.db.postgres import PostgresStore
+        from headrace.db.postgres import PostgresDatabase
 
-        return PostgresStore(
-            database.render("postgresql"),
-            queue_limit=settings.queue_limit,
-            artifact_root=settings.default_artifact_root,
-        )
-    from headrace.db.sqlite import SqliteStore
+        return PostgresDatabase(database.render("postgresql"), queue_limit=settings.queue_limit)
+    from headrace.db.sqlite import SqliteDatabase
 
-    return SqliteStore(
-        database.database, queue_limit=settings.queue_limit, artifact_root=settings.default_artifact_root
-    )
+    return SqliteDatabase(database.database, queue_limit=settings.queue_limit)

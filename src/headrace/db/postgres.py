@@ -1,8 +1,8 @@
-"""The Store on PostgreSQL. The only importer of asyncpg.
+"""The Database on PostgreSQL. With postgres_indexes.py the only importer of asyncpg.
 
-Reads take a connection from a pool; writes go through one connection of their own, a group at a time. A group that
-only logs is one statement, and so one round trip and one commit. Everything in it may be done twice without harm:
-after a deadlock or a lost connection the group is sent again.
+Reads and changes take a connection from a pool; submitted writes go through one connection of their own, a group at a
+time. A group of one class that is one statement takes one round trip and one commit. Everything in a group may be done
+twice without harm: after a deadlock or a lost connection it is sent again.
 """
 
 from __future__ import annotations
@@ -11,62 +11,140 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, NoReturn
 
 import asyncpg
 
-from headrace.db import change_sql, postgres_indexes, postgres_json, schema
-from headrace.db import postgres_sql as sql
-from headrace.db.base import Change, CreateRun, DeleteTag, LogBatch, Outcome, UpdateRun, Write
+from headrace.db import postgres_indexes, schema
+from headrace.db.database import (
+    STATEMENT_SECONDS,
+    Database,
+    Duplicate,
+    GuardFailed,
+    TableChanged,
+    TooSlow,
+    ValueRefused,
+    Write,
+)
 from headrace.db.group_commit import GroupCommit
-from headrace.db.plan import RUN_NAME_TAG, LogPlan
-from headrace.db.reads import STATEMENT_SECONDS, Reads, TooSlow
-from headrace.db.records import inputs_and_outputs, run_from_columns, run_info, write_size
-from headrace.db.run_rows import RunRows
-from headrace.db.search_sql import Dialect, Query
-from headrace.entities import EncodedRun, Run, RunInfo
-from headrace.errors import Declined, Malformed, Unavailable
+from headrace.db.query import Dialect, Runnable
+from headrace.errors import Declined, HeadraceError, Unavailable
 
 logger = logging.getLogger(__name__)
 
 READERS = 8
 GROUP_ROWS = 2000
-# After a group with a metric that was there, so many groups are inserted with a look for such metrics.
-REPEATS_AHEAD = 100
 # A foreign transaction that sits on a row must not stop everybody's logging for ever.
 LOCK_TIMEOUT_SECONDS = 10
 # How long a group waits for a database that went away before its callers are told to come back.
 RECONNECT_SECONDS = 10.0
 
-_LOST = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # "another operation is in progress": the server's last word came in between
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-)
-_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+COLUMNS = """
+SELECT c.table_name, c.column_name, c.data_type, coalesce(k.ordinal_position, 0)::int AS key_position
+FROM information_schema.columns c
+LEFT JOIN information_schema.table_constraints t
+  ON t.table_schema = c.table_schema AND t.table_name = c.table_name AND t.constraint_type = 'PRIMARY KEY'
+LEFT JOIN information_schema.key_column_usage k
+  ON k.constraint_schema = t.constraint_schema AND k.constraint_name = t.constraint_name
+  AND k.table_name = c.table_name AND k.column_name = c.column_name
+WHERE c.table_schema = current_schema() AND c.table_name = ANY($1::varchar[])
+"""
 
 
-class PostgresStore(Reads):
-    """See base.Store. `dsn` is a postgresql:// URL without a driver name; libpq's query parameters work."""
+class Lost(Unavailable):
+    """The connection is of no use any more; another one may be. Nothing is known of what was under way."""
+
+
+class Again(Unavailable):
+    """PostgreSQL undid the transaction to let another one go on (a deadlock): to send it again helps."""
+
+
+def translate(error: Exception) -> Exception:
+    """What an error of asyncpg's or the operating system's means to Headrace; one of Headrace's own is itself.
+
+    By SQLSTATE (PostgreSQL's documentation, appendix A) where there is one.
+    """
+    if isinstance(error, HeadraceError):
+        return error
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        for length in (5, 2):
+            if (meaning := _BY_SQLSTATE.get(state[:length])) is not None:
+                return meaning(error)
+        return Declined(f"PostgreSQL refused it: {error}")
+    if isinstance(error, asyncpg.DataError | ValueError | OverflowError):
+        return ValueRefused(f"PostgreSQL can't hold a value of it: {type(error).__name__}")
+    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return _lost(error)
+    return error
+
+
+def _lost(error: Exception) -> Exception:
+    return Lost("PostgreSQL is away. Send the request again in a moment.")
+
+
+_BY_SQLSTATE: dict[str, Callable[[Exception], Exception]] = {
+    "08": _lost,  # connection exceptions
+    "57P01": _lost,  # shut down by an administrator
+    "57P02": _lost,  # crashed
+    "57P03": _lost,  # starting up
+    "57P05": _lost,  # idle for too long
+    "53300": _lost,  # too many connections
+    "25006": lambda _: Lost("PostgreSQL takes no writes here at the moment (a failover?). Send the request again."),
+    "25P02": _lost,  # a transaction that failed, in a pooler's connection
+    "40": lambda _: Again("PostgreSQL ended the transaction for another one. Send the request again."),
+    "55P03": lambda _: Unavailable("Another transaction holds the rows. Send the request again in a moment."),
+    "53": lambda _: Unavailable("PostgreSQL has run out of disk, memory or another resource. Look at its log."),
+    "57014": lambda _: TooSlow(),
+    "42P01": lambda error: TableChanged(f"the schema has changed: {error}"),
+    "42703": lambda error: TableChanged(f"the schema has changed: {error}"),
+    "23505": lambda error: Duplicate(f"it is there already: {error}"),
+    "22": lambda error: ValueRefused(f"PostgreSQL can't hold a value of it: {type(error).__name__}"),
+    "23502": lambda error: ValueRefused(f"PostgreSQL can't hold a value of it: {type(error).__name__}"),
+}
+
+
+class Session:
+    """The writing connection, as a Write's apply_postgres sees it.
+
+    `again`: the group may have been committed already. `memory`: what a class of writes remembers from group to group.
+    """
+
+    def __init__(self, connection: asyncpg.Connection, memory: dict[str, int]) -> None:
+        self.connection, self.memory = connection, memory
+        self.again = False
+
+    async def fetch(self, text: str, *values: Any) -> list[Any]:
+        rows: list[Any] = await self.connection.fetch(text, *values)
+        return rows
+
+    def changed_meanwhile(self, what: str) -> NoReturn:
+        """Raise what has the group sent again."""
+        raise Again(f"PostgreSQL: {what}. Send the request again.")
+
+    def savepoint(self) -> AbstractAsyncContextManager[Any]:
+        """Around a statement that may fail without ending the transaction that it is a part of."""
+        if self.connection.is_in_transaction():
+            savepoint: AbstractAsyncContextManager[Any] = self.connection.transaction()
+            return savepoint
+        return nullcontext()
+
+
+class PostgresDatabase(Database):
+    """See Database. `dsn` is a postgresql:// URL without a driver name; libpq's query parameters work."""
 
     dialect = Dialect.POSTGRESQL
 
-    def __init__(self, dsn: str, *, queue_limit: int, artifact_root: str = "") -> None:
-        self._artifact_root = artifact_root
+    def __init__(self, dsn: str, *, queue_limit: int) -> None:
         self._dsn = dsn
         self._pool: asyncpg.Pool | None = None
         self._writer: asyncpg.Connection | None = None
-        self._commits: GroupCommit[Write, RunInfo | None] = GroupCommit(
-            self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=write_size
+        self._memory: dict[str, int] = {}
+        self._commits: GroupCommit[Write, Any] = GroupCommit(
+            self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=lambda write: write.weight()
         )
         self._changed: dict[str, str] = {}
-        self._repeats = 0  # groups to come that may hold metrics which are there already
         self._indexing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -80,7 +158,7 @@ class PostgresStore(Reads):
                 await self.connect()
             self._changed = schema.differences(await self._columns(), schema.POSTGRES_TYPES)
             self._indexing = asyncio.create_task(postgres_indexes.build(self._dsn))
-        except (*_LOST, asyncpg.PostgresError) as error:
+        except Exception as error:
             raise Unavailable(f"PostgreSQL can't be reached: {error}") from error
 
     async def close(self) -> None:
@@ -96,113 +174,104 @@ class PostgresStore(Reads):
     def changed_tables(self) -> dict[str, str]:
         return self._changed
 
-    async def write(self, write: Write) -> RunInfo | None:
+    async def rows(self, statement: Runnable) -> Sequence[Any]:
+        query = statement.render(Dialect.POSTGRESQL)
+        fetch = _fetch_replanned if query.replanned else asyncpg.Connection.fetch
+        for last in (False, True):
+            try:
+                async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
+                    rows: Sequence[Any] = await fetch(connection, query.text, *query.values)
+                    return rows
+            except Exception as error:
+                meaning = translate(error)
+                if last or not isinstance(meaning, Lost):  # a dead connection tells nothing of the next one
+                    raise meaning from error
+        raise AssertionError("unreachable")
+
+    async def rows_of(self, *statements: Runnable) -> list[Sequence[Any]]:
+        # the database works on one while the rows of another are read
+        return list(await asyncio.gather(*map(self.rows, statements)))
+
+    async def transact(self, statements: Sequence[Runnable]) -> list[Sequence[Any]]:
+        async def run(connection: asyncpg.Connection) -> list[Sequence[Any]]:
+            return [await _run(connection, statement) for statement in statements]
+
+        rows: list[Sequence[Any]] = await self._in_transaction(run)
+        return rows
+
+    async def change(self, guard: Runnable, *rest: Runnable) -> Sequence[Any]:
+        async def run(connection: asyncpg.Connection) -> Sequence[Any]:
+            rows = await _run(connection, guard)
+            if not rows:
+                raise GuardFailed("what is changed is not there, or not in that state")
+            for statement in rest:
+                await _run(connection, statement)
+            return rows
+
+        # one statement is a transaction of its own
+        execute = self._in_transaction if rest else self._on_connection
+        rows: Sequence[Any] = await execute(run)
+        return rows
+
+    async def submit(self, write: Write) -> Any:
         return await self._commits.submit(write)
 
-    async def get_run(self, run_id: str) -> Run | None:
-        row = await self._fetchrow(sql.GET_RUN, run_id)
-        if row is None:
-            return None
-        linked = await self._fetch(sql.GET_LINKED, run_id) if row["linked"] else []
-        return run_from_columns(row, *inputs_and_outputs(linked))
+    async def _in_transaction(self, run: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
+        async def transaction(connection: asyncpg.Connection) -> Any:
+            async with connection.transaction():
+                return await run(connection)
 
-    async def rows(self, query: Query) -> list[Any]:
+        return await self._on_connection(transaction)
+
+    async def _on_connection(self, run: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
         try:
-            return await self._fetch(query.text, *query.values, replanned=query.replanned)
-        except asyncpg.QueryCanceledError as error:
-            raise TooSlow from error
-        except (asyncpg.PostgresError, asyncpg.DataError) as error:
-            raise Declined(f"PostgreSQL refused it: {error}") from error
+            async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
+                return await run(connection)
+        except Exception as error:
+            raise translate(error) from error
 
-    async def load_encoded(self, runs: RunRows) -> list[EncodedRun]:
-        return await postgres_json.load(self, runs)
-
-    async def change(self, change: Change) -> int:
-        guard, *rest = change_sql.statements(change, self.dialect, self._artifact_root)
+    def _connected(self) -> asyncpg.Pool:
         if self._pool is None:
             raise Unavailable("PostgreSQL is not connected yet. Send the request again in a moment.")
-        try:
-            async with self._pool.acquire(timeout=RECONNECT_SECONDS) as connection, connection.transaction():
-                answer: int | None = await connection.fetchval(guard.text, *guard.values)
-                if answer is None:
-                    raise Declined("what is changed is not there, or not in that state")
-                for query in rest:
-                    await connection.execute(query.text, *query.values)
-                return answer
-        except (*_LOST, *_AGAIN, TimeoutError, asyncpg.LockNotAvailableError) as error:
-            raise Unavailable("PostgreSQL can't do it now. Send the request again in a moment.") from error
-        except (asyncpg.PostgresError, asyncpg.DataError) as error:
-            raise Declined(f"PostgreSQL refused it: {error}") from error
-
-    async def transact(self, queries: Sequence[Query]) -> list[list[Any]]:
-        if self._pool is None:
-            raise Unavailable("PostgreSQL is not connected yet. Send the request again in a moment.")
-        try:
-            async with self._pool.acquire(timeout=RECONNECT_SECONDS) as connection, connection.transaction():
-                return [await connection.fetch(query.text, *query.values) for query in queries]
-        except (*_LOST, *_AGAIN, TimeoutError, asyncpg.LockNotAvailableError) as error:
-            raise Unavailable("PostgreSQL can't do it now. Send the request again in a moment.") from error
-        except (asyncpg.PostgresError, asyncpg.DataError) as error:
-            raise Declined(f"PostgreSQL refused it: {error}") from error
+        return self._pool
 
     async def _columns(self) -> schema.Columns:
         columns: schema.Columns = {}
-        for row in await self._fetch(sql.COLUMNS, list(schema.TABLES)):
-            columns.setdefault(row["table_name"], {})[row["column_name"]] = (
-                row["data_type"],
-                row["key_position"],
-            )
+        async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
+            for row in await connection.fetch(COLUMNS, list(schema.TABLES)):
+                kind = (row["data_type"], row["key_position"])
+                columns.setdefault(row["table_name"], {})[row["column_name"]] = kind
         return columns
 
-    async def _fetch(self, query: str, *args: Any, replanned: bool = False) -> list[Any]:
-        rows: list[Any] = await self._read(_fetch_replanned if replanned else asyncpg.Connection.fetch, query, *args)
-        return rows
+    # Group commit
 
-    async def _fetchrow(self, query: str, *args: Any) -> Any:
-        return await self._read(asyncpg.Connection.fetchrow, query, *args)
-
-    async def _read(self, method: Callable[..., Awaitable[Any]], query: str, *args: Any) -> Any:
-        """Run a query on a pooled connection; once more where the connection turned out to be dead."""
-        if self._pool is None:
-            raise Unavailable("PostgreSQL is not connected yet. Send the request again in a moment.")
-        for last in (False, True):
-            try:
-                async with self._pool.acquire(timeout=RECONNECT_SECONDS) as connection:
-                    return await method(connection, query, *args)
-            except (*_LOST, TimeoutError) as error:
-                if last:
-                    raise Unavailable("PostgreSQL is away. Send the request again in a moment.") from error
-        raise AssertionError("unreachable")
-
-    # Writing
-
-    async def _flush(self, writes: Sequence[Write]) -> Sequence[Outcome]:
+    async def _flush(self, writes: Sequence[Write]) -> Sequence[Any]:
         deadline = time.monotonic() + RECONNECT_SECONDS
         pause = 0.05
         again = False
         while True:
             try:
-                return await self._apply(await self._writing(), writes, again)
-            except _AGAIN:
-                logger.info("deadlock or serialization failure: the group of %d writes is sent again", len(writes))
-            except (*_LOST, TimeoutError) as error:
-                self._drop_writer()
-                if time.monotonic() + pause > deadline:
-                    raise Unavailable("PostgreSQL is away. Send the request again in a moment.") from error
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 1.0)
-            except (asyncpg.PostgresError, asyncpg.DataError, ValueError) as error:
-                return await self._one_by_one(writes, error)
+                session = Session(await self._writing(), self._memory)
+                session.again = again
+                return await self._apply(session, writes)
+            except Exception as error:
+                meaning = translate(error)
+                if isinstance(meaning, Again):
+                    logger.info("deadlock or serialization failure: the group of %d writes is sent again", len(writes))
+                elif isinstance(meaning, Lost):
+                    self._drop_writer()
+                    if time.monotonic() + pause > deadline:
+                        raise meaning from error
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+                elif not isinstance(meaning, HeadraceError):
+                    raise
+                elif len(writes) == 1:
+                    return [meaning]
+                else:  # let only the write at fault pay for it
+                    logger.info("PostgreSQL refused a group (%s): its %d writes go one by one", error, len(writes))
+                    return [(await self._flush([write]))[0] for write in writes]
             again = True
-
-    async def _one_by_one(self, writes: Sequence[Write], error: Exception) -> Sequence[Outcome]:
-        """The database refused a group: let only the write at fault pay for it."""
-        if len(writes) == 1:
-            if isinstance(error, asyncpg.LockNotAvailableError):
-                return [Unavailable("Another transaction holds the run's rows. Send the request again in a moment.")]
-            return [Malformed(f"PostgreSQL refused it: {type(error).__name__}")]
-        logger.info("PostgreSQL refused a group (%s): its %d writes go one by one", error, len(writes))
-        return [(await self._flush([write]))[0] for write in writes]
 
     async def _writing(self) -> asyncpg.Connection:
         if self._writer is None or self._writer.is_closed():
@@ -214,109 +283,27 @@ class PostgresStore(Reads):
             self._writer.terminate()
             self._writer = None
 
-    async def _apply(self, connection: asyncpg.Connection, writes: Sequence[Write], again: bool) -> Sequence[Outcome]:
-        """Do a group; `again` says that it may have been committed already."""
-        logs = [write for write in writes if isinstance(write, LogBatch)]
-        if len(logs) == len(writes):
-            return await self._log(connection, logs)
-        creates = [write for write in writes if isinstance(write, CreateRun)]
-        if len(creates) == len(writes):
-            return await self._create_runs(connection, creates)
-        outcomes: dict[int, Outcome] = {}
-        async with connection.transaction():
-            if creates:
-                indexes = [i for i, write in enumerate(writes) if isinstance(write, CreateRun)]
-                outcomes.update(zip(indexes, await self._create_runs(connection, creates), strict=True))
-            if logs:
-                indexes = [i for i, write in enumerate(writes) if isinstance(write, LogBatch)]
-                outcomes.update(zip(indexes, await self._log(connection, logs), strict=True))
-            for i, write in sorted(enumerate(writes), key=lambda item: item[1].run_id):
-                if isinstance(write, UpdateRun):
-                    outcomes[i] = await self._update_run(connection, write)
-                elif isinstance(write, DeleteTag):
-                    outcomes[i] = await self._delete_tag(connection, write, again)
-        return [outcomes[i] for i in range(len(writes))]
-
-    async def _log(self, connection: asyncpg.Connection, writes: Sequence[LogBatch]) -> Sequence[Outcome]:
-        plan = LogPlan(writes)
-        try:
-            if len(writes) == len(plan.metrics) == 1 and not plan.params and not plan.tags:
-                [(run_id, row)] = plan.metrics
-                active = await connection.fetch(
-                    sql.LOG_METRIC, run_id, row.key, sql.value(row), row.timestamp, row.step, row.is_nan
-                )
-            else:
-                active = await self._log_plan(connection, plan)
-        except asyncpg.NotNullViolationError:
-            return await self._log_without_changed_params(connection, writes, plan)
-        known = {row[0] for row in active}
-        outcomes: list[Outcome] = [
-            None if write.run_id in known else Declined("the run is unknown or deleted") for write in writes
-        ]
-        for index in plan.postponed:
-            outcomes[index] = Declined("another write of this moment gives the param another value")
+    async def _apply(self, session: Session, writes: Sequence[Write]) -> Sequence[Any]:
+        first = type(writes[0])
+        if first.one_statement and all(type(write) is first for write in writes):
+            return await first.apply_postgres(session, writes)
+        by_class: dict[type[Write], list[int]] = {}
+        for index, write in enumerate(writes):
+            by_class.setdefault(type(write), []).append(index)
+        outcomes: list[Any] = [None] * len(writes)
+        async with session.connection.transaction():
+            for kind in sorted(by_class, key=lambda kind: kind.rank):
+                indexes = by_class[kind]
+                done = await kind.apply_postgres(session, [writes[i] for i in indexes])
+                for index, outcome in zip(indexes, done, strict=True):
+                    outcomes[index] = outcome
         return outcomes
 
-    async def _log_plan(self, connection: asyncpg.Connection, plan: LogPlan) -> list[Any]:
-        """The ids of the plan's active runs, with the plan's rows inserted."""
-        look_first = self._repeats > 0
-        self._repeats = max(0, self._repeats - 1)
-        statements = sql.log_statements(plan, look_first)
-        batch = bool(plan.params or plan.tags)
-        statement = statements.batch if batch else statements.metrics
-        try:
-            # a statement that fails may not end the transaction that it is a part of
-            async with connection.transaction() if connection.is_in_transaction() else nullcontext():
-                rows: list[Any] = await connection.fetch(statement, *sql.log_columns(plan, batch))
-                return rows
-        except asyncpg.UniqueViolationError:
-            if look_first:
-                raise
-            self._repeats = REPEATS_AHEAD
-            return await self._log_plan(connection, plan)
 
-    async def _log_without_changed_params(
-        self, connection: asyncpg.Connection, writes: Sequence[LogBatch], plan: LogPlan
-    ) -> Sequence[Outcome]:
-        """A batch statement refuses a group that changes a param; find the writes at fault and log the others."""
-        rows = await connection.fetch(sql.CHANGED_PARAMS, *sql.split_keys(plan.params))
-        changed = {(row[0], row[1]) for row in rows}
-        outcomes: list[Outcome] = [Declined("it changes a param")] * len(writes)
-        good = [
-            i for i, write in enumerate(writes) if not any((write.run_id, key) in changed for key, _ in write.params)
-        ]
-        if len(good) == len(writes):
-            raise asyncpg.SerializationError("a param changed between two statements")
-        if good:
-            done = await self._log(connection, [writes[i] for i in good])
-            for i, outcome in zip(good, done, strict=True):
-                outcomes[i] = outcome
-        return outcomes
-
-    async def _create_runs(self, connection: asyncpg.Connection, writes: Sequence[CreateRun]) -> Sequence[Outcome]:
-        rows = await connection.fetch(sql.CREATE_RUNS, *sql.create_columns(writes))
-        locations = {row[0]: row[1] for row in rows}
-        return [
-            run_info(
-                write.run_id, write.name, write.experiment_id, write.user_id, "RUNNING", write.start_time, None,
-                "active", locations[write.run_id],
-            )
-            if write.run_id in locations
-            else Declined("the experiment is unknown, deleted, or has an artifact location that stock must read")
-            for write in writes
-        ]  # fmt: skip
-
-    async def _update_run(self, connection: asyncpg.Connection, write: UpdateRun) -> Outcome:
-        row = await connection.fetchrow(sql.UPDATE_RUN, write.run_id, write.status, write.end_time, write.name)
-        if row is None:
-            return Declined("the run is unknown, deleted, or has no name")
-        if write.name:
-            await connection.execute(sql.SET_TAG, write.run_id, RUN_NAME_TAG, write.name)
-        return run_info(*row)
-
-    async def _delete_tag(self, connection: asyncpg.Connection, write: DeleteTag, again: bool) -> Outcome:
-        deleted = await connection.fetchval(sql.DELETE_TAG, write.run_id, write.key)
-        return None if deleted or again else Declined("the run or its tag is not there")
+async def _run(connection: asyncpg.Connection, statement: Runnable) -> Sequence[Any]:
+    query = statement.render(Dialect.POSTGRESQL)
+    rows: Sequence[Any] = await connection.fetch(query.text, *query.values)
+    return rows
 
 
 # Sessions keep nothing that must be reset between uses; asyncpg's default would cost a round trip each time.
@@ -343,5 +330,5 @@ _SESSION = {
 # Writes find their rows by key. A plan that was made when a table was small would read all of it for each, and is kept
 # until autovacuum has analyzed the table (runs/create after 30,000 runs: 780/s instead of 2,900/s).
 _WRITING = _SESSION | {"enable_seqscan": "off"}
-# PostgreSQL's own default, which postgres_json needs: floats as text in full.
+# PostgreSQL's own default, which runs/postgres_json.py needs: floats as text in full.
 _READING = _SESSION | {"statement_timeout": f"{STATEMENT_SECONDS}s", "extra_float_digits": "1"}

@@ -1,0 +1,23 @@
+"""MLflow's API, a folder for each resource. `all_endpoints` is the one table of what there is."""
+
+from __future__ import annotations
+
+from headrace.api.endpoint import ENDPOINTS, Endpoint
+from headrace.resources import server_info, stock_only
+from headrace.resources.experiments import endpoints as experiments
+from headrace.resources.graphql import endpoints as graphql
+from headrace.resources.metrics import endpoints as metrics
+from headrace.resources.model_versions import endpoints as model_versions
+from headrace.resources.runs import change_endpoints, endpoints
+from headrace.settings import Settings
+
+# Importing a resource declares its endpoints.
+RESOURCES = (experiments, metrics, endpoints, change_endpoints, model_versions, graphql)
+
+
+def all_endpoints(settings: Settings) -> list[Endpoint]:
+    """The native endpoints of a server with these settings, then what stock alone answers."""
+    return [*server_info.endpoints(settings), *ENDPOINTS, *stock_only.endpoints()]
+
+
+__all__ = ["RESOURCES", "all_endpoints"]

@@ -6,10 +6,31 @@ import importlib.util
 import re
 from pathlib import Path
 
-from headrace import wire
+import msgspec
+
+from headrace.api.endpoint import Call, Endpoint
+from headrace.api.message import Message, Reader
+from headrace.auth.objects import NOTHING
+from headrace.auth.principals import Right
 from headrace.settings import Settings
 
-FOLDERS = ("/api/3.0/mlflow/", "/ajax-api/3.0/mlflow/")
+
+class GetServerInfo(Message):
+    """The message of server-info: there is nothing to say."""
+
+
+def endpoints(settings: Settings) -> list[Endpoint]:
+    """GET server-info; none where stock alone knows the answer."""
+    info = server_info(settings)
+    if info is None:
+        return []
+
+    async def answer(call: Call, message: GetServerInfo) -> object:
+        return info
+
+    reader = Reader(GetServerInfo)
+    path = "3.0/mlflow/server-info"
+    return [Endpoint("GET", path, Right.SIGNED_IN, NOTHING, GetServerInfo, answer, reader=reader)]
 
 
 def server_info(settings: Settings) -> bytes | None:
@@ -30,7 +51,7 @@ def server_info(settings: Settings) -> bytes | None:
         "presigned_upload_model_id_supported": True,
         "features_enabled": {"gateway": settings.enable_ai_gateway},
     }
-    return wire.encode(info) if info.keys() == _fields() else None
+    return msgspec.json.encode(info) if info.keys() == _fields() else None
 
 
 def _is_s3(uri: str) -> bool | None:

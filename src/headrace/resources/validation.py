@@ -1,19 +1,21 @@
-"""MLflow's rules for what may be logged (mlflow/utils/validation.py): whatever breaks one is declined.
+"""MLflow's rules for what may be logged (mlflow/utils/validation.py), and its words for what breaks one.
 
-Stock then refuses it in its own words, or shortens it (MLFLOW_TRUNCATE_LONG_VALUES).
+Each check has a quick way for what is right, and only for what is not looks for the words.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import posixpath
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from headrace.db.base import MetricRow
-from headrace.errors import Malformed
+from headrace.api.message import SEE_DOCS, invalid
+from headrace.errors import InvalidParameter
+from headrace.resources.runs.log_plan import MetricRow
 
 MAX_KEY_LENGTH = 250
 MAX_PARAM_LENGTH = 6000
@@ -23,9 +25,10 @@ MAX_PARAMS_OR_TAGS = 100
 MAX_ENTITIES = 1000
 MAX_FLOAT = 1.7976931348623157e308
 
-_RUN_ID = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_\-]{0,31}\Z")
-_EXPERIMENT_ID = re.compile(r"(0|[1-9][0-9]{0,8})\Z")
-_KEY = re.compile(r"^[/\w.\- :]*\Z")
+_RUN_ID = re.compile(r"^[a-zA-Z0-9][\w\-]{0,255}$")
+_KEY = re.compile(r"^[/\w.\- :]*$")
+# MLFLOW_TRUNCATE_LONG_VALUES: params and tags that are too long are cut, unless it is false
+_TRUNCATES = os.environ.get("MLFLOW_TRUNCATE_LONG_VALUES", "true").lower() in ("true", "1")
 
 
 class _KeyValue(Protocol):
@@ -41,93 +44,164 @@ class _Metric(Protocol):
     @property
     def value(self) -> float | str: ...
     @property
-    def timestamp(self) -> int | str: ...
+    def timestamp(self) -> int: ...
     @property
-    def step(self) -> int | str: ...
+    def step(self) -> int: ...
 
 
-def require(condition: bool, why: str) -> None:
-    """Raise Declined unless the condition holds."""
-    if not condition:
-        raise Malformed(why)
+def too_long(name: str, limit: int) -> InvalidParameter:
+    """exceeds_maximum_length."""
+    return InvalidParameter(f"'{name}' exceeds the maximum length of {limit} characters")
 
 
-def run_id(value: str) -> str:
-    """A run id that the `runs` table can hold."""
-    require(_RUN_ID.match(value) is not None, "not a run id")
+def run_id(value: str, path: str = "run_id") -> str:
+    """_validate_run_id."""
+    if _RUN_ID.match(value) is None:
+        raise invalid(path, value)
     return value
 
 
 def experiment_id(value: str) -> int:
-    """An experiment id in plain digits."""
-    require(_EXPERIMENT_ID.match(value) is not None, "not a number of an experiment")
-    return int(value)
+    """_parse_experiment_id; a number beyond the column's is that of no experiment (0 is the default one's)."""
+    try:
+        number = int(value or "0")
+    except ValueError:
+        raise InvalidParameter(f"Invalid experiment ID '{value}'. Experiment ID must be a valid integer.") from None
+    return number if -(2**31) <= number < 2**31 else -1
 
 
 @lru_cache(maxsize=4096)
 def _is_key(key: str) -> bool:
     """_validate_metric_name, _validate_param_name and _validate_tag_name, with the length limit."""
-    if not 0 < len(key) <= MAX_KEY_LENGTH or not _KEY.match(key):
+    if not 0 < len(key) <= MAX_KEY_LENGTH or not _KEY.match(key) or key.endswith("\n"):
         return False
     normal = posixpath.normpath(key)
     return normal == key and normal != "." and not normal.startswith(("..", "/"))
 
 
-def key(value: str) -> str:
-    """A key of a metric, a param or a tag."""
-    require(_is_key(value), "not a key that MLflow takes")
+def key(value: str, path: str = "key", length_of: str = "key") -> str:
+    """A key of a metric, a param or a tag; `length_of`: what its length is called."""
+    if not _is_key(value):
+        raise _bad_key(value, path, length_of)
     return value
 
 
-def text(value: str, limit: int) -> str:
-    """A value that the database can hold as it is."""
-    require(len(value) <= limit and "\0" not in value, "too long, or has a NUL character")
+def _bad_key(value: str, path: str, length_of: str) -> InvalidParameter:
+    if not _KEY.match(value) or value.endswith("\n"):
+        reason = (
+            "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and"
+            " slashes (/)."
+        )
+        return invalid(path, value, reason)
+    normal = posixpath.normpath(value)
+    if normal != value or normal == "." or normal.startswith(("..", "/")):
+        reason = (
+            "Names may be treated as files in certain cases, and must not resolve to other names when treated as such."
+            f" This name would resolve to {normal!r}"
+        )
+        return invalid(path, value, reason)
+    return too_long(length_of, MAX_KEY_LENGTH)
+
+
+def text(value: str, limit: int, name: str) -> str:
+    """A value that the database can hold as it is. Raises InvalidParameter for one that is too long or has a NUL."""
+    if len(value) > limit:
+        raise too_long(name, limit)
+    return without_nul(value, name)
+
+
+def without_nul(value: str, name: str) -> str:
+    """The text, which PostgreSQL can hold. Raises InvalidParameter."""
+    if "\0" in value:
+        raise invalid(name, value, "It has a NUL character, which the database can't hold.")
     return value
 
 
-def integer(value: int | str) -> int:
-    """A 64-bit integer, which JSON may carry as a string."""
-    number = int(value)
-    require(-(2**63) <= number < 2**63, "not a 64-bit integer")
-    return number
+def shortened(value: str, limit: int, name: str) -> str:
+    """The value, cut to the limit where MLFLOW_TRUNCATE_LONG_VALUES lets it (_validate_length_limit)."""
+    if len(value) > limit:
+        if not _TRUNCATES:
+            raise too_long(name, limit)
+        value = value[:limit]
+    return without_nul(value, name)
 
 
-def metric(given: _Metric) -> MetricRow:
-    """A metric as it is stored (SqlAlchemyStore.sanitize_metric_value, _validate_metric)."""
-    timestamp, value = given.timestamp, given.value
+def metric(given: _Metric, path: str = "") -> MetricRow:
+    """A metric as it is stored (_validate_metric, SqlAlchemyStore.sanitize_metric_value)."""
+    value = given.value
     # the usual case first: a batch has a thousand of them
-    if _is_key(given.key) and type(timestamp) is int and timestamp >= 0 and type(value) is float:
-        step = given.step
-        if type(step) is int and -MAX_FLOAT <= value <= MAX_FLOAT:
-            return MetricRow(given.key, value, timestamp, step)
-    key(given.key)
-    timestamp = integer(given.timestamp)
-    require(timestamp >= 0, "a negative timestamp")
-    value = float(given.value)
+    if _is_key(given.key) and given.timestamp >= 0 and type(value) is float and -MAX_FLOAT <= value <= MAX_FLOAT:
+        return MetricRow(given.key, value, given.timestamp, given.step)
+    prefix = f"{path}." if path else ""
+    key(given.key, f"{prefix}name", "Metric name")
+    if given.timestamp < 0:
+        reason = f"metric '{given.key}' (value={value}). Timestamp must be a nonnegative long (64-bit integer) "
+        raise invalid(f"{prefix}timestamp", given.timestamp, reason)
+    value = float(value)
     if math.isfinite(value):
-        return MetricRow(given.key, value, timestamp, integer(given.step))
-    if value != value:
-        return MetricRow(given.key, 0.0, timestamp, integer(given.step), True)
-    return MetricRow(given.key, math.copysign(MAX_FLOAT, value), timestamp, integer(given.step))
+        return MetricRow(given.key, value, given.timestamp, given.step)
+    if math.isnan(value):
+        return MetricRow(given.key, 0.0, given.timestamp, given.step, True)
+    return MetricRow(given.key, math.copysign(MAX_FLOAT, value), given.timestamp, given.step)
+
+
+def metrics(given: Sequence[_Metric]) -> tuple[MetricRow, ...]:
+    """The metrics of a batch."""
+    try:
+        return tuple(map(metric, given))
+    except InvalidParameter:  # once more, to say which
+        return tuple(metric(each, f"metrics[{place}]") for place, each in enumerate(given))
+
+
+def param(given: _KeyValue, path: str = "key") -> tuple[str, str]:
+    """_validate_param."""
+    name = key(given.key, path, "Param key")
+    return name, shortened(given.value, MAX_PARAM_LENGTH, "Param value")
 
 
 def params(given: Sequence[_KeyValue]) -> tuple[tuple[str, str], ...]:
     """Params with distinct keys (_validate_param, _validate_param_keys_unique)."""
-    pairs = tuple((key(param.key), text(param.value, MAX_PARAM_LENGTH)) for param in given)
-    require(len(dict(pairs)) == len(pairs), "repeated params")
+    pairs = tuple(param(each, f"params[{place}].key") for place, each in enumerate(given))
+    if len(dict(pairs)) != len(pairs):
+        keys = [name for name, _ in pairs]
+        again = [name for place, name in enumerate(keys) if name in keys[:place]]
+        raise InvalidParameter(
+            f"Duplicate parameter keys have been submitted: {again}. Please ensure "
+            "the request contains only one param value per param key."
+        )
     return pairs
 
 
+def tag(given: _KeyValue, path: str = "") -> tuple[str, str]:
+    """_validate_tag; a new mlflow.runName must fit runs.name, too."""
+    prefix = f"{path}." if path else ""
+    name = key(given.key, f"{prefix}key", f"{prefix}key")
+    if name == "mlflow.runName":
+        return name, text(given.value, MAX_KEY_LENGTH, "run_name")
+    return name, shortened(given.value, MAX_TAG_LENGTH, f"{prefix}value")
+
+
 def tags(given: Sequence[_KeyValue]) -> tuple[tuple[str, str], ...]:
-    """Tags of a run (_validate_tag); a new mlflow.runName must fit runs.name."""
-    return tuple((key(tag.key), _tag_value(tag.key, tag.value)) for tag in given)
-
-
-def _tag_value(name: str, value: str) -> str:
-    return text(value, MAX_KEY_LENGTH if name == "mlflow.runName" else MAX_TAG_LENGTH)
+    """Tags of a run."""
+    return tuple(tag(each, f"tags[{place}]") for place, each in enumerate(given))
 
 
 def batch_limits(metrics: int, params: int, tags: int) -> None:
     """_validate_batch_log_limits."""
-    within = metrics <= MAX_METRICS and params <= MAX_PARAMS_OR_TAGS and tags <= MAX_PARAMS_OR_TAGS
-    require(within and metrics + params + tags <= MAX_ENTITIES, "over a limit of log-batch")
+    for count, limit, what in (
+        (metrics, MAX_METRICS, "metrics"),
+        (params, MAX_PARAMS_OR_TAGS, "params"),
+        (tags, MAX_PARAMS_OR_TAGS, "tags"),
+        (metrics + params + tags, MAX_ENTITIES, "metrics, params, and tags"),
+    ):
+        if count > limit:
+            raise InvalidParameter(
+                f"A batch logging request can contain at most {limit} {what}. Got {count} {what}. "
+                f"Please split up {what} across multiple requests and try again."
+            )
+
+
+def hint(field: str, value: object, kind: str) -> InvalidParameter:
+    """handlers._validate_param_against_schema of a value that is not as it must be."""
+    error = invalid(field, value, f" Hint: Value was of type '{kind}'.")
+    return InvalidParameter(str(error) + SEE_DOCS)

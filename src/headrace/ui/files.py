@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import brotli
 
 from headrace.asgi.compression import MIN_BYTES, best, header
-from headrace.asgi.protocol import Headers
+from headrace.asgi.types import Headers
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from headrace.asgi.responses import JSON, NATIVE, Scope, Send
+from headrace.asgi.responses import JSON, NATIVE
 from headrace.asgi.responses import send as send_whole
+from headrace.asgi.types import Scope, Send
 from headrace.auth.principals import Principal, Right
 from headrace.errors import Unauthenticated
 

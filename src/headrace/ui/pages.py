@@ -14,15 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
+from headrace.api.endpoint import Router
 from headrace.asgi.body import read_body
-from headrace.asgi.protocol import Headers
-from headrace.asgi.responses import NATIVE, Receive, Scope, Send
+from headrace.asgi.responses import NATIVE
 from headrace.asgi.responses import send as send_whole
+from headrace.asgi.types import Headers, Receive, Scope, Send
 from headrace.auth import sessions
 from headrace.auth.accounts import Accounts, now
 from headrace.auth.authenticator import Authenticator
 from headrace.auth.principals import ROLES, Principal, Right
-from headrace.auth.routes import Routes
 from headrace.auth.setup_process import make_token
 from headrace.errors import Forbidden, TooManyAttempts, Unauthenticated
 from headrace.ui import html, identity
@@ -82,11 +82,11 @@ class Pages:
         query = scope["query_string"].decode("ascii", "replace")
         return f"{self._prefix}{LOGIN}{'?' if query else ''}{query}" if self.sign_on is not None else ""
 
-    def add_to(self, routes: Routes) -> None:
+    def add_to(self, router: Router) -> None:
         """Who may see them."""
         is_open = {self._prefix + path for path in (SIGN_IN, SIGN_OUT, STYLE)}
         for method, path in self.answers:
-            routes.add(method, path, Right.OPEN if path in is_open else Right.SIGNED_IN)
+            router.add_page(method, path, Right.OPEN if path in is_open else Right.SIGNED_IN)
 
     async def ask(self, scope: Scope, send: Send) -> None:
         """Send a browser to the page where one signs in, from where it comes back here."""

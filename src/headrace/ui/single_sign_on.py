@@ -21,14 +21,14 @@ import httpcore
 import msgspec
 from msgspec import Struct
 
-from headrace.api.guard import PRINCIPAL
-from headrace.asgi.responses import NATIVE, Receive, Scope, Send
+from headrace.api.endpoint import Router
+from headrace.asgi.responses import NATIVE
 from headrace.asgi.responses import send as send_whole
+from headrace.asgi.types import PRINCIPAL, Receive, Scope, Send
 from headrace.auth.accounts import Accounts, now
 from headrace.auth.authenticator import Authenticator
 from headrace.auth.jwt import LoadBalancer, Provider
 from headrace.auth.principals import ROLES, Principal, Right
-from headrace.auth.routes import Routes
 from headrace.auth.single_sign_on import Claims, SingleSignOn, roles_of
 from headrace.errors import Forbidden, Unauthenticated, Unavailable
 from headrace.settings import Settings
@@ -42,7 +42,7 @@ TIMEOUT_SECONDS = 10.0
 Page = Callable[[Scope, Receive, Send, Principal | None], Awaitable[None]]
 
 
-def set_up(settings: Settings, accounts: Accounts, authenticator: Authenticator, pages: Pages, routes: Routes) -> None:
+def set_up(settings: Settings, accounts: Accounts, authenticator: Authenticator, pages: Pages, router: Router) -> None:
     """Let a provider's users in, and a load balancer's: each where its setting says so."""
     users = SingleSignOn(accounts, settings.oidc_user_claim, settings.oidc_groups_claim, roles_of(settings.oidc_roles))
     authenticator.single_sign_on = users
@@ -57,7 +57,7 @@ def set_up(settings: Settings, accounts: Accounts, authenticator: Authenticator,
         pages.sign_on = SignOnPages(settings, authenticator, provider, users, pages)
         pages.answers |= pages.sign_on.answers
         for method, path in pages.sign_on.answers:
-            routes.add(method, path, Right.OPEN)
+            router.add_page(method, path, Right.OPEN)
 
 
 class Login(Struct, frozen=True, array_like=True):

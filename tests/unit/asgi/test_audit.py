@@ -16,7 +16,7 @@ from headrace.api.guard import PRINCIPAL
 from headrace.asgi.protocol import ANSWER, Headers
 from headrace.auth.audit_table import AuditTable
 from headrace.auth.principals import Principal, Right
-from headrace.db import open_store
+from headrace.db import open_database
 from headrace.db.sqlite import SqliteStore
 from headrace.settings import Settings
 
@@ -27,7 +27,7 @@ API = "/api/2.0/mlflow/"
 async def table(tmp_path: Path) -> AsyncIterator[AuditTable]:
     path = tmp_path / "a.db"
     sqlite3.connect(path).close()
-    store = open_store(Settings(backend_store_uri=f"sqlite:///{path}"))
+    store = open_database(Settings(backend_store_uri=f"sqlite:///{path}"))
     assert isinstance(store, SqliteStore)
     await store.connect()
     table = AuditTable(store)

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from headrace.auth.routes import UNKNOWN, Routes
 
 from headrace.auth.principals import Right
-from headrace.auth.routes import UNKNOWN, Routes
 from tests.support.processes import clean_environment
 
 # All that stock serves: Flask's rules and the FastAPI routers' routes, as "METHOD path" with {name} for a parameter.

@@ -50,14 +50,14 @@ class OrderBy(msgspec.Struct, frozen=True):
 
 
 # A value of an order key, or of a keyset: what a row is compared by.
-KeyValue: TypeAlias = str | int | float | None
+KeysetValue: TypeAlias = str | int | float | None
 
 
 class RunSearch(msgspec.Struct, frozen=True):
     """A page of runs: those of the experiments, in one of the stages, that meet every condition.
 
-    The page begins behind the row with the keys `after` (see db/search_sql.py) or, without them, `offset` rows
-    behind the first.
+    The page starts after the row with the keys `after` (see api/search/sql.py) or, without them, `offset` rows after
+    the first.
     """
 
     experiment_ids: tuple[int, ...]
@@ -66,7 +66,7 @@ class RunSearch(msgspec.Struct, frozen=True):
     order: tuple[OrderBy, ...]
     max_results: int
     offset: int = 0
-    after: tuple[KeyValue, ...] | None = None
+    after: tuple[KeysetValue, ...] | None = None
 
 
 class ExperimentSearch(msgspec.Struct, frozen=True):
@@ -77,4 +77,4 @@ class ExperimentSearch(msgspec.Struct, frozen=True):
     order: tuple[OrderBy, ...]
     max_results: int
     offset: int = 0
-    after: tuple[KeyValue, ...] | None = None
+    after: tuple[KeysetValue, ...] | None = None

@@ -12,7 +12,7 @@ import hashlib
 
 import msgspec
 
-from headrace.api.search.ast import KeyValue
+from headrace.api.search.ast import KeysetValue
 from headrace.errors import ApiError, Declined
 
 _MAX_LENGTH = 200_000
@@ -29,7 +29,7 @@ class PageToken(msgspec.Struct, frozen=True, omit_defaults=True):
     """`offset`: rows before the page. `after`: keys of the last of them. `query`: fingerprint of the search."""
 
     offset: int
-    after: tuple[KeyValue, ...] | None = None
+    after: tuple[KeysetValue, ...] | None = None
     query: str = ""
 
 

@@ -14,13 +14,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace import wire
+from headrace.api.endpoint import Call, endpoint
+from headrace.api.message import Message, Reader
 from headrace.api.search.ast import RunSearch
-from headrace.db.base import Store
+from headrace.auth.objects import Filtered
+from headrace.auth.principals import Right
 from headrace.entities import Experiment, ModelVersion, Run
 from headrace.errors import Declined
 from headrace.resources import validation as valid
-from headrace.resources.runs import search as runs
+from headrace.resources.experiments import sql as experiment_sql
+from headrace.resources.experiments.endpoints import read_experiment
+from headrace.resources.model_versions import reads as model_versions
+from headrace.resources.runs import reads
+from headrace.resources.runs import search as run_search
 
 # field -> the fields that are selected of it; None: it is a value
 Selection = dict[str, "Selection | None"]
@@ -134,7 +140,7 @@ class Root(NamedTuple):
     input_type: str
     response_type: str
     field: str
-    answer: Callable[[Store, msgspec.Raw, Selection], Awaitable[object]]
+    answer: Callable[[Call, msgspec.Raw, Selection], Awaitable[object]]
 
 
 class Operation(NamedTuple):
@@ -146,25 +152,59 @@ class Operation(NamedTuple):
     selection: Selection
 
 
-async def execute(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST /graphql (handlers._graphql)."""
-    given = wire.decode(_REQUEST, body)
-    operation = understand(given.query)
-    valid.require(given.operation_name in (None, operation.name), "the name of another operation")
-    valid.require(given.variables.keys() == {operation.variable}, "other variables than the query's")
+class GraphQL(Message, rename="camel"):
+    """A query of GraphQL, as Apollo sends it."""
+
+    query: str
+    variables: dict[str, msgspec.Raw] = {}
+    operation_name: str | None = None
+
+
+class GetExperimentInput(Message, rename="camel"):
+    """`MlflowGetExperimentInput`."""
+
+    experiment_id: str
+
+
+class GetRunInput(Message, rename="camel"):
+    """`MlflowGetRunInput`."""
+
+    run_id: str
+
+
+class SearchRunsInput(Message, rename="camel"):
+    """`MlflowSearchRunsInput`."""
+
+    experiment_ids: list[str]
+    filter: str = ""
+
+
+@endpoint("POST", "/graphql", Right.READ, Filtered(), *reads.RUN_TABLES, experiment_sql.GET, "model_versions",
+          "model_version_tags")  # fmt: skip
+async def execute(call: Call, message: GraphQL) -> object:
+    """handlers._graphql."""
+    operation = understand(message.query)
+    require(message.operation_name in (None, operation.name), "the name of another operation")
+    require(message.variables.keys() == {operation.variable}, "other variables than the query's")
     root = ROOTS[operation.root_field]
     field = operation.selection.get(root.field) or {}
-    answer = await root.answer(store, given.variables[operation.variable], field)
+    answer = await root.answer(call, message.variables[operation.variable], field)
     response = _select({root.field: answer, "apiError": None}, root.response_type, operation.selection)
-    return wire.encode({"data": {operation.root_field: response}, "errors": None})
+    return {"data": {operation.root_field: response}, "errors": None}
+
+
+def require(condition: bool, why: str) -> None:
+    """Raise Declined unless the condition holds."""
+    if not condition:
+        raise Declined(why)
 
 
 @lru_cache(maxsize=64)
 def understand(text: str) -> Operation:
     """A query's text, taken apart. Raises Declined for one that is not of the UI's kind."""
-    valid.require(len(text) < 10_000, "a long query")
+    require(len(text) < 10_000, "a long query")
     found = _QUERY.fullmatch(" ".join(text.split()))
-    valid.require(found is not None, "not a query of the UI's kind")
+    require(found is not None, "not a query of the UI's kind")
     assert found is not None
     name, variable, input_type, root_field, selected = found.groups()
     root = ROOTS.get(root_field)
@@ -172,7 +212,7 @@ def understand(text: str) -> Operation:
         raise Declined("not a query that the UI sends")
     words = iter(re.findall(r"\w+|[{}]", selected)[1:])
     selection = _selection(words, root.response_type)
-    valid.require(next(words, None) is None, "more than one selection")
+    require(next(words, None) is None, "more than one selection")
     return Operation(name, variable, root_field, selection)
 
 
@@ -191,7 +231,7 @@ def _selection(words: Any, type_name: str, depth: int = 1) -> Selection:
         if isinstance(kind, str) and selection[last] is None:
             raise Declined(f"no field of {last} is selected")
         if word == "}":
-            valid.require(bool(selection), "nothing is selected")
+            require(bool(selection), "nothing is selected")
             return selection
         if word in selection or (word not in fields and word != "__typename"):
             raise Declined(f"{type_name}.{word} is unknown, or there twice")
@@ -229,51 +269,50 @@ def _snake(field: str) -> str:
     return re.sub(r"[A-Z]", lambda letter: "_" + letter[0].lower(), field)
 
 
-async def _experiment(store: Store, given: msgspec.Raw, selection: Selection) -> Experiment:
-    number = valid.experiment_id(wire.decode(_EXPERIMENT_INPUT, given).experiment_id)
-    return await _known_experiment(store, number)
+async def _experiment(call: Call, given: msgspec.Raw, selection: Selection) -> Experiment:
+    number = valid.experiment_id(_EXPERIMENT_INPUT.body(bytes(given)).experiment_id)
+    return await _known_experiment(call, number)
 
 
-async def _run(store: Store, given: msgspec.Raw, selection: Selection) -> RunExtension:
-    run = await store.get_run(valid.run_id(wire.decode(_RUN_INPUT, given).run_id))
+async def _run(call: Call, given: msgspec.Raw, selection: Selection) -> RunExtension:
+    run = await reads.get_run(call.db, _RUN_INPUT.body(bytes(given)).run_id)
     if run is None:
         raise Declined("the run is unknown")
-    return (await _extended(store, [run], selection))[0]
+    return (await _extended(call, [run], selection))[0]
 
 
-async def _runs(store: Store, given: msgspec.Raw, selection: Selection) -> list[RunExtension]:
-    asked = wire.decode(_RUNS_INPUT, given)
-    experiments = tuple(sorted({int(experiment_id) for experiment_id in asked.experiment_ids}))
-    conditions = runs.parse_filter(asked.filter)
-    search = RunSearch(experiments, ("active",), conditions, runs.parse_order([]), _SEARCHED_RUNS)
-    return await _extended(store, (await store.search_runs(search)).runs, selection)
+async def _runs(call: Call, given: msgspec.Raw, selection: Selection) -> list[RunExtension]:
+    asked = _RUNS_INPUT.body(bytes(given))
+    experiments = tuple(sorted({valid.experiment_id(experiment_id) for experiment_id in asked.experiment_ids}))
+    conditions = run_search.parse_filter(asked.filter)
+    search = RunSearch(experiments, ("active",), conditions, run_search.parse_order([]), _SEARCHED_RUNS)
+    page = await reads.search_runs(call.db, search, call.grantees, encoded=False)
+    return await _extended(call, [run for run in page.runs if isinstance(run, Run)], selection)
 
 
-async def _extended(store: Store, found: list[Run], selection: Selection) -> list[RunExtension]:
+async def _extended(call: Call, runs: list[Run], selection: Selection) -> list[RunExtension]:
     """The runs with their experiments and model versions, if the query selects them."""
-    extended = {run.info.run_id: RunExtension(run, None, []) for run in found}
+    extended = {run.info.run_id: RunExtension(run, None, []) for run in runs}
     if "experiment" in selection:
-        numbers = {run.info.experiment_id for run in found}
-        experiments = {number: await _known_experiment(store, int(number)) for number in sorted(numbers)}
+        numbers = {run.info.experiment_id for run in runs}
+        experiments = {number: await _known_experiment(call, int(number)) for number in sorted(numbers)}
         for each in extended.values():
             each.experiment = experiments[each.run.info.experiment_id]
     if "modelVersions" in selection and extended:
-        for version in await store.model_versions(list(extended)):
+        for version in await model_versions.of_runs(call.db, call.workspace, list(extended), call.grantees):
             extended[version.run_id].model_versions.append(version)
     return list(extended.values())
 
 
-async def _known_experiment(store: Store, experiment_id: int) -> Experiment:
-    experiment = await store.get_experiment(experiment_id)
+async def _known_experiment(call: Call, experiment_id: int) -> Experiment:
+    statement = experiment_sql.GET(workspace=call.workspace, experiment_id=experiment_id)
+    experiment = await read_experiment(call, statement)
     if experiment is None:
         raise Declined("the experiment is unknown")
     return experiment
 
 
-_REQUEST = wire.decoder(wire.GraphQL)
-_EXPERIMENT_INPUT = wire.decoder(wire.GraphQLGetExperimentInput)
-_RUN_INPUT = wire.decoder(wire.GraphQLGetRunInput)
-_RUNS_INPUT = wire.decoder(wire.GraphQLSearchRunsInput)
+_EXPERIMENT_INPUT, _RUN_INPUT, _RUNS_INPUT = Reader(GetExperimentInput), Reader(GetRunInput), Reader(SearchRunsInput)
 ROOTS = {
     "mlflowGetExperiment": Root("MlflowGetExperimentInput", "MlflowGetExperimentResponse", "experiment", _experiment),
     "mlflowGetRun": Root("MlflowGetRunInput", "MlflowGetRunResponse", "run", _run),

@@ -1,64 +1,162 @@
-"""Native endpoints of metric histories: what a run logged, whole, in pages, or a sample for a chart."""
+"""Endpoints of metric histories: what a run logged, whole, in pages, or a sample for a chart."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
+from typing import Any
 
-from headrace import wire
-from headrace.api.query import fields, integer
+import msgspec
+
+from headrace.api.endpoint import AJAX, Call, endpoint
+from headrace.api.message import SEE_DOCS, missing
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
-from headrace.db.base import Store
+from headrace.auth.objects import Run
+from headrace.auth.principals import Right
+from headrace.db.database import Database
+from headrace.entities import Metric, RunMetric
+from headrace.errors import InvalidParameter
 from headrace.resources import validation as valid
+from headrace.resources.metrics import messages, sql
+from headrace.resources.metrics.sql import Steps
 
 # mlflow/server/handlers.py
 MAX_HISTORY_RESULTS = 25_000
 MAX_RUNS = 100
 MAX_RESULTS_PER_RUN = 2_500
+# Runs whose histories one request reads at the same time; a few connections are left to others.
+SAMPLED_AT_ONCE = 4
 
 
-async def get_history(store: Store, body: bytes, query: bytes) -> bytes:
-    """GET metrics/get-history?run_id=...&metric_key=... (SqlAlchemyStore.get_metric_history)."""
-    given = fields(body, query, {"run_id", "run_uuid", "metric_key", "max_results", "page_token"})
-    valid.require("run_id" in given and "metric_key" in given, "a field is missing")
-    run_id, key = given["run_id"][0], given["metric_key"][0]
-    valid.require(bool(run_id and key), "an empty field")
-    limit = integer(given["max_results"][0]) if "max_results" in given else None
-    valid.require(limit is None or limit > 0, "no positive max_results")
-    offset = page_token.decode(given.get("page_token", [""])[0], "").offset
-    history = await store.metric_history(run_id, key, limit, offset)
-    answer: dict[str, object] = {"metrics": history.metrics} if history.metrics else {}
-    if history.more:
-        answer["next_page_token"] = page_token.encode(PageToken(offset + len(history.metrics)))
-    return wire.encode(answer)
+@endpoint("GET", "2.0/mlflow/metrics/get-history", Right.READ, Run("run_id", "run_uuid"), "metrics")
+async def get_history(call: Call, message: messages.GetMetricHistory) -> object:
+    """SqlAlchemyStore.get_metric_history."""
+    run_id = message.run_id or message.run_uuid
+    if not run_id:
+        raise missing("run_id")
+    limit = message.max_results
+    if limit is not None and limit <= 0:
+        raise InvalidParameter(
+            f"Invalid value {limit} for parameter 'max_results' supplied. It must be a positive integer."
+        )
+    key = valid.without_nul(message.metric_key, "metric_key")
+    offset = page_token.decode(message.page_token, "").offset
+    statement = sql.metric_history(valid.without_nul(run_id, "run_id"), key, limit, offset, call.db.dialect)
+    rows = await call.db.rows(statement)
+    page = rows if limit is None else rows[:limit]
+    answer: dict[str, object] = {}
+    if page:
+        answer["metrics"] = [Metric(key, _nan(value), timestamp, step) for value, timestamp, step in page]
+    if len(rows) > len(page):
+        answer["next_page_token"] = page_token.encode(PageToken(offset + len(page)))
+    return answer
 
 
-async def get_history_bulk(store: Store, body: bytes, query: bytes) -> bytes:
-    """GET metrics/get-history-bulk?run_id=...&run_id=...&metric_key=... (SqlAlchemyStore.get_metric_history_bulk)."""
-    given = fields(body, query, {"metric_key", "max_results"}, {"run_id"})
-    run_ids = given.get("run_id", [])
-    valid.require(0 < len(run_ids) <= MAX_RUNS and "metric_key" in given, "a field is missing, or too many runs")
-    limit = integer(given["max_results"][0]) if "max_results" in given else MAX_HISTORY_RESULTS
-    valid.require(limit > 0, "no positive max_results")
-    metrics = await store.metric_history_bulk(run_ids, given["metric_key"][0], min(limit, MAX_HISTORY_RESULTS))
+@endpoint("GET", "2.0/mlflow/metrics/get-history-bulk", Right.READ, Run("run_id"), "metrics", apis=AJAX)
+async def get_history_bulk(call: Call, message: messages.GetMetricHistoryBulk) -> object:
+    """SqlAlchemyStore.get_metric_history_bulk."""
+    run_ids = message.run_id
+    if not run_ids:
+        raise InvalidParameter("GetMetricHistoryBulk request must specify at least one run_id.")
+    if len(run_ids) > MAX_RUNS:
+        raise InvalidParameter(
+            f"GetMetricHistoryBulk request cannot specify more than {MAX_RUNS} run_ids. "
+            f"Received {len(run_ids)} run_ids."
+        )
+    if message.metric_key is None:
+        raise InvalidParameter("GetMetricHistoryBulk request must specify a metric_key.")
+    if message.max_results <= 0:
+        raise InvalidParameter(
+            f"Invalid value {message.max_results} for parameter 'max_results' supplied. It must be a positive integer."
+        )
+    limit = min(message.max_results, MAX_HISTORY_RESULTS)
+    _check_texts(run_ids, message.metric_key)
+    rows = await call.db.rows(sql.metric_history_bulk(run_ids, message.metric_key, limit, call.db.dialect))
+    metrics = [
+        RunMetric(message.metric_key, _nan(value), timestamp, step, run_id) for run_id, value, timestamp, step in rows
+    ]
     if any(metric.value == "NaN" for metric in metrics):
         # this endpoint of stock's does not go through protobuf: it writes NaN as Python's json does
-        rows = [{**wire.to_builtins(metric), "value": float(metric.value)} for metric in metrics]
-        return json.dumps({"metrics": rows}).encode()
-    return wire.encode({"metrics": metrics})
+        builtins = [{**msgspec.to_builtins(metric), "value": float(metric.value)} for metric in metrics]
+        return json.dumps({"metrics": builtins}).encode()
+    return {"metrics": metrics}
 
 
-async def get_history_bulk_interval(store: Store, body: bytes, query: bytes) -> bytes:
-    """GET metrics/get-history-bulk-interval (SqlAlchemyStore.get_metric_history_bulk_interval)."""
-    given = fields(body, query, {"metric_key", "max_results", "start_step", "end_step"}, {"run_ids"})
-    run_ids = given.get("run_ids", [])
-    valid.require(0 < len(run_ids) <= MAX_RUNS and len(set(run_ids)) == len(run_ids), "run_ids")
-    valid.require("metric_key" in given and ("start_step" in given) == ("end_step" in given), "a field is missing")
-    count = integer(given["max_results"][0]) if "max_results" in given else MAX_RESULTS_PER_RUN
-    valid.require(1 <= count <= MAX_RESULTS_PER_RUN, "max_results")
-    steps = None
-    if "start_step" in given:
-        steps = integer(given["start_step"][0]), integer(given["end_step"][0])
-        valid.require(steps[0] <= steps[1], "the steps are the wrong way round")
-    metrics = await store.metric_samples(run_ids, given["metric_key"][0], count, steps)
-    return wire.encode({"metrics": metrics} if metrics else {})
+@endpoint("GET", "2.0/mlflow/metrics/get-history-bulk-interval", Right.READ, Run("run_ids"), "metrics")
+async def get_history_bulk_interval(call: Call, message: messages.GetMetricHistoryBulkInterval) -> object:
+    """SqlAlchemyStore.get_metric_history_bulk_interval."""
+    run_ids = message.run_ids
+    if not run_ids:
+        raise missing("run_ids")
+    if len(run_ids) > MAX_RUNS:
+        raise InvalidParameter(
+            f"GetMetricHistoryBulkInterval request must specify at most {MAX_RUNS} run_ids. "
+            f"Received {len(run_ids)} run_ids.{SEE_DOCS}"
+        )
+    count = MAX_RESULTS_PER_RUN if message.max_results is None else message.max_results
+    if not 1 <= count <= MAX_RESULTS_PER_RUN:
+        raise InvalidParameter(f"max_results must be between 1 and {MAX_RESULTS_PER_RUN}.{SEE_DOCS}")
+    steps: Steps = None
+    if message.start_step is not None or message.end_step is not None:
+        if message.start_step is None or message.end_step is None:
+            raise InvalidParameter("If either start step or end step are specified, both must be specified.")
+        if message.start_step > message.end_step:
+            raise InvalidParameter(
+                "end_step must be greater than start_step. "
+                f"Found start_step={message.start_step} and end_step={message.end_step}."
+            )
+        steps = message.start_step, message.end_step
+    _check_texts(run_ids, message.metric_key)
+    distinct = list(dict.fromkeys(run_ids))
+    turns = asyncio.Semaphore(SAMPLED_AT_ONCE)
+
+    async def sample(run_id: str) -> Sequence[Any]:
+        async with turns:
+            return await _sample(call.db, run_id, message.metric_key, count, steps)
+
+    samples = dict(zip(distinct, await asyncio.gather(*map(sample, distinct)), strict=True))
+    metrics = [
+        RunMetric(message.metric_key, _nan(value), timestamp, step, run_id)
+        for run_id in run_ids
+        for value, timestamp, step in samples[run_id]
+    ]
+    return {"metrics": metrics} if metrics else {}
+
+
+async def _sample(db: Database, run_id: str, key: str, count: int, steps: Steps) -> Sequence[Any]:
+    """(value, timestamp, step) of up to `count` points, spread evenly by step, timestamp and value, with the last."""
+    [shape] = await db.rows(sql.metric_shape(run_id, key, steps, db.dialect))
+    total, different_steps, first, last = shape
+    if not total:
+        return ()
+    row_numbers = sampled_rows(total, count)
+    if total == different_steps == last - first + 1:
+        # one point a step, as a training loop logs them: the numbers say which steps, and an index finds those
+        wanted = [first + number - 1 for number in row_numbers]
+        return await db.rows(sql.metric_at_steps(run_id, key, wanted, db.dialect))
+    return await db.rows(sql.metric_at_rows(run_id, key, steps, row_numbers, db.dialect))
+
+
+def sampled_rows(total: int, count: int) -> list[int]:
+    """Which of `total` points, counted from 1, MLflow samples when it wants `count`.
+
+    The first point of each of the `count` buckets that NTILE makes (the first total % count of them are one larger),
+    but the last point in place of the last bucket's (SqlAlchemyStore._sample_rows_with_window_functions).
+    """
+    if total <= count:
+        return list(range(1, total + 1))
+    size, larger = divmod(total, count)
+    starts = [1 + bucket * size + min(bucket, larger) for bucket in range(count)]
+    return [*starts[:-1], total]
+
+
+def _check_texts(run_ids: Sequence[str], key: str) -> None:
+    valid.without_nul(key, "metric_key")
+    for run_id in run_ids:
+        valid.without_nul(run_id, "run_id")
+
+
+def _nan(value: float | str) -> float | str:
+    return value if value == value else "NaN"

@@ -1,97 +1,204 @@
-"""Native endpoints that change a run as a whole: delete, restore, the datasets and models that it takes and makes."""
+"""Endpoints that change a run as a whole: delete, restore, the datasets and models that it takes and makes."""
 
 from __future__ import annotations
 
 import time
+import uuid
+from collections.abc import Iterator
 
 import msgspec
 
-from headrace import entities, wire
-from headrace.db import base
-from headrace.db.base import Store
+from headrace.api.endpoint import Call, endpoint
+from headrace.auth.objects import Run
+from headrace.auth.principals import Right
+from headrace.db.database import GuardFailed
+from headrace.db.query import Bound, Sql
 from headrace.errors import Declined
 from headrace.resources import validation as valid
-from headrace.resources.runs import model_history
+from headrace.resources.runs import messages, model_history
+from headrace.resources.runs.endpoints import check_active, unknown_run
 
-EMPTY = b"{}"
 # mlflow/utils/validation.py; PostgreSQL's column for a digest is as wide
 MAX_DATASET_NAME, MAX_DATASET_DIGEST, MAX_DATASET_SOURCE = 500, 36, 65_535
 MAX_DATASET_SCHEMA, MAX_DATASET_PROFILE = 1_048_575, 16_777_215
 MAX_INPUT_TAG_KEY, MAX_INPUT_TAG_VALUE = 255, 500
 MAX_MODEL_ID = 36  # the column's
 
-_RUN_ONLY = wire.decoder(wire.RunOnly)
-_LOG_INPUTS = wire.decoder(wire.LogInputs)
-_LOG_OUTPUTS = wire.decoder(wire.LogOutputs)
-_LOG_MODEL = wire.decoder(wire.LogModel)
+RUN = Run("run_id")
+
+# Deleting a run deletes the assessments that it made, and what is computed from them: with those, stock does it.
+DELETE = Sql("""
+UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now
+WHERE run_uuid = :run_id AND NOT EXISTS (SELECT 1 FROM assessments WHERE assessment_metadata LIKE :made_by_run)
+RETURNING 1
+""")
+RESTORE = Sql("""
+UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL WHERE run_uuid = :run_id RETURNING 1
+""")
+EXISTS = Sql("SELECT 1 FROM runs WHERE run_uuid = :run_id")
+# the lock keeps the run from being deleted meanwhile; SQLite has but one writer
+ACTIVE = Sql(
+    postgresql="SELECT 1 FROM runs WHERE run_uuid = :run_id AND lifecycle_stage = 'active' FOR SHARE",
+    sqlite="SELECT 1 FROM runs WHERE run_uuid = :run_id AND lifecycle_stage = 'active'",
+)
+DATASET = Sql("""
+INSERT INTO datasets (dataset_uuid, name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile,
+  experiment_id)
+SELECT CAST(:id AS varchar), CAST(:name AS varchar), CAST(:digest AS varchar), CAST(:source_type AS varchar),
+  CAST(:source AS text), CAST(:schema AS text), CAST(:profile AS text), experiment_id
+FROM runs WHERE run_uuid = :run_id
+ON CONFLICT (experiment_id, name, digest) DO NOTHING
+""")
+INPUT = Sql("""
+INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id)
+SELECT CAST(:id AS varchar), 'DATASET', d.dataset_uuid, 'RUN', r.run_uuid
+FROM runs r JOIN datasets d ON d.experiment_id = r.experiment_id
+WHERE r.run_uuid = :run_id AND d.name = :name AND d.digest = :digest
+ON CONFLICT (source_type, source_id, destination_type, destination_id) DO NOTHING
+""")
+INPUT_TAG = Sql("""
+INSERT INTO input_tags (input_uuid, name, value)
+SELECT input_uuid, CAST(:key AS varchar), CAST(:value AS varchar) FROM inputs WHERE input_uuid = :id
+""")
+# stock's session.merge gives a link that is there a new input_uuid
+MODEL_INPUT = Sql("""
+INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id, step)
+VALUES (:id, 'RUN_INPUT', :run_id, 'MODEL_INPUT', :model_id, 0)
+ON CONFLICT (source_type, source_id, destination_type, destination_id) DO UPDATE SET input_uuid = excluded.input_uuid
+""")
+# A link that is there was made by a request whose answer was lost; stock answers 400 then.
+MODEL_OUTPUT = Sql("""
+INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id, step)
+VALUES (:id, 'RUN_OUTPUT', :run_id, 'MODEL_OUTPUT', :model_id, :step)
+ON CONFLICT (source_type, source_id, destination_type, destination_id) DO UPDATE SET step = excluded.step
+""")
+HISTORY = Sql("SELECT value FROM tags WHERE run_uuid = :run_id AND key = 'mlflow.log-model.history'")
+# What SqlAlchemyStore.record_logged_model does when nobody comes in between.
+NEW_HISTORY = Sql("""
+INSERT INTO tags (key, value, run_uuid)
+SELECT 'mlflow.log-model.history', CAST(:after AS varchar), run_uuid FROM runs
+WHERE run_uuid = :run_id AND lifecycle_stage = 'active'
+ON CONFLICT (key, run_uuid) DO NOTHING RETURNING 1
+""")
+CHANGE_HISTORY = Sql("""
+UPDATE tags SET value = :after
+WHERE run_uuid = (SELECT run_uuid FROM runs WHERE run_uuid = :run_id AND lifecycle_stage = 'active')
+  AND key = 'mlflow.log-model.history' AND value = :before RETURNING 1
+""")
 
 
-async def delete_run(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/delete (SqlAlchemyStore.delete_run)."""
-    given = wire.decode(_RUN_ONLY, body)
-    await store.change(base.DeleteRun(valid.run_id(given.run_id), int(time.time() * 1000)))
-    return EMPTY
+@endpoint("POST", "2.0/mlflow/runs/delete", Right.EDIT, RUN, DELETE)
+async def delete_run(call: Call, message: messages.RunOnly) -> None:
+    """SqlAlchemyStore.delete_run."""
+    run_id = valid.without_nul(message.run_id, "run_id")
+    made_by_run = f'%"mlflow.assessment.sourceRunId": "{run_id}"%'
+    try:
+        await call.db.change(DELETE(run_id=run_id, now=int(time.time() * 1000), made_by_run=made_by_run))
+    except GuardFailed:
+        if not await call.db.rows(EXISTS(run_id=run_id)):
+            raise unknown_run(run_id) from None
+        raise
 
 
-async def restore_run(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/restore (SqlAlchemyStore.restore_run)."""
-    given = wire.decode(_RUN_ONLY, body)
-    await store.change(base.RestoreRun(valid.run_id(given.run_id)))
-    return EMPTY
+@endpoint("POST", "2.0/mlflow/runs/restore", Right.EDIT, RUN, RESTORE)
+async def restore_run(call: Call, message: messages.RunOnly) -> None:
+    """SqlAlchemyStore.restore_run."""
+    run_id = valid.without_nul(message.run_id, "run_id")
+    try:
+        await call.db.change(RESTORE(run_id=run_id))
+    except GuardFailed:
+        raise unknown_run(run_id) from None
 
 
-async def log_outputs(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/outputs (SqlAlchemyStore.log_outputs)."""
-    given = wire.decode(_LOG_OUTPUTS, body)
-    models = tuple((_model_id(model.model_id), valid.integer(model.step)) for model in given.models)
-    await store.change(base.LogOutputs(valid.run_id(given.run_id), models))
-    return EMPTY
+@endpoint("POST", "2.0/mlflow/runs/log-inputs", Right.EDIT, RUN, DATASET, INPUT, INPUT_TAG, audited="often")
+async def log_inputs(call: Call, message: messages.LogInputs) -> None:
+    """SqlAlchemyStore.log_inputs."""
+    run_id = valid.without_nul(message.run_id, "run_id")
+    datasets: dict[tuple[str, str], messages.DatasetInput] = {}
+    for each in message.datasets:
+        _check(each)
+        datasets.setdefault((each.dataset.name, each.dataset.digest), each)
+    statements = [
+        MODEL_INPUT(id=uuid.uuid4().hex, run_id=run_id, model_id=model_id)
+        for model_id in sorted({_model_id(model.model_id) for model in message.models})
+    ]
+    # one order for all, so that two runs that log the same datasets don't wait for each other in a circle
+    statements += [_dataset(run_id, datasets[key].dataset) for key in sorted(datasets)]
+    for each in datasets.values():
+        statements += _input(run_id, each)
+    await _change(call, run_id, *statements)
 
 
-async def log_model(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/log-model, which clients before MLflow 3 send (SqlAlchemyStore.record_logged_model)."""
-    given = wire.decode(_LOG_MODEL, body)
-    entry = model_history.entry(given.model_json)
-    run = await store.get_run(valid.run_id(given.run_id))
-    if run is None:
-        raise Declined("the run is unknown")
-    before = next((tag.value for tag in run.data.tags if tag.key == model_history.TAG), None)
-    after = valid.text(model_history.extended(before, entry), valid.MAX_TAG_LENGTH)
-    await store.change(base.ReplaceTag(given.run_id, model_history.TAG, before, after))
-    return EMPTY
+@endpoint("POST", "2.0/mlflow/runs/outputs", Right.EDIT, RUN, MODEL_OUTPUT, audited="often")
+async def log_outputs(call: Call, message: messages.LogOutputs) -> None:
+    """SqlAlchemyStore.log_outputs. Sent again after a lost answer it is 200, where stock answers 400."""
+    run_id = valid.without_nul(message.run_id, "run_id")
+    models = sorted((_model_id(model.model_id), model.step) for model in message.models)
+    outputs = (MODEL_OUTPUT(id=uuid.uuid4().hex, run_id=run_id, model_id=model, step=step) for model, step in models)
+    await _change(call, run_id, *outputs)
 
 
-async def log_inputs(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/log-inputs (SqlAlchemyStore.log_inputs)."""
-    given = wire.decode(_LOG_INPUTS, body)
-    datasets: dict[tuple[str, str], entities.DatasetInput] = {}
-    for each in given.datasets:
-        datasets.setdefault((each.dataset.name, each.dataset.digest), _dataset_input(each))
-    model_ids = tuple(_model_id(model.model_id) for model in given.models)
-    await store.change(base.LogInputs(valid.run_id(given.run_id), tuple(datasets.values()), model_ids))
-    return EMPTY
+@endpoint("POST", "2.0/mlflow/runs/log-model", Right.EDIT, RUN, HISTORY, NEW_HISTORY)
+async def log_model(call: Call, message: messages.LogModel) -> None:
+    """Clients before MLflow 3 send it (SqlAlchemyStore.record_logged_model)."""
+    run_id = valid.without_nul(message.run_id, "run_id")
+    entry = model_history.entry(message.model_json)
+    await check_active(call.db, run_id)
+    rows = await call.db.rows(HISTORY(run_id=run_id))
+    before = rows[0][0] if rows else None
+    after = valid.text(model_history.extended(before, entry), valid.MAX_TAG_LENGTH, "value")
+    change = CHANGE_HISTORY if rows else NEW_HISTORY
+    await call.db.change(change(run_id=run_id, after=after, **({"before": before} if rows else {})))
+
+
+async def _change(call: Call, run_id: str, *statements: Bound) -> None:
+    """All of it, in one transaction, to an active run."""
+    try:
+        await call.db.change(ACTIVE(run_id=run_id), *statements)
+    except GuardFailed:
+        await check_active(call.db, run_id)
+        raise
+
+
+def _dataset(run_id: str, dataset: messages.Dataset) -> Bound:
+    return DATASET(
+        id=uuid.uuid4().hex,
+        name=dataset.name,
+        digest=dataset.digest,
+        source_type=dataset.source_type,
+        source=dataset.source,
+        schema=dataset.schema or None,
+        profile=dataset.profile or None,
+        run_id=run_id,
+    )
+
+
+def _input(run_id: str, each: messages.DatasetInput) -> Iterator[Bound]:
+    input_id = uuid.uuid4().hex
+    yield INPUT(id=input_id, run_id=run_id, name=each.dataset.name, digest=each.dataset.digest)
+    for tag in each.tags:
+        yield INPUT_TAG(id=input_id, key=tag.key, value=tag.value)
 
 
 def _model_id(value: str) -> str:
-    return valid.text(value, MAX_MODEL_ID)
+    return valid.text(value, MAX_MODEL_ID, "model_id")
 
 
-def _dataset_input(given: wire.DatasetInput) -> entities.DatasetInput:
-    dataset = entities.Dataset(
-        valid.text(given.dataset.name, MAX_DATASET_NAME),
-        valid.text(given.dataset.digest, MAX_DATASET_DIGEST),
-        valid.text(given.dataset.source_type, MAX_DATASET_DIGEST),
-        valid.text(given.dataset.source, MAX_DATASET_SOURCE),
-        _optional(given.dataset.schema, MAX_DATASET_SCHEMA),
-        _optional(given.dataset.profile, MAX_DATASET_PROFILE),
-    )
-    tags = [
-        entities.KeyValue(valid.text(tag.key, MAX_INPUT_TAG_KEY), valid.text(tag.value, MAX_INPUT_TAG_VALUE))
-        for tag in given.tags
-    ]
-    valid.require(len({tag.key for tag in tags}) == len(tags), "repeated tags of an input")
-    return entities.DatasetInput(dataset, tags)
-
-
-def _optional(value: str | msgspec.UnsetType, limit: int) -> str | None:
-    return None if isinstance(value, msgspec.UnsetType) else valid.text(value, limit)
+def _check(each: messages.DatasetInput) -> None:
+    """_validate_dataset and _validate_input_tag. Raises InvalidParameter, Declined."""
+    dataset = each.dataset
+    valid.text(dataset.name, MAX_DATASET_NAME, "name")
+    valid.text(dataset.digest, MAX_DATASET_DIGEST, "digest")
+    valid.text(dataset.source_type, MAX_DATASET_DIGEST, "source_type")
+    valid.text(dataset.source, MAX_DATASET_SOURCE, "source")
+    for value, limit, name in (
+        (dataset.schema, MAX_DATASET_SCHEMA, "schema"),
+        (dataset.profile, MAX_DATASET_PROFILE, "profile"),
+    ):
+        if not isinstance(value, msgspec.UnsetType):
+            valid.text(value, limit, name)
+    for tag in each.tags:
+        valid.text(tag.key, MAX_INPUT_TAG_KEY, "key")
+        valid.text(tag.value, MAX_INPUT_TAG_VALUE, "value")
+    if len({tag.key for tag in each.tags}) != len(each.tags):
+        raise Declined("repeated tags of an input")

@@ -1,126 +1,241 @@
-"""Native endpoints of runs: create, get, update, and all that logs to one. Parse, store, render; no SQL here.
-
-Each handler answers with JSON, or raises Declined before anything has happened.
-"""
+"""Endpoints of runs: create, get, search, update, and all that logs to one. Decode, store, render; no SQL here."""
 
 from __future__ import annotations
 
-import re
+import asyncio
 import uuid
-from urllib.parse import parse_qsl
+from collections.abc import Sequence
 
-from headrace import wire
-from headrace.db import base
-from headrace.db.base import Store
-from headrace.db.plan import RUN_NAME_TAG
-from headrace.errors import Declined
+import msgspec
+
+from headrace.api.endpoint import Call, endpoint
+from headrace.api.message import missing
+from headrace.api.search import page_token
+from headrace.api.search.ast import RunSearch
+from headrace.api.search.page_token import PageToken
+from headrace.auth.objects import Experiment, Filtered, Run
+from headrace.auth.principals import Right
+from headrace.db.database import Database
+from headrace.db.query import Sql
+from headrace.entities import EncodedRun
+from headrace.entities import Run as RunEntity
+from headrace.errors import Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
+from headrace.resources.runs import messages, reads, search, writes
+from headrace.resources.runs.log_plan import RUN_NAME_TAG
 from headrace.resources.runs.names import random_run_name
 
-EMPTY = b"{}"
+RUN = Run("run_id", "run_uuid")
+RUNS_AT_ONCE = 1_000
+STAGES = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}
 
-_CREATE_RUN = wire.decoder(wire.CreateRun)
-_UPDATE_RUN = wire.decoder(wire.UpdateRun)
-_LOG_METRIC = wire.decoder(wire.LogMetric)
-_LOG_PARAM = wire.decoder(wire.LogParam)
-_LOG_BATCH = wire.decoder(wire.LogBatch)
-_SET_TAG = wire.decoder(wire.SetTag)
-_DELETE_TAG = wire.decoder(wire.DeleteTag)
-_EXPERIMENT_ID = re.compile(r"(0|[1-9][0-9]{0,8})\Z")
+STAGE = Sql("SELECT lifecycle_stage FROM runs WHERE run_uuid = :run_id")
+EXPERIMENT_STAGE = Sql("SELECT lifecycle_stage FROM experiments WHERE experiment_id = :experiment_id")
+PARAMS = Sql("SELECT key, value FROM params WHERE run_uuid = :run_id AND key IN :keys")
+_LOGGED = ("runs", "metrics", "latest_metrics", "params", "tags")
 
 
-async def create_run(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/create (SqlAlchemyStore.create_run)."""
-    given = wire.decode(_CREATE_RUN, body)
-    valid.require(_EXPERIMENT_ID.match(given.experiment_id) is not None, "not a number of an experiment")
-    tags = [(tag.key, tag.value) for tag in given.tags]
+def run_id_of(message: messages.OfRun | messages.LogMetric | messages.LogParam | messages.UpdateRun) -> str:
+    """`request_message.run_id or request_message.run_uuid`, as handlers.py has it. Raises InvalidParameter."""
+    run_id = message.run_id or message.run_uuid
+    if not run_id:
+        raise missing("run_id")
+    return valid.without_nul(run_id, "run_id")
+
+
+@endpoint("POST", "2.0/mlflow/runs/create", Right.EDIT, Experiment("experiment_id"), "experiments", "runs", "tags")
+async def create_run(call: Call, message: messages.CreateRun) -> object:
+    """SqlAlchemyStore.create_run."""
+    tags = [(valid.without_nul(tag.key, "key"), tag.value) for tag in message.tags]
     keys = dict(tags)
-    valid.require(len(keys) == len(tags), "repeated tags")
+    if len(keys) != len(tags):
+        raise Declined("repeated tags")
     for key, value in tags:
-        valid.text(key, valid.MAX_KEY_LENGTH)
-        valid.text(value, valid.MAX_TAG_LENGTH)
+        valid.text(key, valid.MAX_KEY_LENGTH, "key")
+        valid.text(value, valid.MAX_TAG_LENGTH, "value")
     name_tag = keys.get(RUN_NAME_TAG)
-    valid.require(not (given.run_name and name_tag and given.run_name != name_tag), "two names")
-    name = valid.text(given.run_name or name_tag or random_run_name(), valid.MAX_KEY_LENGTH)
+    if message.run_name and name_tag and message.run_name != name_tag:
+        raise InvalidParameter(
+            "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with "
+            f"different values (run_name='{message.run_name}', mlflow.runName='{name_tag}')."
+        )
+    name = valid.text(message.run_name or name_tag or random_run_name(), valid.MAX_KEY_LENGTH, "run_name")
     if not name_tag:
-        valid.require(name_tag is None, "an empty name")
+        if name_tag is not None:
+            raise InvalidParameter("The tag 'mlflow.runName' is empty. Leave it out, and the run gets a name.")
         tags.append((RUN_NAME_TAG, name))
-    write = base.CreateRun(
+    experiment_id = valid.experiment_id(message.experiment_id)
+    write = writes.CreateRun(
         run_id=uuid.uuid4().hex,
-        experiment_id=int(given.experiment_id),
+        experiment_id=experiment_id,
         name=name,
-        user_id=valid.text(given.user_id, 256),
-        start_time=valid.integer(given.start_time),
+        user_id=valid.text(message.user_id, 256, "user_id"),
+        start_time=message.start_time,
         tags=tuple(tags),
     )
-    info = await store.write(write)
-    return wire.encode(
-        {"run": {"info": info, "data": {"tags": [{"key": k, "value": v} for k, v in tags]}, "inputs": {}}}
-    )
+    try:
+        info = await call.db.submit(write)
+    except Declined:
+        await _check_experiment(call.db, experiment_id)
+        raise
+    return {"run": {"info": info, "data": {"tags": [{"key": k, "value": v} for k, v in tags]}, "inputs": {}}}
 
 
-async def get_run(store: Store, body: bytes, query: bytes) -> bytes:
-    """GET runs/get?run_id=... (SqlAlchemyStore.get_run)."""
-    given = parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)
-    names = [name for name, _ in given]
-    # stock reads a body only where there is no query; old clients name the run twice
-    valid.require(
-        not body and names in (["run_id"], ["run_id", "run_uuid"], ["run_uuid", "run_id"]),
-        "not a plain query",
-    )
-    run = await store.get_run(valid.run_id(dict(given)["run_id"]))
+@endpoint("GET", "2.0/mlflow/runs/get", Right.READ, RUN, *reads.RUN_TABLES)
+async def get_run(call: Call, message: messages.GetRun) -> object:
+    """SqlAlchemyStore.get_run."""
+    run_id = run_id_of(message)
+    run = await reads.get_run(call.db, run_id)
     if run is None:
-        raise Declined("the run is unknown")
-    return wire.encode({"run": run})
+        raise unknown_run(run_id)
+    return {"run": run}
 
 
-async def update_run(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/update (SqlAlchemyStore.update_run_info)."""
-    given = wire.decode(_UPDATE_RUN, body)
-    end_time = None if given.end_time is None else valid.integer(given.end_time)
-    name = valid.text(given.run_name, valid.MAX_KEY_LENGTH) if given.run_name else None
-    info = await store.write(base.UpdateRun(valid.run_id(given.run_id), given.status, end_time, name))
-    return wire.encode({"run_info": info})
-
-
-async def log_metric(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/log-metric (SqlAlchemyStore.log_metric)."""
-    given = wire.decode(_LOG_METRIC, body)
-    await store.write(base.LogBatch(valid.run_id(given.run_id), metrics=(valid.metric(given),)))
-    return EMPTY
-
-
-async def log_param(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/log-parameter (SqlAlchemyStore.log_param)."""
-    given = wire.decode(_LOG_PARAM, body)
-    await store.write(base.LogBatch(valid.run_id(given.run_id), params=valid.params([given])))
-    return EMPTY
-
-
-async def set_tag(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/set-tag (SqlAlchemyStore.set_tag)."""
-    given = wire.decode(_SET_TAG, body)
-    await store.write(base.LogBatch(valid.run_id(given.run_id), tags=valid.tags([given])))
-    return EMPTY
-
-
-async def delete_tag(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/delete-tag (SqlAlchemyStore.delete_tag)."""
-    given = wire.decode(_DELETE_TAG, body)
-    key = valid.text(given.key, valid.MAX_KEY_LENGTH)
-    await store.write(base.DeleteTag(valid.run_id(given.run_id), key))
-    return EMPTY
-
-
-async def log_batch(store: Store, body: bytes, query: bytes) -> bytes:
-    """POST runs/log-batch (SqlAlchemyStore.log_batch)."""
-    given = wire.decode(_LOG_BATCH, body)
-    valid.batch_limits(len(given.metrics), len(given.params), len(given.tags))
-    write = base.LogBatch(
-        valid.run_id(given.run_id),
-        metrics=tuple(map(valid.metric, given.metrics)),
-        params=valid.params(given.params),
-        tags=valid.tags(given.tags),
+@endpoint("POST", "2.0/mlflow/runs/search", Right.READ, Filtered(), *reads.RUN_TABLES)
+async def search_runs(call: Call, message: messages.SearchRuns) -> object:
+    """SqlAlchemyStore._search_runs."""
+    if message.max_results > 50_000:
+        raise valid.hint("max_results", message.max_results, "int")
+    if message.max_results < 1:
+        raise Declined("stock words it")
+    conditions = search.parse_filter(message.filter)
+    order = search.parse_order(message.order_by)
+    experiments = tuple(sorted({valid.experiment_id(experiment_id) for experiment_id in message.experiment_ids}))
+    # what the keys in a token depend on: not on the filter, whose text may have the time in it
+    fingerprint = page_token.fingerprint("runs", message.order_by)
+    token = page_token.decode(message.page_token, fingerprint)
+    page = await reads.search_runs(
+        call.db,
+        RunSearch(
+            experiments,
+            STAGES[message.run_view_type],
+            conditions,
+            order,
+            message.max_results,
+            token.offset,
+            token.after,
+        ),
+        call.grantees,
+        encoded=True,
     )
-    await store.write(write)
-    return EMPTY
+    answer: dict[str, object] = {"runs": await _encoded(page.runs)} if page.runs else {}
+    if page.after is not None:
+        next_page = PageToken(token.offset + len(page.runs), page.after, fingerprint)
+        answer["next_page_token"] = page_token.encode(next_page)
+    return answer
+
+
+async def _encoded(runs: Sequence[RunEntity | EncodedRun]) -> msgspec.Raw:
+    """The JSON of the runs, made in portions that don't hold up the others on this event loop."""
+    portions = []
+    for begin in range(0, len(runs), RUNS_AT_ONCE):
+        portions.append(msgspec.json.encode(runs[begin : begin + RUNS_AT_ONCE])[1:-1])
+        await asyncio.sleep(0)
+    return msgspec.Raw(b"[%b]" % b",".join(portions))
+
+
+@endpoint("POST", "2.0/mlflow/runs/update", Right.EDIT, RUN, "runs", "tags")
+async def update_run(call: Call, message: messages.UpdateRun) -> object:
+    """SqlAlchemyStore.update_run_info."""
+    name = valid.text(message.run_name, valid.MAX_KEY_LENGTH, "run_name") if message.run_name else None
+    write = writes.UpdateRun(run_id_of(message), message.status, message.end_time, name)
+    return {"run_info": await _submit(call.db, write)}
+
+
+@endpoint("POST", "2.0/mlflow/runs/log-metric", Right.EDIT, RUN, *_LOGGED[:3], audited="often")
+async def log_metric(call: Call, message: messages.LogMetric) -> None:
+    """SqlAlchemyStore.log_metric."""
+    if message.model_id:
+        raise Declined("a metric of a logged model, too")
+    await _submit(call.db, writes.LogBatch(run_id_of(message), metrics=(valid.metric(message),)))
+
+
+@endpoint("POST", "2.0/mlflow/runs/log-parameter", Right.EDIT, RUN, *_LOGGED, audited="often")
+async def log_param(call: Call, message: messages.LogParam) -> None:
+    """SqlAlchemyStore.log_param."""
+    key, value = valid.param(message)
+    run_id = run_id_of(message)
+    try:
+        await _submit(call.db, writes.LogBatch(run_id, params=((key, value),)))
+    except writes.ChangedParam:
+        for _, old in await call.db.rows(PARAMS(run_id=run_id, keys=[key])):
+            raise InvalidParameter(
+                f"Changing param values is not allowed. Param with key='{key}' was already logged with value='{old}' "
+                f"for run ID='{run_id}'. Attempted logging new value '{value}'."
+            ) from None
+        raise
+
+
+@endpoint("POST", "2.0/mlflow/runs/set-tag", Right.EDIT, RUN, *_LOGGED, audited="often")
+async def set_tag(call: Call, message: messages.SetTag) -> None:
+    """SqlAlchemyStore.set_tag."""
+    await _submit(call.db, writes.LogBatch(run_id_of(message), tags=(valid.tag(message),)))
+
+
+@endpoint("POST", "2.0/mlflow/runs/delete-tag", Right.EDIT, RUN, "runs", "tags", audited="often")
+async def delete_tag(call: Call, message: messages.DeleteTag) -> None:
+    """SqlAlchemyStore.delete_tag."""
+    run_id = valid.without_nul(message.run_id, "run_id")
+    try:
+        await _submit(call.db, writes.DeleteTag(run_id, valid.without_nul(message.key, "key")))
+    except Declined:
+        raise NotFound(f"No tag with name: {message.key} in run with id {run_id}") from None
+
+
+@endpoint("POST", "2.0/mlflow/runs/log-batch", Right.EDIT, RUN, *_LOGGED, audited="often")
+async def log_batch(call: Call, message: messages.LogBatch) -> None:
+    """SqlAlchemyStore.log_batch."""
+    run_id = valid.run_id(message.run_id)
+    if any(metric.model_id for metric in message.metrics):
+        raise Declined("a metric of a logged model, too")
+    metrics = valid.metrics(message.metrics)
+    tags = valid.tags(message.tags)
+    valid.batch_limits(len(metrics), len(message.params), len(tags))
+    params = valid.params(message.params)
+    try:
+        await _submit(call.db, writes.LogBatch(run_id, metrics, params, tags))
+    except writes.ChangedParam:
+        new = dict(params)
+        rows = await call.db.rows(PARAMS(run_id=run_id, keys=list(new)))
+        changed = [{"key": key, "old_value": old, "new_value": new[key]} for key, old in rows if old != new[key]]
+        if not changed:
+            raise
+        raise InvalidParameter(
+            f"Changing param values is not allowed. Params were already logged='{changed}' for run ID='{run_id}'."
+        ) from None
+
+
+async def _submit(db: Database, write: writes.LogBatch | writes.UpdateRun | writes.DeleteTag) -> object:
+    """Do it, or say why the run can't be written to."""
+    try:
+        return await db.submit(write)
+    except writes.ChangedParam:
+        raise
+    except Declined:
+        await check_active(db, write.run_id)
+        raise
+
+
+async def check_active(db: Database, run_id: str) -> None:
+    """SqlAlchemyStore._get_run and _check_run_is_active. Raises NotFound, InvalidParameter."""
+    rows = await db.rows(STAGE(run_id=run_id))
+    if not rows:
+        raise unknown_run(run_id)
+    if rows[0][0] != "active":
+        raise InvalidParameter(f"The run {run_id} must be in the 'active' state. Current state is {rows[0][0]}.")
+
+
+def unknown_run(run_id: str) -> NotFound:
+    """SqlAlchemyStore._get_run."""
+    return NotFound(f"Run with id={run_id} not found")
+
+
+async def _check_experiment(db: Database, experiment_id: int) -> None:
+    """SqlAlchemyStore._get_experiment and _check_experiment_is_active. Raises NotFound, InvalidParameter."""
+    rows = await db.rows(EXPERIMENT_STAGE(experiment_id=experiment_id))
+    if not rows:
+        raise NotFound(f"No Experiment with id={experiment_id} exists")
+    if rows[0][0] != "active":
+        raise InvalidParameter(
+            f"The experiment {experiment_id} must be in the 'active' state. Current state is {rows[0][0]}."
+        )

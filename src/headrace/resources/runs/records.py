@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headrace.db.base import LogBatch, Write
 from headrace.entities import (
     Dataset,
     DatasetInput,
@@ -20,22 +19,16 @@ from headrace.entities import (
     RunOutputs,
 )
 from headrace.errors import Declined
+from headrace.resources.runs.log_plan import RUN_NAME_TAG
 
 # Artifact locations to which stock's append_to_uri_path (mlflow/utils/uri.py) adds a path by plain concatenation.
 # The same text is a regular expression for Python and for PostgreSQL.
 PLAIN_LOCATION = r"^(/|file:///|[a-z][a-z0-9+.-]*:/{1,2}[^/?#;\\\s])[^?#;\\\s]*$"
 
 
-def write_size(write: Write) -> int:
-    """How many rows a write comes to, about."""
-    if isinstance(write, LogBatch):
-        return len(write.metrics) + len(write.params) + len(write.tags)
-    return 1
-
-
 def run_info(
     run_id: str,
-    name: str,
+    name: str | None,
     experiment_id: int,
     user_id: str,
     status: str,
@@ -53,7 +46,7 @@ def run_info(
         start_time=start_time,
         lifecycle_stage=lifecycle_stage,
         run_id=run_id,
-        run_name=name,
+        run_name=name or None,
         end_time=end_time or None,
         artifact_uri=artifact_uri or None,
     )
@@ -64,10 +57,13 @@ def run_from_columns(row: Mapping[str, Any], inputs: RunInputs, outputs: RunOutp
 
     Raises Declined for rows of old or foreign servers that stock renders in its own way.
     """
-    if row["start_time"] is None or row["user_id"] is None or not row["name"]:
-        raise Declined("the run has no start_time, user_id or name")
+    if row["start_time"] is None or row["user_id"] is None:
+        raise Declined("the run has no start_time or user_id")
+    name = row["name"]
+    if not name and row["tag_keys"]:  # MLflow before 1.30 kept it in the tag alone
+        name = dict(zip(row["tag_keys"], row["tag_values"], strict=True)).get(RUN_NAME_TAG)
     info = run_info(
-        row["run_uuid"], row["name"], row["experiment_id"], row["user_id"], row["status"], row["start_time"],
+        row["run_uuid"], name, row["experiment_id"], row["user_id"], row["status"], row["start_time"],
         row["end_time"], row["lifecycle_stage"], row["artifact_uri"],
     )  # fmt: skip
     data = RunData()
@@ -92,7 +88,7 @@ def run_from_columns(row: Mapping[str, Any], inputs: RunInputs, outputs: RunOutp
 
 
 def inputs_and_outputs(rows: Iterable[Mapping[str, Any]]) -> tuple[RunInputs, RunOutputs]:
-    """Datasets with their tags (a row a tag) and logged models, as GET_LINKED names its columns."""
+    """Datasets with their tags (one row per tag) and logged models, as GET_LINKED names its columns."""
     inputs, outputs = RunInputs(), RunOutputs()
     datasets: dict[str, DatasetInput] = {}
     for row in rows:

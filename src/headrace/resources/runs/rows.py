@@ -7,9 +7,9 @@ from typing import Any
 
 from msgspec import Raw
 
-from headrace.db.records import inputs_and_outputs, run_info
 from headrace.entities import EncodedRun, KeyValue, Metric, Run, RunData
 from headrace.errors import Declined
+from headrace.resources.runs.records import inputs_and_outputs, run_info
 
 RUN_COLUMNS = (
     "run_uuid",
@@ -34,12 +34,21 @@ class RunRows:
     def __init__(self, rows: Iterable[Sequence[Any]]) -> None:
         width = len(RUN_COLUMNS)
         self._infos = [tuple(row)[:width] for row in rows]
-        for _, name, _, user_id, _, start_time, *_ in self._infos:
-            if start_time is None or user_id is None or not name:
-                raise Declined("a run has no start_time, user_id or name")
+        for _, _, _, user_id, _, start_time, *_ in self._infos:
+            if start_time is None or user_id is None:
+                raise Declined("a run has no start_time or user_id")
         self._data = {info[0]: RunData([], [], []) for info in self._infos}
         self._linked: dict[str, list[Mapping[str, Any]]] = {}
         self.run_ids = list(self._data)
+
+    def nameless(self) -> list[str]:
+        """The ids of runs without a name of their own."""
+        return [info[0] for info in self._infos if not info[1]]
+
+    def name(self, rows: Iterable[Sequence[Any]]) -> None:
+        """(run_uuid, name) of runs whose name is in their tag."""
+        names = {row[0]: row[1] for row in rows}
+        self._infos = [(info[0], info[1] or names.get(info[0]), *info[2:]) for info in self._infos]
 
     def add_metrics(self, rows: Iterable[Sequence[Any]]) -> None:
         """(run_uuid, key, value, timestamp, step); NaN as a float or as text."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from headrace.db import read_sql
-from headrace.db.run_rows import RunRows
-from headrace.db.search_sql import Dialect, Query, Statement
+from headrace.db.query import Dialect, Query, Statement
 from headrace.entities import EncodedRun
 from headrace.errors import Declined
+from headrace.resources.runs import read_sql
+from headrace.resources.runs.rows import RunRows
 
 
 def load(rows: Callable[[Query], Sequence[Any]], runs: RunRows) -> list[EncodedRun]:
@@ -39,7 +39,7 @@ def _pairs(table: str, run_ids: Sequence[str]) -> Query:
     sql = Statement(Dialect.SQLITE)
     return sql.query(
         "SELECT run_uuid, json_group_array(json_object('key', key, 'value', value)), sum(value IS NULL)"
-        f" FROM {table} WHERE {sql.one_of('run_uuid', run_ids)} GROUP BY run_uuid"
+        f" FROM {table} WHERE {sql.in_list('run_uuid', run_ids)} GROUP BY run_uuid"
     )
 
 

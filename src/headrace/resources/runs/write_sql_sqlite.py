@@ -1,25 +1,9 @@
-"""The SQL of sqlite.py; postgres_sql.py says which of stock's methods each statement follows."""
+"""The SQL of writes.py on SQLite; write_sql_postgres.py says which of stock's methods each statement follows."""
 
 from __future__ import annotations
 
 _RUN_INFO = "run_uuid, name, experiment_id, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
 
-GET_RUN = f"SELECT {_RUN_INFO} FROM runs WHERE run_uuid = ?"  # noqa: S608  (constants of this module)
-GET_METRICS = "SELECT key, value, timestamp, step, is_nan FROM latest_metrics WHERE run_uuid = ?"
-GET_PARAMS = "SELECT key, value FROM params WHERE run_uuid = ?"
-GET_TAGS = "SELECT key, value FROM tags WHERE run_uuid = ?"
-GET_LINKED = """
-SELECT 'DATASET' AS kind, d.dataset_uuid AS id, 0 AS step, d.name, d.digest, d.dataset_source_type AS source_type,
-  d.dataset_source AS source, d.dataset_schema AS schema, d.dataset_profile AS profile,
-  g.name AS tag_key, g.value AS tag_value
-FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id LEFT JOIN input_tags g ON g.input_uuid = i.input_uuid
-WHERE i.destination_type = 'RUN' AND i.destination_id = ?
-UNION ALL
-SELECT i.source_type, i.destination_id, i.step, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-FROM inputs i
-WHERE i.source_id = ?
-  AND (i.source_type, i.destination_type) IN (VALUES ('RUN_INPUT', 'MODEL_INPUT'), ('RUN_OUTPUT', 'MODEL_OUTPUT'))
-"""
 GET_STAGE = "SELECT lifecycle_stage FROM runs WHERE run_uuid = ?"
 GET_PARAM = "SELECT value FROM params WHERE run_uuid = ? AND key = ?"
 GET_LOCATION = "SELECT artifact_location FROM experiments WHERE experiment_id = ? AND lifecycle_stage = 'active'"

@@ -1,4 +1,4 @@
-"""The data of many runs as JSON that PostgreSQL makes: a string a run, where rows would be an object a cell.
+"""The data of many runs as JSON that PostgreSQL makes: one string per run instead of one object per cell.
 
 Measured on 1,000 runs with 15 metrics, 15 params and 5 tags each: as flat rows Python works on them for 44 ms, with
 this for 9 ms, and PostgreSQL for about a tenth longer. (json_agg of json_build_object takes it five times as long.)
@@ -9,14 +9,12 @@ SQLite has no such text for floats: it writes 15 digits of them.
 
 from __future__ import annotations
 
-import asyncio
-
-from headrace.db import read_sql
-from headrace.db.reads import Reads
-from headrace.db.run_rows import RunRows
-from headrace.db.search_sql import Query
+from headrace.db.database import Database
+from headrace.db.query import Query
 from headrace.entities import EncodedRun
 from headrace.errors import Declined
+from headrace.resources.runs import read_sql
+from headrace.resources.runs.rows import RunRows
 
 # A float as Python writes it: 1.0, not 1, which some would read as an integer. NaN and infinities as protobuf does.
 _VALUE = """
@@ -38,11 +36,11 @@ FROM {} WHERE run_uuid = ANY($1::varchar[]) GROUP BY run_uuid
 _PARAMS, _TAGS = _PAIRS.format("params"), _PAIRS.format("tags")
 
 
-async def load(reads: Reads, runs: RunRows) -> list[EncodedRun]:
+async def load(db: Database, runs: RunRows) -> list[EncodedRun]:
     """The runs with their data. Raises Declined for tags that stock can't render."""
-    metrics, params, tags, linked = await asyncio.gather(
-        *(reads.rows(Query(text, [runs.run_ids])) for text in (_METRICS, _PARAMS, _TAGS)),
-        reads.rows(read_sql.linked(runs.run_ids, reads.dialect)),
+    metrics, params, tags, linked = await db.rows_of(
+        *(Query(text, [runs.run_ids]) for text in (_METRICS, _PARAMS, _TAGS)),
+        read_sql.linked(runs.run_ids, db.dialect),
     )
     if any(row[2] for row in tags):
         raise Declined("a run has a tag without a value")

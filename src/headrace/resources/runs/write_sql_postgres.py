@@ -4,57 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import nan
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headrace.db.base import CreateRun, MetricRow
-from headrace.db.plan import LogPlan
-from headrace.db.records import PLAIN_LOCATION
+from headrace.resources.runs.log_plan import LogPlan, MetricRow
+from headrace.resources.runs.records import PLAIN_LOCATION
 
-COLUMNS = """
-SELECT c.table_name, c.column_name, c.data_type, coalesce(k.ordinal_position, 0)::int AS key_position
-FROM information_schema.columns c
-LEFT JOIN information_schema.table_constraints t
-  ON t.table_schema = c.table_schema AND t.table_name = c.table_name AND t.constraint_type = 'PRIMARY KEY'
-LEFT JOIN information_schema.key_column_usage k
-  ON k.constraint_schema = t.constraint_schema AND k.constraint_name = t.constraint_name
-  AND k.table_name = c.table_name AND k.column_name = c.column_name
-WHERE c.table_schema = current_schema() AND c.table_name = ANY($1::varchar[])
-"""
+if TYPE_CHECKING:
+    from headrace.resources.runs.writes import CreateRun
 
 _RUN_INFO = "run_uuid, name, experiment_id, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
-
-# One statement a run: the arrays come out of asyncpg as lists, without a Python object per cell of a row.
-GET_RUN = f"""
-SELECT {_RUN_INFO}, m.*, p.*, t.*,
-  EXISTS (SELECT FROM inputs WHERE destination_type = 'RUN' AND destination_id = r.run_uuid)
-  OR EXISTS (SELECT FROM inputs WHERE source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id = r.run_uuid) AS linked
-FROM runs r,
-LATERAL (
-  SELECT array_agg(key) AS metric_keys, array_agg(CASE WHEN is_nan THEN 'NaN' ELSE value END) AS metric_values,
-    array_agg(timestamp) AS metric_timestamps, array_agg(step) AS metric_steps
-  FROM latest_metrics WHERE run_uuid = r.run_uuid
-) m,
-LATERAL (
-  SELECT array_agg(key) AS param_keys, array_agg(value) AS param_values FROM params WHERE run_uuid = r.run_uuid
-) p,
-LATERAL (SELECT array_agg(key) AS tag_keys, array_agg(value) AS tag_values FROM tags WHERE run_uuid = r.run_uuid) t
-WHERE r.run_uuid = $1
-"""  # noqa: S608  (constants of this module)
-
-# SqlAlchemyStore._get_run_inputs, _get_model_inputs, _get_model_outputs, in one answer.
-GET_LINKED = """
-SELECT 'DATASET' AS kind, d.dataset_uuid AS id, 0::bigint AS step, d.name, d.digest,
-  d.dataset_source_type AS source_type,
-  d.dataset_source AS source, d.dataset_schema AS schema, d.dataset_profile AS profile,
-  g.name AS tag_key, g.value AS tag_value
-FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id LEFT JOIN input_tags g ON g.input_uuid = i.input_uuid
-WHERE i.destination_type = 'RUN' AND i.destination_id = $1
-UNION ALL
-SELECT i.source_type, i.destination_id, i.step, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-FROM inputs i
-WHERE i.source_id = $1
-  AND (i.source_type, i.destination_type) IN (('RUN_INPUT', 'MODEL_INPUT'), ('RUN_OUTPUT', 'MODEL_OUTPUT'))
-"""
 
 # A group of one metric, the usual one of a single client: without arrays it takes 260 us instead of 390.
 LOG_METRIC = """
@@ -75,7 +33,7 @@ SELECT run_uuid FROM active
 
 
 _METRIC = ("key varchar", "value float8", "timestamp bigint", "step bigint", "is_latest bool")
-# NaN comes as itself, and MLflow stores it in two columns: an array less, of six, for what is hardly ever there.
+# NaN travels as NaN, where MLflow stores it in two columns: one array of six saved for a rare value.
 _STORED = "run_uuid, key, CASE WHEN value = 'NaN' THEN 0 ELSE value END, timestamp, step, value = 'NaN'"
 _PAIR = ("key varchar", "value varchar")
 _NAME = ("name varchar",)
@@ -88,7 +46,7 @@ class LogStatements(NamedTuple):
     batch: str
 
 
-class _Given:
+class _UnnestArrays:
     """Sets of rows that arrive as arrays, one a column, numbered in order; $1 is the run, or the array of runs.
 
     For one run, its id is no column of them: 1,000 metrics take an eighth less time without that array and its join.
@@ -109,10 +67,10 @@ class _Given:
         return f"unnest({arrays}) AS given ({names}) {join}"
 
 
-def _log_statements(one_run: bool, look_first: bool) -> LogStatements:
+def _log_statements(one_run: bool, tolerate_duplicates: bool) -> LogStatements:
     # SqlAlchemyStore._log_metrics_once and _update_latest_metrics_if_necessary. The ORDER BYs are the one order in
     # which every worker takes the locks of rows that others may write, too.
-    given = _Given(one_run)
+    given = _UnnestArrays(one_run)
     metrics = given.rows(*_METRIC)
     active = f"""
 WITH active AS (SELECT run_uuid FROM runs WHERE run_uuid {"= $1" if one_run else "= ANY($1::varchar[])"}
@@ -120,7 +78,7 @@ WITH active AS (SELECT run_uuid FROM runs WHERE run_uuid {"= $1" if one_run else
 ), logged AS (
   INSERT INTO metrics (run_uuid, key, value, timestamp, step, is_nan)
   SELECT {_STORED} FROM {metrics}
-  {"ON CONFLICT DO NOTHING" if look_first else ""}
+  {"ON CONFLICT DO NOTHING" if tolerate_duplicates else ""}
 ), latest AS (
   INSERT INTO latest_metrics AS old (run_uuid, key, value, timestamp, step, is_nan)
   SELECT {_STORED} FROM {metrics} WHERE is_latest
@@ -153,19 +111,19 @@ SELECT run_uuid FROM active
 
 
 _LOG = {
-    (one_run, look_first): _log_statements(one_run, look_first)
+    (one_run, tolerate_duplicates): _log_statements(one_run, tolerate_duplicates)
     for one_run in (True, False)
-    for look_first in (True, False)
+    for tolerate_duplicates in (True, False)
 }
 
 
-def log_statements(plan: LogPlan, look_first: bool) -> LogStatements:
+def log_statements(plan: LogPlan, tolerate_duplicates: bool) -> LogStatements:
     """The statements for a plan.
 
     ON CONFLICT looks every metric up before it inserts it. Metrics are new but for those that a client sends again:
-    first without it (1,000 metrics: 24 -> 22 ms), and once more with it (`look_first`) where that fails.
+    first without it (1,000 metrics: 24 -> 22 ms), and once more with it (`tolerate_duplicates`) where that fails.
     """
-    return _LOG[len(plan.run_ids) == 1, look_first]
+    return _LOG[len(plan.run_ids) == 1, tolerate_duplicates]
 
 
 CHANGED_PARAMS = """

@@ -1,0 +1,69 @@
+"""A request to its message, and a message to the request that stock gets."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from headrace.api.endpoint import Endpoint, Match
+from headrace.api.message import Message
+from headrace.api.permits import Permit
+from headrace.asgi.responses import JSON
+from headrace.asgi.types import MESSAGE, Scope
+from headrace.errors import InvalidParameter
+
+
+def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Message:
+    """The message of a request, which everything works on from here. Raises InvalidParameter."""
+    endpoint, parameters = match
+    assert endpoint.reader is not None
+    exact = permit is not None and permit.exact
+    if endpoint.headers:
+        parameters = {**parameters, **_header_fields(endpoint, scope)}
+    message: Message
+    if endpoint.raw:
+        message = endpoint.reader.fields(parameters)
+        message = msgspec.structs.replace(message, body=body)
+    elif scope["query_string"] and (scope["method"] in ("GET", "HEAD") or not body):
+        message = endpoint.reader.query(scope["query_string"], parameters, exact=exact)
+    else:
+        message = endpoint.reader.body(body, parameters, exact=exact)
+    scope[MESSAGE] = message
+    return message
+
+
+def _header_fields(endpoint: Endpoint, scope: Scope) -> dict[str, str]:
+    """The fields of the message that headers hold. Raises InvalidParameter for one that comes twice and differs."""
+    fields: dict[str, str] = {}
+    names = dict(endpoint.headers)
+    for name, value in scope["headers"]:
+        if (field := names.get(name)) is not None:
+            text = value.decode("latin-1")
+            if fields.setdefault(field, text) != text:
+                raise InvalidParameter(f"The request has the header {name.decode()} twice, with different values.")
+    return fields
+
+
+def rewrite(match: Match, scope: Scope, message: Message, body: bytes) -> bytes:
+    """The body of a request that is written anew from its message; the scope's path, query and headers with it."""
+    endpoint, parameters = match
+    names = dict(endpoint.headers)
+    scope["raw_path"] = quote(scope["path"], safe="/:@!$&'()*+,;=-._~").encode()
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in names]
+    for name, field in endpoint.headers:
+        if value := getattr(message, field, ""):
+            scope["headers"].append((name, str(value).encode("latin-1")))
+    if endpoint.raw:
+        scope["query_string"] = b""
+        return body
+    fields: dict[str, Any] = msgspec.to_builtins(message)
+    fields = {name: value for name, value in fields.items() if name not in parameters}
+    if scope["method"] in ("GET", "HEAD"):
+        scope["query_string"] = urlencode(fields, doseq=True).encode()
+        return b""
+    scope["query_string"] = b""
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+    scope["headers"].append(JSON)
+    return msgspec.json.encode(fields)

@@ -1,0 +1,317 @@
+"""Messages: what a request says, decoded once. A struct for each, its fields named as MLflow's protobuf names them.
+
+A message is read in two steps. The first is strict and fast (msgspec, straight from the bytes), and reads what MLflow's
+own clients write. What it refuses is read once more by protobuf's JSON rules, as stock reads: numbers in text, names in
+camel case, null for absent, numbers of enums. What is still wrong is a 400 in MLflow's shape that names the field.
+
+Limits are types of the message: `Annotated[str, Meta(max_length=250)]`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cache, cached_property
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Meta, Struct, inspect
+
+from headrace.errors import InvalidParameter
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Double = float | Literal["NaN", "Infinity", "-Infinity"]
+# The order of the names is that of protobuf's numbers, from 1.
+ViewType = Literal["ACTIVE_ONLY", "DELETED_ONLY", "ALL"]
+RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
+_ENUMS = {frozenset(get_args(enum)): get_args(enum) for enum in (ViewType, RunStatus)}
+
+MAX_DEPTH = 64
+SEE_DOCS = " See the API docs for more information about request parameters."
+
+
+class Message(Struct, forbid_unknown_fields=True, gc=False, omit_defaults=True):
+    """A request. A field without a default is required; one that is absent has its default, as protobuf has it.
+
+    `Empty` values of required texts count as absent, as they do in stock (handlers._assert_required).
+    """
+
+
+M = TypeVar("M", bound=Message)
+
+
+def missing(field: str) -> InvalidParameter:
+    """handlers._validate_param_against_schema of a required field."""
+    return InvalidParameter(f"Missing value for required parameter '{field}'.{SEE_DOCS}")
+
+
+def invalid(field: str, value: object, reason: str = "") -> InvalidParameter:
+    """mlflow.utils.validation.invalid_value."""
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError):
+        text = repr(value)
+    if len(text) > 1000:
+        text = text[:1000] + "..."
+    return InvalidParameter(f"Invalid value {text} for parameter '{field}' supplied{': ' + reason if reason else '.'}")
+
+
+class Reader(Generic[M]):
+    """Reads one class of messages."""
+
+    def __init__(self, message: type[M]) -> None:
+        self.message = message
+        self._decode = msgspec.json.Decoder(message).decode
+        self._required = tuple(f.encode_name for f in msgspec.structs.fields(message) if f.required)
+
+    @cached_property
+    def _fields(self) -> dict[str, inspect.Field]:
+        kind = inspect.type_info(self.message)
+        assert isinstance(kind, inspect.StructType)
+        return _fields(kind)
+
+    def body(self, body: bytes, parameters: Mapping[str, str] | None = None, *, exact: bool = False) -> M:
+        """The message of a JSON body, and of the path's parameters, which win over the body's fields.
+
+        `exact`: fields that the message does not have are refused, as are JSON texts with JSON in them; for senders
+        whose rights are limited. Raises InvalidParameter.
+        """
+        if not parameters:
+            try:
+                message = self._decode(body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass
+            else:
+                self._check_required(message)
+                return message
+        return self.fields(self._object(body, exact), parameters, exact=exact)
+
+    def query(self, query: bytes, parameters: Mapping[str, str] | None = None, *, exact: bool = False) -> M:
+        """The message of a query string, as stock reads it: of a field that comes twice the first, or all of a list.
+
+        With `exact` a field that comes twice with different values is refused. Raises InvalidParameter.
+        """
+        try:
+            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=20_000)
+        except ValueError:
+            raise InvalidParameter("The request's query is not UTF-8, or has too many fields.") from None
+        given: dict[str, Any] = {}
+        for name, value in pairs:
+            field = self._fields.get(name)
+            if field is not None and _is_list(field.type):
+                given.setdefault(name, []).append(value)
+            elif name not in given:
+                given[name] = value
+            elif exact and given[name] != value:
+                raise InvalidParameter(f"The request's query has {name!r} twice, with different values.")
+        return self.fields(given, parameters, exact=exact, text=True)
+
+    def fields(
+        self, given: Mapping[str, Any], parameters: Mapping[str, str] | None = None, *, exact: bool = False,
+        text: bool = False,
+    ) -> M:  # fmt: skip
+        """The message of its fields by name. `text`: they come from a query, which has nothing but texts."""
+        read = _Reading(exact, text).struct(self._fields, {**given, **(parameters or {})}, "")
+        for name in self._required:
+            if read.get(name) in (None, ""):
+                raise missing(name)
+        try:
+            return msgspec.convert(read, self.message)
+        except msgspec.ValidationError as error:
+            raise _explained(error, read) from None
+
+    def _check_required(self, message: M) -> None:
+        for name in self._required:
+            if getattr(message, name) == "":
+                raise missing(name)
+
+    def _object(self, body: bytes, exact: bool) -> dict[str, Any]:
+        if not body.strip():
+            return {}
+        try:
+            given = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_object_once)
+            if isinstance(given, str) and not exact:  # older clients encode twice (_get_normalized_request_json)
+                given = json.loads(given, parse_constant=_refuse_constant, object_pairs_hook=_object_once)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, _BadJson):
+                raise InvalidParameter(str(error)) from None
+            raise InvalidParameter(f"The request's body is not JSON: {error or 'it is nested too deeply'}.") from None
+        if not isinstance(given, dict):
+            raise InvalidParameter(f"The request's body is not a JSON object but {_kind_of(given)}.")
+        return given
+
+
+class _BadJson(ValueError):
+    pass
+
+
+def _refuse_constant(name: str) -> float:
+    raise _BadJson(f'The request\'s body is not JSON: {name} is no number there. Write it in quotes, as "{name}".')
+
+
+def _object_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in read and read[name] != value:
+            raise _BadJson(f"The request's body has {name[:100]!r} twice, with different values.")
+        read[name] = value
+    return read
+
+
+class _Reading:
+    """protobuf's JSON rules (google.protobuf.json_format.ParseDict), for builtins on the way to a message."""
+
+    def __init__(self, exact: bool, text: bool) -> None:
+        self._exact, self._text = exact, text
+
+    def struct(self, fields: Mapping[str, inspect.Field], given: Mapping[str, Any], path: str) -> dict[str, Any]:
+        read: dict[str, Any] = {}
+        for name, value in given.items():
+            field = fields.get(name)
+            if field is None:
+                if self._exact:
+                    raise InvalidParameter(f"The request has {name[:100]!r}, which this endpoint does not know.")
+                continue
+            if value is None:
+                continue
+            if field.encode_name in read:
+                other = next(n for n in given if n != name and fields.get(n) is field)
+                other = other if other != field.encode_name else name
+                raise InvalidParameter(
+                    f"Request specifies both '{field.encode_name}' and '{other}'; provide only one of them."
+                )
+            read[field.encode_name] = self.value(field.type, value, f"{path}.{name}" if path else name)
+        return read
+
+    def value(self, kind: inspect.Type, value: Any, path: str) -> Any:
+        """The value as the type has it. Raises InvalidParameter where it is not one of that type."""
+        if isinstance(kind, inspect.Metadata):
+            return self.value(kind.type, value, path)
+        if isinstance(kind, inspect.UnionType):
+            kinds = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
+            if isinstance(value, str) and any(isinstance(k, inspect.LiteralType) and value in k.values for k in kinds):
+                return value
+            return self.value(kinds[0], value, path)
+        if isinstance(kind, inspect.IntType):
+            return _integer(value, path)
+        if isinstance(kind, inspect.FloatType):
+            return _double(value, path)
+        if isinstance(kind, inspect.BoolType):
+            return _boolean(value, path, self._text)
+        if isinstance(kind, inspect.StrType):
+            if not isinstance(value, str):
+                raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a text.")
+            return value
+        if isinstance(kind, inspect.LiteralType):
+            return _enum(value, kind.values, path)
+        if isinstance(kind, inspect.ListType | inspect.VarTupleType):
+            if not isinstance(value, list):
+                raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a list.")
+            return [self.value(kind.item_type, item, f"{path}[{place}]") for place, item in enumerate(value)]
+        if isinstance(kind, inspect.StructType):
+            if not isinstance(value, dict):
+                raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be an object.")
+            return self.struct(_fields(kind), value, path)
+        if isinstance(kind, inspect.DictType):
+            if not isinstance(value, dict):
+                raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be an object.")
+            return {k: self.value(kind.value_type, v, f"{path}.{k}") for k, v in value.items() if v is not None}
+        return value  # anything goes: Any, Raw
+
+
+def _integer(value: Any, path: str) -> int:
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,30}", value.strip()):
+        return int(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a whole number.")
+
+
+def _double(value: Any, path: str) -> float | str:
+    if isinstance(value, str):
+        if value in ("NaN", "Infinity", "-Infinity"):
+            return value
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isnan(number) and not math.isinf(number) and "_" not in value:
+            return number
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            pass
+    raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a number.")
+
+
+def _boolean(value: Any, path: str, text: bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if text:
+        raise InvalidParameter(f"Invalid boolean value: {value}, must be 'true' or 'false'.")
+    raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be true or false.")
+
+
+def _enum(value: Any, names: tuple[Any, ...], path: str) -> Any:
+    if value in names and not isinstance(value, bool):
+        return value
+    numbered = _ENUMS.get(frozenset(names), ())
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= len(numbered):
+        return numbered[value - 1]
+    raise invalid(path, value, f"It must be one of {', '.join(map(repr, names))}.")
+
+
+@cache
+def _camel(name: str) -> str:
+    return re.sub(r"_(\w)", lambda letter: letter[1].upper(), name)
+
+
+_FIELDS: dict[type, dict[str, inspect.Field]] = {}
+
+
+def _fields(kind: inspect.StructType) -> dict[str, inspect.Field]:
+    """The fields of a message by each of their names: protobuf's and the one in camel case."""
+    if kind.cls not in _FIELDS:
+        _FIELDS[kind.cls] = {n: f for f in kind.fields for n in (f.encode_name, _camel(f.encode_name))}
+    return _FIELDS[kind.cls]
+
+
+def _is_list(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.Metadata):
+        return _is_list(kind.type)
+    return isinstance(kind, inspect.ListType | inspect.VarTupleType)
+
+
+_AT = re.compile(r"(?P<reason>.*?)(?: - at `\$(?P<path>.*)`)?\Z", re.DOTALL)
+
+
+def _explained(error: msgspec.ValidationError, read: Mapping[str, Any]) -> InvalidParameter:
+    """What msgspec says of a value, in MLflow's words."""
+    match = _AT.match(str(error))
+    assert match is not None
+    path = (match["path"] or "").removeprefix(".")
+    absent = re.fullmatch(r"Object missing required field `(\w+)`", match["reason"])
+    if absent is not None:
+        return missing(f"{path}.{absent[1]}" if path else absent[1])
+    value: Any = read
+    try:
+        for step in re.findall(r"\.?(\w+)|\[(\d+)\]", path):
+            value = value[step[0]] if step[0] else value[int(step[1])]
+    except (KeyError, IndexError, TypeError):
+        value = None
+    return invalid(path, value, match["reason"] + ".")
+
+
+def _kind_of(value: object) -> str:
+    return {dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number"}.get(
+        type(value), "null"
+    )

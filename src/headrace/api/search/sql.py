@@ -1,0 +1,96 @@
+"""What the SQL of searches has in common: MLflow's comparators, the keys of an order, and pages that go on by key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from headrace.api.search.ast import Condition, KeysetValue
+from headrace.api.search.page_token import BadPageToken
+from headrace.db.query import Dialect, Statement
+from headrace.errors import Declined
+
+# SQLite refuses patterns of more than 50,000 bytes (SQLITE_MAX_LIKE_PATTERN_LENGTH); no value in MLflow is as long.
+_MAX_PATTERN_LENGTH = 12_500
+
+
+class Key(NamedTuple):
+    """One expression of the order. NULLs come last; a key that is never NULL is cheaper to go on from.
+
+    `constant`: all rows that the statement can find have the same.
+    """
+
+    expression: str
+    ascending: bool
+    type: type
+    nullable: bool
+    constant: bool = False
+
+
+def compare(sql: Statement, column: str, condition: Condition) -> str:
+    """`column` against the value of a condition, with MLflow's comparators."""
+    value, comparator = condition.value, condition.comparator
+    if isinstance(value, tuple):
+        membership = sql.in_list(column, value, "int" if isinstance(value[0], int) else "varchar")
+        return membership if comparator == "IN" else f"NOT ({membership})"
+    if comparator in ("LIKE", "ILIKE"):
+        return _like(sql, column, comparator, str(value))
+    cast = "::float8" if isinstance(value, float) and sql.dialect is Dialect.POSTGRESQL else ""
+    return f"{column} {comparator} {sql.bind(value)}{cast}"
+
+
+def _like(sql: Statement, column: str, comparator: str, pattern: str) -> str:
+    if len(pattern) > _MAX_PATTERN_LENGTH:
+        raise Declined("a pattern that SQLite refuses")
+    if sql.dialect is Dialect.SQLITE:
+        # stock sets case_sensitive_like, too; SQLAlchemy writes ILIKE this way
+        if comparator == "ILIKE":
+            return f"lower({column}) LIKE lower({sql.bind(pattern)})"
+        return f"{column} LIKE {sql.bind(pattern)}"
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise Declined("a pattern that PostgreSQL refuses: it ends with the escape character")
+    return f"{column} {comparator} {sql.bind(pattern)}"
+
+
+def order_by(key: Key) -> str:
+    return f"{key.expression} {'ASC' if key.ascending else 'DESC'}{' NULLS LAST' if key.nullable else ''}"
+
+
+def next_page(rows: Sequence[Sequence[Any]], max_results: int, width: int) -> tuple[KeysetValue, ...] | None:
+    """`after` of the next page, from the rows of this one; None where it is the last. Keys follow `width` columns."""
+    return tuple(rows[max_results - 1])[width:] if len(rows) > max_results else None
+
+
+def after_keyset(sql: Statement, keys: Sequence[Key], after: Sequence[KeysetValue]) -> str:
+    """Condition: the row sorts after these keys. Raises BadPageToken."""
+    if len(keys) != len(after):
+        raise BadPageToken("The page_token does not fit the order_by of this search.")
+    condition = ""
+    for key, value in zip(reversed(keys), reversed(after), strict=True):
+        _check_value(key, value)
+        if key.constant:
+            continue
+        if value is None:
+            after_it, equal = "FALSE", f"{key.expression} IS NULL"
+        else:
+            cast = "::float8" if key.type is float and sql.dialect is Dialect.POSTGRESQL else ""
+            parameter = sql.bind(value) + cast
+            sign = ">" if key.ascending else "<"
+            equal = f"{key.expression} = {parameter}"
+            after_it = f"{key.expression} {sign} {parameter}"
+            if key.nullable:
+                after_it = f"({after_it} OR {key.expression} IS NULL)"
+        condition = f"({after_it} OR ({equal} AND {condition}))" if condition else after_it
+    first, value = next((key, value) for key, value in zip(keys, after, strict=True) if not key.constant)
+    if len(keys) > 1 and not first.nullable:
+        # says nothing new, but is a range that an index can begin at
+        condition = f"{first.expression} {'>' if first.ascending else '<'}= {sql.bind(value)} AND {condition}"
+    return condition
+
+
+def _check_value(key: Key, value: KeysetValue) -> None:
+    fits = value is None if value is None else isinstance(value, key.type) or (key.type is float and type(value) is int)
+    if isinstance(value, bool) or not fits or (value is None and not key.nullable):
+        raise BadPageToken("The page_token does not fit the order_by of this search.")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise BadPageToken("The page_token holds a number beyond 64 bits.")

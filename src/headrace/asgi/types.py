@@ -1,0 +1,21 @@
+"""ASGI's types, and what Headrace's parts leave in the scope of a request for one another."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+Headers = tuple[Header, ...]
+
+# The keys of the scope.
+SECURITY = "headrace.security"  # the security headers of a native answer, None where stock must answer
+MATCH = "headrace.match"  # the api.endpoint.Match of the request
+PERMIT = "headrace.permit"  # what the message must pass before it is handled (api.permits.Permit)
+PRINCIPAL = "headrace.principal"  # who sent it, where that is known
+MESSAGE = "headrace.message"  # the decoded message, once there is one

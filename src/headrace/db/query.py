@@ -1,0 +1,134 @@
+"""Statements: SQL with named parameters, and what the two dialects say otherwise. No value is ever part of a text.
+
+Most statements are constants of a resource's folder, one text for both databases:
+
+    TAG = Sql("INSERT INTO tags (run_uuid, key, value) VALUES (:run_id, :key, :value)")
+    await db.rows(TAG(run_id="...", key="k", value="v"))
+
+`IN :names` takes a list in one parameter. Where the two databases need (or reward) different texts they stand side by
+side: `Sql(postgresql=..., sqlite=...)`. Searches, whose text depends on what is asked, are written with `Statement`.
+"""
+
+# ruff: noqa: S608  (the texts are made of constants and placeholders)
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class Dialect(Enum):
+    """The values are the signs of a numbered parameter."""
+
+    POSTGRESQL = "$"
+    SQLITE = "?"
+
+
+class Query(NamedTuple):
+    """A statement and its parameters. `replanned`: the best plan depends much on what these are."""
+
+    text: str
+    values: list[Any]
+    replanned: bool = False
+
+    def render(self, dialect: Dialect) -> Query:
+        """Itself: it was written for one dialect."""
+        return self
+
+
+class Sql:
+    """A static statement with `:name` parameters; called with their values it can be run.
+
+    `tables`: those that it names after FROM, JOIN, INTO or UPDATE; the schema contract asks for them.
+    """
+
+    __slots__ = ("_compiled", "_replanned", "tables")
+
+    def __init__(self, text: str = "", *, postgresql: str = "", sqlite: str = "", replanned: bool = False) -> None:
+        texts = {Dialect.POSTGRESQL: postgresql or text, Dialect.SQLITE: sqlite or text}
+        self._compiled = {dialect: _compile(each, dialect) for dialect, each in texts.items()}
+        self._replanned = replanned
+        self.tables = frozenset().union(*map(_tables, texts.values()))
+
+    def __call__(self, **values: Any) -> Bound:
+        return Bound(self, values)
+
+    def query(self, values: dict[str, Any], dialect: Dialect) -> Query:
+        """The statement of a dialect with its parameters in order. A list is JSON text in SQLite."""
+        text, names = self._compiled[dialect]
+        if dialect is Dialect.SQLITE:
+            return Query(text, [json.dumps(v) if isinstance(v := values[name], list) else v for name in names])
+        return Query(text, [values[name] for name in names], self._replanned)
+
+
+class Bound(NamedTuple):
+    """A statement with the values of its parameters."""
+
+    sql: Sql
+    values: dict[str, Any]
+
+    def render(self, dialect: Dialect) -> Query:
+        """What a backend of this dialect runs."""
+        return self.sql.query(self.values, dialect)
+
+
+# What a Database runs.
+Runnable = Bound | Query
+
+
+class Statement:
+    """The parameters of a statement that is being written, and what its dialect says otherwise."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.values: list[Any] = []
+        self.dialect = dialect
+
+    def query(self, text: str, replanned: bool = False) -> Query:
+        return Query(text, self.values, replanned)
+
+    def bind(self, value: Any) -> str:
+        """A placeholder for the value."""
+        self.values.append(value)
+        return f"{self.dialect.value}{len(self.values)}"
+
+    def text(self, value: str | None) -> str:
+        """A placeholder where the database can't see the type from the column that it goes to."""
+        return self.bind(value) + ("::varchar" if self.dialect is Dialect.POSTGRESQL else "")
+
+    def in_list(self, column: str, values: Sequence[str | int], type_name: str = "varchar") -> str:
+        """Condition: the column holds one of the values."""
+        if len(values) == 1:  # an index on more columns then gives the order, too
+            return f"{column} = {self.bind(values[0])}"
+        if self.dialect is Dialect.SQLITE:
+            return f"{column} IN (SELECT value FROM json_each({self.bind(json.dumps(values))}))"
+        return f"{column} = ANY({self.bind(list(values))}::{type_name}[])"
+
+
+_PARAMETER = re.compile(r"(?P<list>(?P<not>NOT )?IN )?(?<![:\w]):(?P<name>[a-z_]\w*)")
+_TABLE = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+(?!SET\b)([a-z_]+)\b(?!\s*\()")
+_NAMED_BY_WITH = re.compile(r"\b([a-z_]+)(?:\s*\([\w, ]+\))?\s+AS\s+(?:NOT MATERIALIZED |MATERIALIZED )?\(")
+
+
+def _compile(text: str, dialect: Dialect) -> tuple[str, tuple[str, ...]]:
+    """The text with numbered parameters, and the names in their order."""
+    names: list[str] = []
+
+    def placeholder(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in names:
+            names.append(name)
+        parameter = f"{dialect.value}{names.index(name) + 1}"
+        if not match["list"]:
+            return parameter
+        if dialect is Dialect.POSTGRESQL:
+            return f"<> ALL({parameter})" if match["not"] else f"= ANY({parameter})"
+        return f"{match['list']}(SELECT value FROM json_each({parameter}))"
+
+    return _PARAMETER.sub(placeholder, text), tuple(names)
+
+
+def _tables(text: str) -> frozenset[str]:
+    return frozenset(_TABLE.findall(text)) - frozenset(_NAMED_BY_WITH.findall(text))

@@ -1,0 +1,76 @@
+"""The statements that read histories of metrics, for both dialects. No value is ever part of a text."""
+
+# ruff: noqa: S608  (the texts are made of constants of this module and placeholders)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from headrace.db.query import Dialect, Query, Statement
+
+# the first and the last step that are wanted, or all
+Steps: TypeAlias = tuple[int, int] | None
+
+# NaN is stored as 0 with is_nan
+_VALUE = "CASE WHEN is_nan THEN 'NaN' ELSE value END"
+
+
+def metric_history(run_id: str, key: str, limit: int | None, offset: int, dialect: Dialect) -> Query:
+    """(value, timestamp, step) of a page and one more (SqlAlchemyStore.get_metric_history)."""
+    sql = Statement(dialect)
+    text = (
+        f"SELECT {_VALUE}, timestamp, step FROM metrics"
+        f" WHERE run_uuid = {sql.bind(run_id)} AND key = {sql.bind(key)} ORDER BY timestamp, step, value"
+    )
+    if limit is not None or offset:
+        text += f" LIMIT {sql.bind(2**62 if limit is None else limit + 1)} OFFSET {sql.bind(offset)}"
+    return sql.query(text)
+
+
+def metric_history_bulk(run_ids: Sequence[str], key: str, limit: int, dialect: Dialect) -> Query:
+    """(run_uuid, value, timestamp, step) of several runs (SqlAlchemyStore.get_metric_history_bulk)."""
+    sql = Statement(dialect)
+    return sql.query(
+        f"SELECT run_uuid, {_VALUE}, timestamp, step FROM metrics"
+        f" WHERE key = {sql.bind(key)} AND {sql.in_list('run_uuid', run_ids)}"
+        f" ORDER BY run_uuid, timestamp, step, value LIMIT {sql.bind(limit)}"
+    )
+
+
+def metric_shape(run_id: str, key: str, steps: Steps, dialect: Dialect) -> Query:
+    """One row: how many points, how many different steps, the first step, the last one. An index alone answers it.
+
+    It gives the ends without a walk, as which min and max beside count would look at each step again.
+    """
+    sql = Statement(dialect)
+    points = f"FROM metrics WHERE {_points(sql, run_id, key, steps)}"
+    ends = f"(SELECT min(step) {points}), (SELECT max(step) {points})"
+    return sql.query(f"SELECT count(*), count(DISTINCT step), {ends} {points}")
+
+
+def metric_at_steps(run_id: str, key: str, steps: Sequence[int], dialect: Dialect) -> Query:
+    """(value, timestamp, step) of the points at these steps, in order."""
+    sql = Statement(dialect)
+    where = f"{_points(sql, run_id, key, None)} AND {sql.in_list('step', steps, 'bigint')}"
+    return sql.query(f"SELECT {_VALUE}, timestamp, step FROM metrics WHERE {where} ORDER BY step")
+
+
+def metric_at_rows(run_id: str, key: str, steps: Steps, row_numbers: Sequence[int], dialect: Dialect) -> Query:
+    """(value, timestamp, step) of the points with these numbers, from 1, by step, timestamp, value and is_nan."""
+    sql = Statement(dialect)
+    return sql.query(f"""
+SELECT value, timestamp, step FROM (
+  SELECT {_VALUE} AS value, timestamp, step,
+    row_number() OVER (ORDER BY step, timestamp, metrics.value, is_nan) AS number
+  FROM metrics WHERE {_points(sql, run_id, key, steps)}
+) points
+WHERE {sql.in_list("number", row_numbers, "bigint")} ORDER BY number
+""")
+
+
+def _points(sql: Statement, run_id: str, key: str, steps: Steps) -> str:
+    where = f"run_uuid = {sql.bind(run_id)} AND key = {sql.bind(key)}"
+    if steps is not None:
+        where += f" AND step BETWEEN {sql.bind(steps[0])} AND {sql.bind(steps[1])}"
+    return where

@@ -1,0 +1,292 @@
+"""What stock alone answers, and what streams: declared like all else, without a handler.
+
+A row: the method, the path, the right, on what, and the fields of the message for senders whose rights are limited
+(what they send is written anew from these). On what: `kind:field` says where the message has the id (`field|other`: in
+the first of them that is there; kinds joined by + must all be there, by / one of them); "-" is the whole server: no
+grant reaches so far.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, cast
+
+import msgspec
+
+from headrace.api.endpoint import ENDPOINTS, Endpoint
+from headrace.api.message import Message, Reader
+from headrace.auth import objects
+from headrace.auth.objects import Target
+from headrace.auth.principals import Right
+
+TABLE = """
+GET    /health                                                     open      -
+GET    /version                                                    signed-in -
+GET    /                                                           signed-in -
+GET    /static-files/{path:path}                                   signed-in -
+GET    /build/{path:path}                                          signed-in -
+GET    3.0/mlflow/server-info                                      signed-in -
+GET    3.0/mlflow/ui-telemetry                                     signed-in -
+POST   3.0/mlflow/ui-telemetry                                     signed-in -
+GET    3.0/mlflow/workspaces                                       signed-in -
+GET    3.0/mlflow/gateway/supported-providers                      signed-in -
+GET    3.0/mlflow/gateway/supported-models                         signed-in -
+GET    3.0/mlflow/gateway/provider-config                          signed-in -
+
+POST   2.0mlflow/experiments/search-datasets                       read      -
+
+POST   2.0/mlflow/runs/create-promptlab-run                        edit      -
+
+GET    /get-artifact                                               read      run:run_id|run_uuid          run_id run_uuid path page_token
+GET    2.0/mlflow/artifacts/list                                   read      run:run_id|run_uuid          run_id run_uuid path page_token
+POST   2.0/mlflow/artifacts/presigned-upload-url                   edit      run:run_id/logged-model:model_id run_id path expiration model_id
+POST   2.0/mlflow/artifacts/presigned-download-url                 read      run:run_id                   run_id path expiration
+POST   2.0/mlflow/upload-artifact                                  edit      run:run_uuid                 run_uuid path
+GET    2.0/mlflow-artifacts/artifacts                              read      folder:path                  path
+GET    2.0/mlflow-artifacts/artifacts/{path:path}                  read      folder:path                  path
+PUT    2.0/mlflow-artifacts/artifacts/{path:path}                  edit      folder:path                  path
+DELETE 2.0/mlflow-artifacts/artifacts/{path:path}                  edit      folder:path                  path
+GET    2.0/mlflow-artifacts/presigned/{path:path}                  read      folder:path                  path
+POST   2.0/mlflow-artifacts/mpu/create/{path:path}                 edit      folder:path                  path upload_id num_parts parts
+POST   2.0/mlflow-artifacts/mpu/complete/{path:path}               edit      folder:path                  path upload_id num_parts parts
+POST   2.0/mlflow-artifacts/mpu/abort/{path:path}                  edit      folder:path                  path upload_id num_parts parts
+
+POST   2.0/mlflow/logged-models                                    edit      experiment:experiment_id     experiment_id name model_type source_run_id params tags
+POST   2.0/mlflow/logged-models/search                             read      experiment:experiment_ids    experiment_ids filter datasets max_results order_by page_token
+GET    2.0/mlflow/logged-models/{model_id}                         read      logged-model:model_id        model_id
+PATCH  2.0/mlflow/logged-models/{model_id}                         edit      logged-model:model_id        model_id status
+DELETE 2.0/mlflow/logged-models/{model_id}                         edit      logged-model:model_id        model_id
+PATCH  2.0/mlflow/logged-models/{model_id}/tags                    edit      logged-model:model_id        model_id tags
+DELETE 2.0/mlflow/logged-models/{model_id}/tags/{tag_key}          edit      logged-model:model_id        model_id tag_key
+GET    2.0/mlflow/logged-models/{model_id}/artifacts/directories   read      logged-model:model_id        model_id artifact_directory_path page_token
+GET    2.0/mlflow/logged-models/{model_id}/artifacts/files         read      logged-model:model_id        model_id artifact_file_path
+POST   2.0/mlflow/logged-models/{model_id}/params                  edit      logged-model:model_id        model_id params
+
+POST   2.0/mlflow/registered-models/create                         edit      new-model                    name tags description deployment_job_id
+GET    2.0/mlflow/registered-models/search                         read      filtered                     filter max_results order_by page_token
+GET    2.0/mlflow/registered-models/get                            read      model:name                   name
+POST   2.0/mlflow/registered-models/get-latest-versions            read      model:name                   name stages
+GET    2.0/mlflow/registered-models/get-latest-versions            read      model:name                   name stages
+POST   2.0/mlflow/registered-models/rename                         manage    model:name                   name new_name
+PATCH  2.0/mlflow/registered-models/update                         edit      model:name                   name description deployment_job_id
+DELETE 2.0/mlflow/registered-models/delete                         manage    model:name                   name
+POST   2.0/mlflow/registered-models/set-tag                        edit      model:name                   name key value
+DELETE 2.0/mlflow/registered-models/delete-tag                     edit      model:name                   name key
+POST   2.0/mlflow/registered-models/alias                          edit      model:name                   name alias version
+DELETE 2.0/mlflow/registered-models/alias                          edit      model:name                   name alias
+GET    2.0/mlflow/registered-models/alias                          read      model:name                   name alias
+POST   2.0/mlflow/model-versions/create                            edit      model:name+source:source     name source run_id tags run_link description model_id
+PATCH  2.0/mlflow/model-versions/update                            edit      model:name                   name version description
+POST   2.0/mlflow/model-versions/transition-stage                  edit      model:name                   name version stage archive_existing_versions
+DELETE 2.0/mlflow/model-versions/delete                            edit      model:name                   name version
+GET    2.0/mlflow/model-versions/get                               read      model:name                   name version
+GET    2.0/mlflow/model-versions/get-download-uri                  read      model:name                   name version
+POST   2.0/mlflow/model-versions/set-tag                           edit      model:name                   name version key value
+DELETE 2.0/mlflow/model-versions/delete-tag                        edit      model:name                   name version key
+GET    /model-versions/get-artifact                                read      model:name                   name version path
+
+POST   /v1/traces                                                  edit      experiment:experiment_id     experiment_id body
+POST   2.0/mlflow/traces                                           edit      experiment:experiment_id     experiment_id timestamp_ms request_metadata tags
+GET    2.0/mlflow/traces                                           read      experiment:experiment_ids    experiment_ids filter max_results order_by page_token
+PATCH  2.0/mlflow/traces/{request_id}                              edit      trace:request_id             request_id timestamp_ms status request_metadata tags
+GET    2.0/mlflow/traces/{request_id}/info                         read      trace:request_id             request_id
+PATCH  2.0/mlflow/traces/{request_id}/tags                         edit      trace:request_id             request_id key value
+DELETE 2.0/mlflow/traces/{request_id}/tags                         edit      trace:request_id             request_id key
+POST   2.0/mlflow/traces/link-to-run                               edit      run:run_id+trace:trace_ids   trace_ids run_id
+POST   2.0/mlflow/traces/link-prompts                              edit      trace:trace_id               trace_id prompt_versions
+POST   2.0/mlflow/traces/delete-traces                             edit      experiment:experiment_id     experiment_id max_timestamp_millis max_traces request_ids
+GET    2.0/mlflow/unified-traces                                   read      -
+GET    2.0/mlflow/get-online-trace-details                         read      -
+POST   3.0/mlflow/traces                                           edit      experiment:trace.trace_info.trace_location.mlflow_experiment.experiment_id trace
+GET    3.0/mlflow/traces/get                                       read      trace:trace_id               trace_id allow_partial
+GET    3.0/mlflow/traces/batchGet                                  read      trace:trace_ids              trace_ids experiment_ids
+POST   3.0/mlflow/traces/batchGetInfos                             read      trace:trace_ids              trace_ids experiment_ids
+POST   3.0/mlflow/traces/search                                    read      trace-locations              locations filter max_results order_by page_token
+POST   3.0/mlflow/traces/delete-traces                             edit      experiment:experiment_id     experiment_id max_timestamp_millis max_traces request_ids
+POST   3.0/mlflow/traces/calculate-filter-correlation              read      experiment:experiment_ids    experiment_ids filter_string1 filter_string2 base_filter
+POST   3.0/mlflow/traces/metrics                                   read      experiment:experiment_ids    experiment_ids view_type metric_name aggregations dimensions filters time_interval_seconds start_time_ms end_time_ms max_results page_token
+GET    3.0/mlflow/traces/{trace_id}                                read      trace:trace_id               trace_id
+PATCH  3.0/mlflow/traces/{trace_id}/tags                           edit      trace:trace_id               trace_id key value
+DELETE 3.0/mlflow/traces/{trace_id}/tags                           edit      trace:trace_id               trace_id key
+POST   3.0/mlflow/traces/{trace_id}/assessments                    edit      trace:trace_id               trace_id
+GET    3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    read      trace:trace_id               trace_id assessment_id
+PATCH  3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    edit      trace:trace_id               trace_id assessment_id assessment update_mask
+DELETE 3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    edit      trace:trace_id               trace_id assessment_id
+GET    2.0/mlflow/get-trace-artifact                               read      trace:request_id             request_id path
+GET    3.0/mlflow/get-trace-artifact                               read      trace:request_id             request_id path
+
+POST   3.0/mlflow/issues                                           edit      experiment:experiment_id     experiment_id name description status severity root_causes source_run_id created_by categories
+POST   3.0/mlflow/issues/search                                    read      experiment:experiment_id     experiment_id filter_string max_results page_token include_trace_count
+POST   3.0/mlflow/issues/invoke                                    edit      -
+GET    3.0/mlflow/issues/{issue_id}                                read      -
+PATCH  3.0/mlflow/issues/{issue_id}                                edit      -
+POST   3.0/mlflow/label-schemas/create                             edit      experiment:experiment_id     experiment_id name type input instruction enable_comment
+GET    3.0/mlflow/label-schemas/get                                read      -
+GET    3.0/mlflow/label-schemas/get-by-name                        read      experiment:experiment_id     experiment_id name
+GET    3.0/mlflow/label-schemas/list                               read      experiment:experiment_id     experiment_id max_results page_token
+PATCH  3.0/mlflow/label-schemas/update                             edit      -
+DELETE 3.0/mlflow/label-schemas/delete                             edit      -
+POST   3.0/mlflow/review-queues/create                             edit      experiment:experiment_id     experiment_id name queue_type created_by users schema_ids
+POST   3.0/mlflow/review-queues/get-or-create-user                 edit      experiment:experiment_id     experiment_id user created_by
+GET    3.0/mlflow/review-queues/get                                read      -
+GET    3.0/mlflow/review-queues/get-by-name                        read      experiment:experiment_id     experiment_id name
+GET    3.0/mlflow/review-queues/list                               read      experiment:experiment_id     experiment_id user max_results page_token item_id
+POST   3.0/mlflow/review-queues/update                             edit      -
+POST   3.0/mlflow/review-queues/delete                             edit      -
+POST   3.0/mlflow/review-queues/items/add                          edit      -
+POST   3.0/mlflow/review-queues/items/remove                       edit      -
+GET    3.0/mlflow/review-queues/items/list                         read      -
+POST   3.0/mlflow/review-queues/items/set-status                   edit      -
+
+POST   3.0/mlflow/datasets/create                                  edit      experiment:experiment_ids    name experiment_ids source_type source schema profile created_by tags
+POST   3.0/mlflow/datasets/search                                  read      experiment:experiment_ids    experiment_ids filter_string max_results order_by page_token
+GET    3.0/mlflow/datasets/search                                  read      experiment:experiment_ids    experiment_ids filter_string max_results order_by page_token
+GET    3.0/mlflow/datasets/{dataset_id}                            read      -
+DELETE 3.0/mlflow/datasets/{dataset_id}                            edit      -
+PATCH  3.0/mlflow/datasets/{dataset_id}/tags                       edit      -
+DELETE 3.0/mlflow/datasets/{dataset_id}/tags/{key}                 edit      -
+GET    3.0/mlflow/datasets/{dataset_id}/records                    read      -
+POST   3.0/mlflow/datasets/{dataset_id}/records                    edit      -
+DELETE 3.0/mlflow/datasets/{dataset_id}/records                    edit      -
+GET    3.0/mlflow/datasets/{dataset_id}/experiment-ids             read      -
+POST   3.0/mlflow/datasets/{dataset_id}/add-experiments            edit      -
+POST   3.0/mlflow/datasets/{dataset_id}/remove-experiments         edit      -
+
+POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id     experiment_id name serialized_scorer
+GET    3.0/mlflow/scorers/list                                     read      experiment:experiment_ids    experiment_id experiment_ids
+GET    3.0/mlflow/scorers/versions                                 read      experiment:experiment_id     experiment_id name
+GET    3.0/mlflow/scorers/get                                      read      experiment:experiment_id     experiment_id name version
+DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id     experiment_id name version
+GET    3.0/mlflow/scorers/online-configs                           read      -
+PUT    3.0/mlflow/scorers/online-config                            edit      experiment:experiment_id     experiment_id name sample_rate filter_string
+POST   3.0/mlflow/scorer/invoke                                    edit      -
+POST   3.0/mlflow/genai/evaluate/invoke                            edit      -
+POST   3.0/mlflow/prompt-optimization/jobs                         edit      experiment:experiment_id     experiment_id source_prompt_uri config tags
+POST   3.0/mlflow/prompt-optimization/jobs/search                  read      experiment:experiment_id     experiment_id
+GET    3.0/mlflow/prompt-optimization/jobs/search                  read      experiment:experiment_id     experiment_id
+GET    3.0/mlflow/prompt-optimization/jobs/{job_id}                read      -
+DELETE 3.0/mlflow/prompt-optimization/jobs/{job_id}                edit      -
+POST   3.0/mlflow/prompt-optimization/jobs/{job_id}/cancel         edit      -
+GET    3.0/mlflow/jobs/{job_id}                                    read      -
+PATCH  3.0/mlflow/jobs/cancel/{job_id}                             edit      -
+POST   3.0/jobs                                                    admin     -
+POST   3.0/jobs/                                                   admin     -
+POST   3.0/jobs/search                                             admin     -
+GET    3.0/jobs/{job_id}                                           read      -
+PATCH  3.0/jobs/cancel/{job_id}                                    edit      -
+POST   3.0/mlflow/demo/generate                                    edit      -
+POST   3.0/mlflow/demo/delete                                      edit      -
+
+GET    /graphql                                                    read      -
+
+GET    3.0/mlflow/mcp-servers                                      read      -
+POST   3.0/mlflow/mcp-servers                                      edit      -
+GET    3.0/mlflow/mcp-servers/{path:path}                          read      -
+POST   3.0/mlflow/mcp-servers/{path:path}                          edit      -
+PATCH  3.0/mlflow/mcp-servers/{path:path}                          edit      -
+DELETE 3.0/mlflow/mcp-servers/{path:path}                          edit      -
+
+GET    3.0/mlflow/workspaces/{workspace_name}                      read      -
+POST   3.0/mlflow/workspaces                                       admin     -
+PATCH  3.0/mlflow/workspaces/{workspace_name}                      admin     -
+DELETE 3.0/mlflow/workspaces/{workspace_name}                      admin     -
+
+POST   2.0/mlflow/webhooks                                         admin     -
+GET    2.0/mlflow/webhooks                                         admin     -
+GET    2.0/mlflow/webhooks/{webhook_id}                            admin     -
+PATCH  2.0/mlflow/webhooks/{webhook_id}                            admin     -
+DELETE 2.0/mlflow/webhooks/{webhook_id}                            admin     -
+POST   2.0/mlflow/webhooks/{webhook_id}/test                       admin     -
+
+GET    2.0/mlflow/gateway-proxy                                    admin     -
+POST   2.0/mlflow/gateway-proxy                                    admin     -
+GET    3.0/mlflow/gateway/secrets/config                           read      -
+GET    3.0/mlflow/gateway/secrets/get                              admin     -
+GET    3.0/mlflow/gateway/secrets/list                             admin     -
+POST   3.0/mlflow/gateway/secrets/{action}                         admin     -
+DELETE 3.0/mlflow/gateway/secrets/delete                           admin     -
+GET    3.0/mlflow/gateway/endpoints/get                            read      -
+GET    3.0/mlflow/gateway/endpoints/list                           read      -
+GET    3.0/mlflow/gateway/endpoints/bindings/list                  read      -
+POST   3.0/mlflow/gateway/endpoints/{action:path}                  admin     -
+DELETE 3.0/mlflow/gateway/endpoints/{action:path}                  admin     -
+GET    3.0/mlflow/gateway/model-definitions/get                    read      -
+GET    3.0/mlflow/gateway/model-definitions/list                   read      -
+POST   3.0/mlflow/gateway/model-definitions/{action}               admin     -
+DELETE 3.0/mlflow/gateway/model-definitions/delete                 admin     -
+GET    3.0/mlflow/gateway/budgets/{action}                         read      -
+POST   3.0/mlflow/gateway/budgets/{action}                         admin     -
+DELETE 3.0/mlflow/gateway/budgets/delete                           admin     -
+GET    3.0/mlflow/gateway/guardrails/{action}                      read      -
+POST   3.0/mlflow/gateway/guardrails/{action}                      admin     -
+PATCH  3.0/mlflow/gateway/guardrails/{action}                      admin     -
+DELETE 3.0/mlflow/gateway/guardrails/{action}                      admin     -
+GET    /gateway/mlflow/v1/models                                   read      -
+POST   /gateway/{path:path}                                        edit      -
+
+GET    3.0/mlflow/assistant/{path:path}                            admin     -
+POST   3.0/mlflow/assistant/{path:path}                            admin     -
+PUT    3.0/mlflow/assistant/{path:path}                            admin     -
+PATCH  3.0/mlflow/assistant/{path:path}                            admin     -
+"""
+
+_RIGHTS = {right.name.lower().replace("_", "-"): right for right in Right}
+_KINDS: dict[str, type[Target]] = {
+    "experiment": objects.Experiment,
+    "run": objects.Run,
+    "trace": objects.Trace,
+    "logged-model": objects.LoggedModel,
+    "model": objects.RegisteredModel,
+    "folder": objects.ArtifactFolder,
+    "source": objects.ModelSource,
+}
+_WITHOUT_FIELD = {
+    "-": objects.NOTHING,
+    "filtered": objects.Filtered(),
+    "new-experiment": objects.NewExperiment(),
+    "new-model": objects.NewModel(),
+    "trace-locations": objects.NOTHING,
+}
+# What comes as it is, with what it works on in the query, the path or a header.
+_RAW = {"/v1/traces": ((b"x-mlflow-experiment-id", "experiment_id"),)}
+
+
+class Anything(Message, forbid_unknown_fields=False):
+    """The message of an endpoint that nobody with limited rights may use: it is not looked into."""
+
+
+@cache
+def endpoints() -> tuple[Endpoint, ...]:
+    """Those of the table that have no native declaration."""
+    native = {(each.method, each.path) for each in ENDPOINTS}
+    rows = (line.split() for line in TABLE.splitlines() if line)
+    return tuple(_endpoint(*row) for row in rows if (row[0], row[1]) not in native)
+
+
+def _endpoint(method: str, path: str, right: str, target: str, *fields: str) -> Endpoint:
+    message: type[Message] = Anything
+    if fields:
+        kind = msgspec.defstruct(f"{method} {path}", [(field, Any, None) for field in fields], bases=(Message,))
+        message = cast("type[Message]", kind)
+    headers = _RAW.get(path, ())
+    return Endpoint(
+        method,
+        path,
+        _RIGHTS[right],
+        _target(target),
+        message,
+        raw=bool(headers),
+        headers=headers,
+        reader=Reader(message),
+    )
+
+
+def _target(text: str) -> Target:
+    if text in _WITHOUT_FIELD:
+        return _WITHOUT_FIELD[text]
+    if "+" in text:
+        return objects.Both(*map(_target, text.split("+")))
+    if "/" in text:
+        return objects.OneOf(*map(_target, text.split("/")))
+    kind, _, fields = text.partition(":")
+    return _KINDS[kind](*fields.split("|"))
