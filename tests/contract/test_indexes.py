@@ -12,8 +12,9 @@ from headrace.api.search.ast import RunSearch
 from headrace.cli.indexes import indexes
 from headrace.db import postgres_indexes
 from headrace.db.indexes import INDEXES
-from headrace.db.postgres import PostgresStore
-from headrace.db.sqlite import SqliteStore
+from headrace.db.postgres import PostgresDatabase
+from headrace.db.sqlite import SqliteDatabase
+from headrace.resources.runs import reads
 from headrace.resources.runs.search import parse_filter, parse_order
 from tests.support.databases import Database, Databases
 
@@ -34,7 +35,7 @@ async def until_built(database: Database) -> None:
 async def test_postgresql(databases: Databases) -> None:
     database = databases.migrated("postgresql")
     dsn = database.uri.replace("+psycopg2", "")
-    stores = [PostgresStore(dsn, queue_limit=10) for _ in range(3)]
+    stores = [PostgresDatabase(dsn, queue_limit=10) for _ in range(3)]
     try:
         await asyncio.gather(*(store.start() for store in stores))
         await until_built(database)
@@ -71,7 +72,7 @@ async def test_a_half_built_index_is_built_anew(databases: Databases) -> None:
 
 async def test_sqlite(databases: Databases) -> None:
     database = databases.migrated("sqlite")
-    store = SqliteStore(database.name, queue_limit=10)
+    store = SqliteDatabase(database.name, queue_limit=10)
     await store.start()
     try:
         await until_built(database)
@@ -91,16 +92,16 @@ async def test_a_search_on_sqlite_looks_up_the_runs_that_meet_a_rare_condition(d
             f"{numbers} INSERT INTO latest_metrics (key, value, is_nan, run_uuid, timestamp, step)"
             f" SELECT '{key}', {value}, 0, 'run' || i, 0, 0 FROM n"
         )
-    store = SqliteStore(database.name, queue_limit=10)
+    store = SqliteDatabase(database.name, queue_limit=10)
     await store.start()
     try:
         search = RunSearch(
             (0,), ("active",), parse_filter("metrics.common = 1 AND metrics.rare > 0"), parse_order([]), 1
         )
-        assert await store.rarest_condition(search) == search.conditions[1]
-        assert [row["run_uuid"] for row in await store.found_runs(search)] == ["run80", "run60"]
-        assert await store.rarest_condition(replace(search, conditions=search.conditions[:1])) is None
-        assert await store.rarest_condition(replace(search, conditions=())) is None
+        assert await reads.most_selective_condition(store, search) == search.conditions[1]
+        assert [row["run_uuid"] for row in await reads.find_runs(store, search, None)] == ["run80", "run60"]
+        assert await reads.most_selective_condition(store, replace(search, conditions=search.conditions[:1])) is None
+        assert await reads.most_selective_condition(store, replace(search, conditions=())) is None
     finally:
         await store.close()
 

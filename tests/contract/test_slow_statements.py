@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import pytest
 
 from headrace.db import postgres, sqlite
-from headrace.db.database import Database as Reads
 from headrace.db.database import TooSlow
 from headrace.db.query import Query
 from tests.contract.conftest import open_on
@@ -22,7 +19,7 @@ async def test_it_is_stopped(database: Database, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sqlite, "STATEMENT_SECONDS", 2.0)
     store = await open_on(database)
     try:
-        reads = cast(Reads, store)
+        reads = store
         for replanned in (False, True):
             with pytest.raises(TooSlow) as stopped:
                 await reads.rows(Query(ENDLESS, [], replanned))

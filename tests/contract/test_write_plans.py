@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from headrace.db import postgres_sql as sql
-from headrace.db.postgres import PostgresStore
+from headrace.db.postgres import PostgresDatabase
+from headrace.resources.runs import write_sql_postgres as sql
 from tests.support.databases import Databases
 
 STATEMENTS = {
@@ -28,7 +28,7 @@ def dsn(databases: Databases) -> str:
 
 @pytest.mark.parametrize("statement", STATEMENTS)
 async def test_no_write_reads_a_whole_table(dsn: str, statement: str) -> None:
-    store = PostgresStore(dsn, queue_limit=10)
+    store = PostgresDatabase(dsn, queue_limit=10)
     try:
         writer = await store._writing()
         await writer.execute("SET plan_cache_mode = force_generic_plan")

@@ -10,14 +10,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from headrace.db.base import RunPage, Store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.api.search.ast import RunSearch
-from headrace.db.postgres import PostgresStore
-from headrace.db.sqlite import SqliteStore
+from headrace.db.database import Database as Store
+from headrace.db.postgres import PostgresDatabase
+from headrace.db.sqlite import SqliteDatabase
 from headrace.resources.runs import search as runs
+from headrace.resources.runs.reads import RunPage, search_runs
 from tests.differential import search_data as data
 from tests.support.databases import BACKENDS, Databases
 
@@ -32,7 +33,7 @@ class Stores:
     run: Callable[[Coroutine[Any, Any, Any]], Any]
 
     def search(self, search: RunSearch) -> RunPage:
-        page: RunPage = self.run(self.headrace.search_runs(search))
+        page: RunPage = self.run(search_runs(self.headrace, search, None, encoded=False))
         return page
 
 
@@ -44,9 +45,9 @@ def stores(
     stock = data.open_stock(database, str(tmp_path_factory.mktemp("artifacts")))
     headrace: Store
     if request.param == "postgresql":
-        headrace = PostgresStore(database.uri.replace("+psycopg2", ""), queue_limit=10)
+        headrace = PostgresDatabase(database.uri.replace("+psycopg2", ""), queue_limit=10)
     else:
-        headrace = SqliteStore(database.name, queue_limit=10)
+        headrace = SqliteDatabase(database.name, queue_limit=10)
     with asyncio.Runner() as runner:
         experiments = data.fill(stock)
         runner.run(headrace.start())
@@ -79,7 +80,7 @@ def compare(
         page = stores.search(search)
         assert [run.info.run_id for run in page.runs] == [run.info.run_id for run in expected]
         if whole:
-            encoded = stores.run(stores.headrace.search_runs_encoded(search))
+            encoded = stores.run(search_runs(stores.headrace, search, None, encoded=True))
             assert encoded.after == page.after
             theirs = [data.in_order(data.as_proto(run)) for run in expected]
             for found_runs in (page.runs, encoded.runs):

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from headrace.resources.routes import ROUTES
 from hypothesis import strategies as st
+
+from headrace.resources import all_endpoints
+from headrace.settings import Settings
+from tests.support.messages import minimal
 
 _KEY_VALUE = {"key": "a", "value": "b"}
 _METRIC = {"key": "loss", "value": 0.5, "timestamp": 1, "step": 0}
@@ -49,12 +52,11 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "runs/log-model"): {"run_id": "{run}", "model_json": '{"artifact_path": "m", "flavors": {}}'},
     ("POST", "runs/search"): _RUNS,
     ("GET", "model-versions/search"): {"filter": "run_id = '{run}'", "max_results": 5, "order_by": "name"},
-    ("POST", "graphql"): {
+    ("POST", "/graphql"): {
         "query": "query Q($data: MlflowGetRunInput!) {mlflowGetRun(input: $data) {run {info {runId}}}}",
         "variables": {"data": {"runId": "{run}"}},
         "operationName": "Q",
     },
-    ("GET", "/ajax-api/3.0/mlflow/server-info"): {},
     ("POST", "/api/2.0/mlflow/artifacts/presigned-upload-url"): {"run_id": "{run}", "path": "a", "expiration": 5},
     ("POST", "/api/2.0/mlflow/artifacts/presigned-download-url"): {"run_id": "{run}", "path": "a"},
     ("POST", "/api/2.0/mlflow-artifacts/mpu/create/{folder}"): {"path": "a", "num_parts": 2},
@@ -82,11 +84,13 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/headrace/tokens"): {"csrf": "x", "action": "create", "name": "n", "role": "viewer", "days": "5"},
     ("POST", "/headrace/sign-out"): {"csrf": "x"},
 }
-_TABLE = {(route.method, route.path): route.paths() for route in ROUTES}
-# (method, path, good message): those of the table of routes, wherever they are found, and the others above
-NATIVE = [(method, path, GOOD[method, name]) for (method, name), paths in _TABLE.items() for path in paths] + [
-    (method, path, message) for (method, path), message in GOOD.items() if path.startswith("/")
-]
+_DECLARED = [each for each in all_endpoints(Settings()) if each.handler is not None]
+# (method, path, good message): the native endpoints, wherever they are found, and the others above
+NATIVE = [
+    (each.method, path, GOOD.get((each.method, each.path.removeprefix("2.0/mlflow/"))) or minimal(each))
+    for each in _DECLARED
+    for path in each.paths("")
+] + [(method, path, message) for (method, path), message in GOOD.items() if path.startswith("/")]
 
 _TEXTS = (
     *("", " ", "\0", "a\0b", "\ud800", "é", "\U0001f600", "%", "%00", "%ff", "..", "../..", "/", "\\", "'", '"', ";"),

@@ -80,7 +80,7 @@ class Reader(Generic[M]):
         `exact`: fields that the message does not have are refused, as are JSON texts with JSON in them; for senders
         whose rights are limited. Raises InvalidParameter.
         """
-        if not parameters:
+        if not parameters and not exact:
             try:
                 message = self._decode(body)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -141,7 +141,7 @@ class Reader(Generic[M]):
                 raise InvalidParameter(str(error)) from None
             raise InvalidParameter(f"The request's body is not JSON: {error or 'it is nested too deeply'}.") from None
         if not isinstance(given, dict):
-            raise InvalidParameter(f"The request's body is not a JSON object but {_kind_of(given)}.")
+            raise InvalidParameter(f"The request's body is not a JSON object but a {_kind_of(given)}.")
         return given
 
 

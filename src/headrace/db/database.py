@@ -59,7 +59,8 @@ class Write(Struct, frozen=True, gc=False):
     """What `submit` takes: a value of a class that knows how a group of its values is done, on either backend.
 
     `apply_*` answer with one outcome per write, in order: what its caller gets, or the exception that it shall see.
-    They work in a transaction of the group (PostgreSQL: none where all are of one class, and `one_statement`). Everything may be done twice without harm: after a deadlock or a lost connection the group is sent again, and
+    They work in a transaction of the group (PostgreSQL: in none where all are of one class that is `one_statement`).
+    Everything may be done twice without harm: after a deadlock or a lost connection the group is sent again, and
     `Session.again` says so. One that the database refuses makes the writes of its group go one by one.
     """
 

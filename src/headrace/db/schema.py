@@ -11,112 +11,121 @@ from collections.abc import Iterable, Mapping
 # table -> column -> (type as the backend names it, position in the primary key or 0)
 Columns = dict[str, dict[str, tuple[str, int]]]
 
-# table -> column -> kind; the primary key's columns are in capitals, in alphabetical order of no consequence
-TABLES: Mapping[str, Mapping[str, str]] = {
-    "experiments": {
-        "EXPERIMENT_ID": "int",
-        "name": "text",
-        "artifact_location": "text",
-        "lifecycle_stage": "text",
-        "creation_time": "bigint",
-        "last_update_time": "bigint",
-        "workspace": "text",
-    },
-    "experiment_tags": {"KEY": "text", "value": "text", "EXPERIMENT_ID": "int"},
-    "runs": {
-        "RUN_UUID": "text",
-        "name": "text",
-        "source_type": "text",
-        "source_name": "text",
-        "entry_point_name": "text",
-        "user_id": "text",
-        "status": "text",
-        "start_time": "bigint",
-        "end_time": "bigint",
-        "deleted_time": "bigint",
-        "source_version": "text",
-        "lifecycle_stage": "text",
-        "artifact_uri": "text",
-        "experiment_id": "int",
-    },
-    "metrics": {
-        "KEY": "text",
-        "VALUE": "float",
-        "TIMESTAMP": "bigint",
-        "STEP": "bigint",
-        "IS_NAN": "bool",
-        "RUN_UUID": "text",
-    },
-    "latest_metrics": {
-        "KEY": "text",
-        "value": "float",
-        "timestamp": "bigint",
-        "step": "bigint",
-        "is_nan": "bool",
-        "RUN_UUID": "text",
-    },
-    "params": {"KEY": "text", "value": "text", "RUN_UUID": "text"},
-    "tags": {"KEY": "text", "value": "text", "RUN_UUID": "text"},
-    "datasets": {
-        "dataset_uuid": "text",
-        "EXPERIMENT_ID": "int",
-        "NAME": "text",
-        "DIGEST": "text",
-        "dataset_source_type": "text",
-        "dataset_source": "text",
-        "dataset_schema": "text",
-        "dataset_profile": "text",
-    },
-    "inputs": {
-        "input_uuid": "text",
-        "SOURCE_TYPE": "text",
-        "SOURCE_ID": "text",
-        "DESTINATION_TYPE": "text",
-        "DESTINATION_ID": "text",
-        "step": "bigint",
-    },
-    # runs/delete deletes from it, too, which is left to stock
-    "assessments": {
-        "ASSESSMENT_ID": "text",
-        "trace_id": "text",
-        "name": "text",
-        "assessment_type": "text",
-        "value": "text",
-        "error": "text",
-        "created_timestamp": "bigint",
-        "last_updated_timestamp": "bigint",
-        "source_type": "text",
-        "source_id": "text",
-        "run_id": "text",
-        "span_id": "text",
-        "rationale": "text",
-        "overrides": "text",
-        "valid": "bool",
-        "assessment_metadata": "text",
-        "experiment_id": "int",
-        "trace_timestamp_ms": "bigint",
-        "aggregate_value": "float",
-        "is_numeric_value": "bool",
-    },
-    "input_tags": {"INPUT_UUID": "text", "NAME": "text", "value": "text"},
-    "model_versions": {
-        "WORKSPACE": "text",
-        "NAME": "text",
-        "VERSION": "int",
-        "creation_time": "bigint",
-        "last_updated_time": "bigint",
-        "description": "text",
-        "user_id": "text",
-        "current_stage": "text",
-        "source": "text",
-        "storage_location": "text",
-        "run_id": "text",
-        "run_link": "text",
-        "status": "text",
-        "status_message": "text",
-    },
-    "model_version_tags": {"WORKSPACE": "text", "NAME": "text", "VERSION": "int", "KEY": "text", "value": "text"},
-}
+# A table, and below it its columns with their kinds; those of the primary key are in capitals. Every start compares it
+# with the database; tests/contract holds it against one that stock has just migrated.
+_TABLES = """
+assessments
+    ASSESSMENT_ID text, trace_id text, name text, assessment_type text, value text, error text,
+    created_timestamp bigint, last_updated_timestamp bigint, source_type text, source_id text, run_id text,
+    span_id text, rationale text, overrides text, valid bool, assessment_metadata text, experiment_id int,
+    trace_timestamp_ms bigint, aggregate_value float, is_numeric_value bool
+datasets
+    dataset_uuid text, EXPERIMENT_ID int, NAME text, DIGEST text, dataset_source_type text, dataset_source text,
+    dataset_schema text, dataset_profile text
+entity_associations
+    association_id text, SOURCE_TYPE text, SOURCE_ID text, DESTINATION_TYPE text, DESTINATION_ID text,
+    created_time bigint
+evaluation_dataset_records
+    DATASET_RECORD_ID text, dataset_id text, inputs json, expectations json, tags json, source json, source_id text,
+    source_type text, created_time bigint, last_update_time bigint, created_by text, last_updated_by text,
+    input_hash text, outputs json
+evaluation_dataset_tags
+    DATASET_ID text, KEY text, value text
+evaluation_datasets
+    DATASET_ID text, name text, schema text, profile text, digest text, created_time bigint, last_update_time bigint,
+    created_by text, last_updated_by text, workspace text
+experiment_tags
+    KEY text, value text, EXPERIMENT_ID int
+experiments
+    EXPERIMENT_ID int, name text, artifact_location text, lifecycle_stage text, creation_time bigint,
+    last_update_time bigint, workspace text
+input_tags
+    INPUT_UUID text, NAME text, value text
+inputs
+    input_uuid text, SOURCE_TYPE text, SOURCE_ID text, DESTINATION_TYPE text, DESTINATION_ID text, step bigint
+issues
+    ISSUE_ID text, experiment_id int, name text, description text, status text, severity text, root_causes text,
+    source_run_id text, categories text, created_timestamp bigint, last_updated_timestamp bigint, created_by text
+latest_metrics
+    KEY text, value float, timestamp bigint, step bigint, is_nan bool, RUN_UUID text
+logged_model_metrics
+    MODEL_ID text, METRIC_NAME text, METRIC_TIMESTAMP_MS bigint, METRIC_STEP bigint, metric_value float,
+    experiment_id int, RUN_ID text, dataset_uuid text, dataset_name text, dataset_digest text
+logged_model_params
+    MODEL_ID text, experiment_id int, PARAM_KEY text, param_value text
+logged_model_tags
+    MODEL_ID text, experiment_id int, TAG_KEY text, tag_value text
+logged_models
+    MODEL_ID text, experiment_id int, name text, artifact_location text, creation_timestamp_ms bigint,
+    last_updated_timestamp_ms bigint, status int, lifecycle_stage text, model_type text, source_run_id text,
+    status_message text
+metrics
+    KEY text, VALUE float, TIMESTAMP bigint, RUN_UUID text, STEP bigint, IS_NAN bool
+model_version_tags
+    KEY text, value text, NAME text, VERSION int, WORKSPACE text
+model_versions
+    NAME text, VERSION int, creation_time bigint, last_updated_time bigint, description text, user_id text,
+    current_stage text, source text, run_id text, status text, status_message text, run_link text,
+    storage_location text, WORKSPACE text
+params
+    KEY text, value text, RUN_UUID text
+registered_model_aliases
+    ALIAS text, version int, NAME text, WORKSPACE text
+registered_model_tags
+    KEY text, value text, NAME text, WORKSPACE text
+registered_models
+    NAME text, creation_time bigint, last_updated_time bigint, description text, WORKSPACE text
+runs
+    RUN_UUID text, name text, source_type text, source_name text, entry_point_name text, user_id text, status text,
+    start_time bigint, end_time bigint, source_version text, lifecycle_stage text, artifact_uri text,
+    experiment_id int, deleted_time bigint
+span_metrics
+    TRACE_ID text, SPAN_ID text, KEY text, value float
+spans
+    TRACE_ID text, experiment_id int, SPAN_ID text, parent_span_id text, name text, type text, status text,
+    start_time_unix_nano bigint, end_time_unix_nano bigint, duration_ns bigint,
+    content text, input_cost float, output_cost float,
+    total_cost float, model_name text, model_provider text
+sql_trace_rollup_rebuild_queue
+    EXPERIMENT_ID int, ROLLUP_DAY date, ROLLUP_FAMILY text
+tags
+    KEY text, value text, RUN_UUID text
+trace_info
+    REQUEST_ID text, experiment_id int, timestamp_ms bigint, execution_time_ms bigint, status text,
+    client_request_id text, request_preview text, response_preview text, db_payload_generation int, trace_name text,
+    session_id text, input_tokens bigint, output_tokens bigint, total_tokens bigint, cache_read_input_tokens bigint,
+    cache_creation_input_tokens bigint, cache_creation_input_tokens_above_1hr bigint, input_cost float,
+    output_cost float, total_cost float
+trace_metrics
+    REQUEST_ID text, KEY text, value float
+trace_request_metadata
+    KEY text, value text, REQUEST_ID text
+trace_tags
+    KEY text, value text, REQUEST_ID text
+webhook_events
+    WEBHOOK_ID text, ENTITY text, ACTION text
+webhooks
+    WEBHOOK_ID text, name text, description text, url text, status text, secret text, creation_timestamp bigint,
+    last_updated_timestamp bigint, deleted_timestamp bigint, workspace text
+workspaces
+    NAME text, description text, default_artifact_root text, trace_archival_location text,
+    trace_archival_retention text
+"""
+
+
+def _parse(text: str) -> dict[str, dict[str, str]]:
+    tables: dict[str, dict[str, str]] = {}
+    columns: dict[str, str] = {}
+    for line in filter(None, text.splitlines()):
+        if line.startswith(" "):
+            columns |= dict(column.split() for column in line.strip(" ,").split(", "))
+        else:
+            columns = tables[line] = {}
+    return tables
+
+
+# table -> column -> kind
+TABLES: Mapping[str, Mapping[str, str]] = _parse(_TABLES)
 
 POSTGRES_TYPES = {
     "character varying": "text",
@@ -125,6 +134,8 @@ POSTGRES_TYPES = {
     "bigint": "bigint",
     "double precision": "float",
     "boolean": "bool",
+    "json": "json",
+    "date": "date",
 }
 SQLITE_TYPES = {
     "VARCHAR": "text",
@@ -133,6 +144,8 @@ SQLITE_TYPES = {
     "BIGINT": "bigint",
     "FLOAT": "float",
     "BOOLEAN": "bool",
+    "JSON": "json",
+    "DATE": "date",
 }
 
 

@@ -194,7 +194,7 @@ def _columns(db: sqlite3.Connection) -> schema.Columns:
     return {
         table: {row["name"]: (row["type"].split("(")[0].upper(), row["pk"]) for row in rows}
         for table in schema.TABLES
-        if (rows := db.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,)).fetchall())
+        if (rows := db.execute("SELECT name, type, pk FROM pragma_table_xinfo(?)", (table,)).fetchall())
     }
 
 

@@ -17,7 +17,9 @@ RESOURCES = (experiments, metrics, endpoints, change_endpoints, model_versions, 
 
 def all_endpoints(settings: Settings) -> list[Endpoint]:
     """The native endpoints of a server with these settings, then what stock alone answers."""
-    return [*server_info.endpoints(settings), *ENDPOINTS, *stock_only.endpoints()]
+    native = [*server_info.endpoints(settings), *ENDPOINTS]
+    known = {(each.method, each.path) for each in native}
+    return [*native, *(each for each in stock_only.endpoints() if (each.method, each.path) not in known)]
 
 
 __all__ = ["RESOURCES", "all_endpoints"]

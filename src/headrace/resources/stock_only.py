@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from headrace.api.endpoint import ENDPOINTS, Endpoint
+from headrace.api.endpoint import Endpoint
 from headrace.api.message import Message, Reader
 from headrace.auth import objects
 from headrace.auth.objects import Target
@@ -257,10 +257,9 @@ class Anything(Message, forbid_unknown_fields=False):
 
 @cache
 def endpoints() -> tuple[Endpoint, ...]:
-    """Those of the table that have no native declaration."""
-    native = {(each.method, each.path) for each in ENDPOINTS}
+    """Those of the table; where there is a native declaration, too, that counts."""
     rows = (line.split() for line in TABLE.splitlines() if line)
-    return tuple(_endpoint(*row) for row in rows if (row[0], row[1]) not in native)
+    return tuple(_endpoint(*row) for row in rows)
 
 
 def _endpoint(method: str, path: str, right: str, target: str, *fields: str) -> Endpoint:

@@ -12,15 +12,19 @@ import msgspec
 import pytest
 
 from headrace.api.audit import Audit
-from headrace.api.guard import PRINCIPAL
-from headrace.asgi.protocol import ANSWER, Headers
+from headrace.api.endpoint import Router
+from headrace.asgi.protocol import ANSWER
+from headrace.asgi.types import PRINCIPAL, Headers
 from headrace.auth.audit_table import AuditTable
 from headrace.auth.principals import Principal, Right
 from headrace.db import open_database
-from headrace.db.sqlite import SqliteStore
+from headrace.db.sqlite import SqliteDatabase
+from headrace.resources import all_endpoints
 from headrace.settings import Settings
 
 API = "/api/2.0/mlflow/"
+ROUTER = Router(all_endpoints(Settings()), "")
+ROUTER.add_page("POST", "/headrace/sign-in", Right.OPEN)
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ async def table(tmp_path: Path) -> AsyncIterator[AuditTable]:
     path = tmp_path / "a.db"
     sqlite3.connect(path).close()
     store = open_database(Settings(backend_store_uri=f"sqlite:///{path}"))
-    assert isinstance(store, SqliteStore)
+    assert isinstance(store, SqliteDatabase)
     await store.connect()
     table = AuditTable(store)
     await table.set_up()
@@ -72,8 +76,15 @@ async def written(
 
     def answer_whole(status: int, headers: Headers, body: bytes) -> None: ...
 
-    subject = Audit(application, msgspec.structs.replace(Settings(), audit=audit), table)
-    scope = {"type": "http", "method": method, "path": path, "query_string": query, "client": ("10.0.0.9", 1)}
+    subject = Audit(application, msgspec.structs.replace(Settings(), audit=audit), ROUTER, table)
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "client": ("10.0.0.9", 1),
+        "headers": [],
+    }
     await subject(scope | {"extensions": {ANSWER: answer_whole} if packet else {}}, receive, send)
     await subject({"type": "lifespan"}, receive, send)
     return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
@@ -122,7 +133,7 @@ async def test_what_is_written(
 
 async def test_what_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     (line,) = await written(capfd, "DELETE", API + "logged-models/m-1", query=b"name=n%20m&secret=x", status=403)
-    assert (line["status"], line["objects"]) == (403, {"model_id": "m-1", "name": "n m"})
+    assert (line["status"], line["objects"]) == (403, {"model_id": "m-1"})
     form = b"name=ada&password=hidden&csrf=hidden"
     (line,) = await written(capfd, "POST", "/headrace/sign-in", form, status=401)
     assert line["objects"] == {"name": "ada"}

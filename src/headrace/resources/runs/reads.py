@@ -121,7 +121,7 @@ async def search_runs(db: Database, search: RunSearch, grantees: Sequence[str] |
     `encoded`: with data that is JSON. Raises Declined for rows that stock itself can't render, and for what the
     database would refuse; BadPageToken for an `after` that does not fit the order.
     """
-    rows = await _find_runs(db, search, grantees)
+    rows = await find_runs(db, search, grantees)
     page = rows[: search.max_results]
     runs: list[Run | EncodedRun] = []
     for begin in range(0, len(page), RUNS_AT_ONCE):
@@ -129,9 +129,9 @@ async def search_runs(db: Database, search: RunSearch, grantees: Sequence[str] |
     return RunPage(runs, next_page(rows, search.max_results, len(RUN_COLUMNS)))
 
 
-async def _find_runs(db: Database, search: RunSearch, grantees: Sequence[str] | None) -> Sequence[Any]:
+async def find_runs(db: Database, search: RunSearch, grantees: Sequence[str] | None) -> Sequence[Any]:
     """The rows of search_sql.search_runs."""
-    most_selective = await _most_selective_condition(db, search) if db.dialect is Dialect.SQLITE else None
+    most_selective = await most_selective_condition(db, search) if db.dialect is Dialect.SQLITE else None
     statement = partial(search_sql.search_runs, search, db.dialect, grantees, most_selective=most_selective)
     if search_sql.orders_by_metric_first(search):
         rows = await db.rows(statement(finite_values_only=True))
@@ -140,7 +140,7 @@ async def _find_runs(db: Database, search: RunSearch, grantees: Sequence[str] | 
     return await db.rows(statement())
 
 
-async def _most_selective_condition(db: Database, search: RunSearch) -> Condition | None:
+async def most_selective_condition(db: Database, search: RunSearch) -> Condition | None:
     """One for search_sql.search_runs to begin with, on SQLite, which has no statistics to find it by."""
     conditions = search_sql.indexed(search)
     if not conditions:
