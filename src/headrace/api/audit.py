@@ -162,7 +162,7 @@ class _Exchange:
             for fields in (each, *inner, *(deep["info"] for deep in inner if isinstance(deep.get("info"), dict))):
                 for name in _NAMES:
                     if isinstance(value := fields.get(name), str | int) and value != "" and name not in names:
-                        names[name] = str(value)[:256]
+                        names[name] = str(value)[:256].encode(errors="replace").decode()
         return names
 
     def _message(self, scope: Scope, match: Match) -> dict[str, Any]:

@@ -205,6 +205,11 @@ class _Reading:
         if isinstance(kind, inspect.StrType):
             if not isinstance(value, str):
                 raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a text.")
+            if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError:
+                    raise invalid(path, value, "It has half of a surrogate pair, which is no character.") from None
             return value
         if isinstance(kind, inspect.LiteralType):
             return _enum(value, kind.values, path)
