@@ -5,30 +5,33 @@ Nothing is migrated silently: `headrace db upgrade` does that, with stock's own 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from headrace import uri
+from headrace import database_url, uri
+from headrace.database_url import PostgresURL, SqliteURL
 from headrace.errors import ConfigurationError, SchemaOutOfDate
 from headrace.process import run_once
 from headrace.settings import Settings
 from headrace.sql.files import read
-from headrace.uri import DatabaseURI
 
 if TYPE_CHECKING:
     import psycopg2.extensions
 
 Log = Callable[[str], None]
 _MIGRATE = "headrace.stock.migrate"
-_CONNECT_TIMEOUT = 10  # seconds
-_LOCK = 0x6865616472616365  # "headrace": one server at a time looks and initialises
+_LOCK = 0x68656164_72616365  # "headrace": one server at a time looks and initialises
+_PAUSE = 1.0  # seconds between two looks at a database that is not up, or that another server is at
+_SAID_AFTER = 3.0  # seconds of waiting for another server
 _REVISION = re.compile(r"^(down_)?revision\s*=\s*(?:[\"'](\w+)[\"']|None)", re.M)
 
 
@@ -60,19 +63,60 @@ def prepare(settings: Settings, log: Log) -> None:
     Stores that are stock's alone (MySQL, files) are left to it. Raises ConfigurationError when a database can't be
     reached or made, SchemaOutOfDate when it is of another MLflow.
     """
+    deadline = time.monotonic() + settings.database_wait
     for store_uri, role in _stores(settings).items():
-        database = uri.parse(store_uri)
-        if database is not None and database.kind in ("postgresql", "sqlite"):
-            with _opened(database, log) as (tables, revision):
-                if _is_empty(tables, revision, store_uri):
-                    log(f"making MLflow's tables in {uri.redact(store_uri)}")
+        database = database_url.parse(store_uri)
+        if isinstance(database, PostgresURL | SqliteURL):
+            with _opened(database, log, deadline, starting=True) as (tables, revision):
+                if _is_empty(tables, revision, database.shown):
+                    log(f"making MLflow's tables in {database.shown}")
                     _run_stock("initialise", role, store_uri, settings.default_artifact_root)
 
 
-def upgrade(settings: Settings) -> None:
-    """Bring the stores to the schema of the installed MLflow, by stock's own migrations."""
+def upgrade(settings: Settings, log: Log = lambda _: None) -> None:
+    """Bring the stores to the schema of the installed MLflow, by stock's own migrations.
+
+    Raises ConfigurationError where that can't be, or where the tables are another application's.
+    """
     for store_uri, role in _stores(settings).items():
+        database = database_url.parse(store_uri)
+        if isinstance(database, PostgresURL | SqliteURL):
+            with _opened(database, log) as (tables, revision):
+                _check_owner(tables, revision, database.shown, may_be_empty=True)
         _run_stock("upgrade", role, store_uri, settings.default_artifact_root)
+
+
+def check(settings: Settings) -> None:
+    """Raises ConfigurationError unless the backend store can be used and MLflow's tables are there.
+
+    For commands that look into a server's database: they make no tables in another application's.
+    """
+    database = settings.database
+    if not isinstance(database, PostgresURL | SqliteURL):
+        raise ConfigurationError("Users are kept on PostgreSQL or SQLite. Look at --backend-store-uri.")
+    if isinstance(database, SqliteURL) and not Path(database.path).exists():
+        raise ConfigurationError(
+            f"There is no database {database.path}. Look at --backend-store-uri, or at the folder that you are in; "
+            "`headrace serve` and `headrace db create` make a new one."
+        )
+    with _opened(database, lambda _: None) as (tables, revision):
+        _check_owner(tables, revision, database.shown, may_be_empty=False)
+
+
+def _check_owner(tables: set[str], revision: str | None, shown: str, may_be_empty: bool) -> None:
+    if "experiments" in tables:
+        return
+    if not tables and may_be_empty:
+        return
+    if not tables:
+        raise ConfigurationError(
+            f"There are no tables of MLflow in {shown}. Look at --backend-store-uri; `headrace serve` and "
+            "`headrace db create` make them."
+        )
+    raise ConfigurationError(
+        f"The tables in {shown} are another application's, MLflow's are not among them. Look at --backend-store-uri, "
+        "and at the search_path."
+    )
 
 
 def _stores(settings: Settings) -> dict[str, str]:
@@ -82,24 +126,30 @@ def _stores(settings: Settings) -> dict[str, str]:
     }
 
 
-def _is_empty(tables: set[str], revision: str | None, store_uri: str) -> bool:
+def _is_empty(tables: set[str], revision: str | None, shown: str) -> bool:
     """Whether stock has to make its tables; SchemaOutOfDate if they are another MLflow's."""
     if revision is None and "experiments" not in tables:
         return True
+    if "experiments" not in tables and revision not in installed_revisions().known:
+        raise ConfigurationError(
+            f"The database {shown} is another application's: its alembic_version is {revision}, which is none of "
+            "MLflow's, and alembic keeps one alone. Use another database, or a schema of its own "
+            "(?options=-csearch_path=mlflow)."
+        )
     known, head = installed_revisions()
     if revision == head:
         return False
     from importlib.metadata import version  # 20 ms that a start in order need not wait for
 
-    database, mlflow = uri.redact(store_uri), version("mlflow")
+    mlflow = version("mlflow")
     if revision is None or revision in known:
         raise SchemaOutOfDate(
-            f"The schema of {database} is of an older MLflow ({revision or 'no revision'}; MLflow {mlflow} needs "
+            f"The schema of {shown} is of an older MLflow ({revision or 'no revision'}; MLflow {mlflow} needs "
             f"{head}).\nMake a backup, stop every server that uses this database, and upgrade it with "
             "`headrace db upgrade`\n(with the same --backend-store-uri or environment as `headrace serve`)."
         )
     raise SchemaOutOfDate(
-        f"The schema of {database} is of a newer MLflow: its revision is {revision}, and MLflow {mlflow}, which is "
+        f"The schema of {shown} is of a newer MLflow: its revision is {revision}, and MLflow {mlflow}, which is "
         f"installed here, knows\nnone after {head}. Install the MLflow that made it, or a newer one: "
         "`pip install --upgrade mlflow`.",
         newer=True,
@@ -110,7 +160,7 @@ def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: st
     configuration = {
         "action": action,
         "role": role,
-        "uri": uri.for_stock(store_uri),
+        "uri": database_url.stock_url(store_uri),
         "default_artifact_root": default_artifact_root,
     }
     if code := run_once(_MIGRATE, configuration, prefix="stock | "):
@@ -120,21 +170,29 @@ def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: st
 
 
 @contextmanager
-def _opened(database: DatabaseURI, log: Log) -> Iterator[tuple[set[str], str | None]]:
-    """The database's tables and MLflow revision, with a lock against other servers that start."""
-    try:
-        with _sqlite(database) if database.kind == "sqlite" else _postgresql(database, log) as found:
+def _opened(
+    database: PostgresURL | SqliteURL, log: Log, deadline: float = 0, starting: bool = False
+) -> Iterator[tuple[set[str], str | None]]:
+    """The database's tables and MLflow revision.
+
+    Until `deadline` (time.monotonic) it waits for a database that is not up. `starting`: it is made where it is
+    missing, and other servers that start are kept waiting.
+    """
+    if isinstance(database, SqliteURL):
+        try:
+            found = _sqlite(database)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(
+                f"The database {database.shown} can't be opened: {error}. Look at --backend-store-uri."
+            ) from None
+        yield found
+    else:
+        with _postgresql(database, log, deadline, starting) as found:
             yield found
-    except (OSError, sqlite3.Error) as error:
-        shown = uri.redact(database.render())
-        raise ConfigurationError(
-            f"The database {shown} can't be opened: {error}. Look at --backend-store-uri."
-        ) from None
 
 
-@contextmanager
-def _sqlite(database: DatabaseURI) -> Iterator[tuple[set[str], str | None]]:
-    path = Path(database.database)
+def _sqlite(database: SqliteURL) -> tuple[set[str], str | None]:
+    path = Path(database.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError("this user may not write it")
@@ -143,93 +201,151 @@ def _sqlite(database: DatabaseURI) -> Iterator[tuple[set[str], str | None]]:
         revision = None
         if "alembic_version" in tables:
             revision = next((row[0] for row in connection.execute("SELECT version_num FROM alembic_version")), None)
-    yield tables, revision
+    return tables, revision
 
 
 @contextmanager
-def _postgresql(database: DatabaseURI, log: Log) -> Iterator[tuple[set[str], str | None]]:
-    with contextlib.closing(_connect_or_create(database, log)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-        cursor.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = ANY (current_schemas(false))"
-        )
-        tables = {name for (name,) in cursor.fetchall()}
-        revision = None
-        if "alembic_version" in tables:
-            cursor.execute("SELECT version_num FROM alembic_version")
-            revision = next((row[0] for row in cursor.fetchall()), None)
-        yield tables, revision
+def _postgresql(
+    database: PostgresURL, log: Log, deadline: float, starting: bool
+) -> Iterator[tuple[set[str], str | None]]:
+    import psycopg2
+
+    connection = _connect(database, log, deadline, create=starting)
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        # The lock ends with its transaction: one of a session would stay with a pooler's connection.
+        connection.autocommit = not starting
+        if starting:
+            _wait_for_lock(cursor, database, log)
+        try:
+            found = _tables(cursor)
+        except psycopg2.Error as error:
+            raise _explained(database, error) from None
+        yield found
 
 
-def _connect_or_create(database: DatabaseURI, log: Log) -> psycopg2.extensions.connection:
-    """A connection to the database, which is made first if it does not exist and the role may.
+def _wait_for_lock(cursor: psycopg2.extensions.cursor, database: PostgresURL, log: Log) -> None:
+    since = time.monotonic()
+    said = False
+    while True:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))
+        [(got,)] = cursor.fetchall()
+        if got:
+            return
+        if not said and time.monotonic() - since > _SAID_AFTER:
+            log(f"waiting for another server, which makes or looks at the tables of {database.shown}")
+            said = True
+        time.sleep(0.1)
+
+
+def _tables(cursor: psycopg2.extensions.cursor) -> tuple[set[str], str | None]:
+    """Those that a statement finds along the search_path, whether the role may read them or not."""
+    cursor.execute(
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND pg_table_is_visible(oid) "
+        "AND relnamespace = ANY (current_schemas(false)::regnamespace[])"
+    )
+    tables = {name for (name,) in cursor.fetchall()}
+    revision = None
+    if "alembic_version" in tables:
+        cursor.execute("SELECT version_num FROM alembic_version")
+        revision = next((row[0] for row in cursor.fetchall()), None)
+    return tables, revision
+
+
+def _connect(database: PostgresURL, log: Log, deadline: float, create: bool) -> psycopg2.extensions.connection:
+    """A connection to the database, which is made first if `create`, and it does not exist, and the role may.
 
     Raises ConfigurationError.
     """
     import psycopg2
 
-    try:
-        return connect(database, database.database)
-    except psycopg2.OperationalError as error:
-        reason = str(error)
-    # libpq gives no code for a failed connection, and its text is in the server's language: ask another database.
-    try:
-        if not _create(database):
-            raise _unreachable(database, reason)
-    except psycopg2.OperationalError:
-        raise _unreachable(database, reason) from None
-    log(f"made the database {database.database} on {database.host or 'this machine'}")
-    try:
-        return connect(database, database.database)
-    except psycopg2.OperationalError as error:
-        raise _unreachable(database, str(error)) from None
+    waiting = False
+    while True:
+        try:
+            return connect(database)
+        except psycopg2.OperationalError as error:
+            reason = error
+        # libpq gives no code for a failed connection, and its text is in the server's language: ask with asyncpg.
+        failure = asyncio.run(_failure(database))
+        if failure is None:
+            raise ConfigurationError(f"The database {database.shown} can't be used: {_one_line(reason)}.")
+        if failure.missing and create:
+            if _create(database):
+                log(f"made the database {database.name} on {database.hosts[0].name}")
+            deadline = max(deadline, time.monotonic() + _PAUSE)
+            waiting = True
+        elif not failure.temporary or time.monotonic() >= deadline:
+            raise failure.meaning
+        if not waiting:
+            log(f"{failure.meaning} Waiting for it, {deadline - time.monotonic():.0f} s at most.")
+            waiting = True
+        time.sleep(min(_PAUSE, max(0.0, deadline - time.monotonic())))
 
 
-def _create(database: DatabaseURI) -> bool:
-    """CREATE DATABASE, as the seed of this project did by hand; False if it exists."""
+class _Failure(NamedTuple):
+    """Why there is no connection. `missing`: the server is there, the database is not."""
+
+    meaning: ConfigurationError
+    temporary: bool
+    missing: bool
+
+
+async def _failure(database: PostgresURL) -> _Failure | None:
+    """None where there is nothing in the way."""
+    import asyncpg
+
+    from headrace.db import connections
+
+    try:
+        connection = await connections.connect(database)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        # PgBouncer says it in its own way
+        missing = isinstance(error, asyncpg.InvalidCatalogNameError) or "no such database" in str(error)
+        return _Failure(connections.explain(error, database), connections.is_temporary(error), missing)
+    await connections.close(connection)
+    return None
+
+
+def _create(database: PostgresURL) -> bool:
+    """CREATE DATABASE, as the seed of this project did by hand; False if another server was quicker."""
     import psycopg2
     from psycopg2 import errors
 
-    with contextlib.closing(connect(database, "postgres")) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database.database,))
-        if cursor.fetchone():
-            return False
+    try:
+        connection = connect(database, "postgres")
+    except psycopg2.OperationalError as error:
+        raise ConfigurationError(
+            f"The database {database.shown} does not exist, and it can't be made from the database postgres: "
+            f"{_one_line(error)}. Let an administrator make it."
+        ) from None
+    with contextlib.closing(connection), connection.cursor() as cursor:
         try:
-            cursor.execute(read("create_database", database=database.database))
+            cursor.execute(read("create_database", database=database.name))
         except (errors.DuplicateDatabase, errors.UniqueViolation):
-            pass  # another server was quicker
+            return False
         except psycopg2.Error as error:
             raise ConfigurationError(
-                f"The database {database.database} does not exist, and the role {database.user} may not make it: "
-                f"{str(error).strip()}.\nLet an administrator run: CREATE DATABASE {database.database} "
-                f"OWNER {database.user};"
+                f"The database {database.name} does not exist, and the role {database.user} may not make it: "
+                f"{_one_line(error)}. Let an administrator run: CREATE DATABASE {database.name} OWNER {database.user};"
             ) from None
     return True
 
 
-def connect(database: DatabaseURI, name: str) -> psycopg2.extensions.connection:
-    """A connection in autocommit mode, made as SQLAlchemy's dialect makes it."""
+def connect(database: PostgresURL, name: str | None = None) -> psycopg2.extensions.connection:
+    """A connection in autocommit mode, made as stock's driver makes it; to another database if one is named."""
     import psycopg2
 
-    given: dict[str, Any] = {
-        "host": database.host,
-        "port": database.port,
-        "user": database.user,
-        "password": database.password,
-    }
-    options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT, "application_name": "headrace"}
-    options |= {key: value for key, value in given.items() if value is not None} | database.query
-    try:
-        connection = psycopg2.connect(**{**options, "dbname": name})
-    except psycopg2.ProgrammingError as error:  # an unknown query parameter
-        raise _unreachable(database, str(error)) from None
+    given = {"fallback_application_name": "headrace"} | database.for_libpq()
+    connection = psycopg2.connect(**{**given, "dbname": name or database.name})
     connection.autocommit = True
     return connection
 
 
-def _unreachable(database: DatabaseURI, reason: str) -> ConfigurationError:
-    shown = database.render()
+def _explained(database: PostgresURL, error: psycopg2.Error) -> ConfigurationError:
     return ConfigurationError(
-        f"Can't connect to the database {uri.redact(shown)}:\n{uri.redact(reason.strip(), shown)}\n"
-        "Look at --backend-store-uri (or USERNAME, PASSWORD, HOST, PORT, DATABASE), and at whether the server is up."
+        f"The database {database.shown} can't be used by the role {database.user}: {_one_line(error)}. Let the owner "
+        "of MLflow's tables grant what is missing, or use the owner's role."
     )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -39,13 +39,15 @@ def serve(settings: Settings) -> int:
         if settings.protected:
             _set_up_auth(settings)
         stock = Stock(settings, supervisor)
-        configuration = {
-            "settings": msgspec.to_builtins(settings),
-            "listener": listener.fileno(),
-            "family": int(listener.family),
-        }
-        for worker in workers:
-            worker.configure(configuration)
+        for number, worker in enumerate(workers):
+            of_worker = msgspec.structs.replace(settings, builds_indexes=number == 0)
+            worker.configure(
+                {
+                    "settings": msgspec.to_builtins(of_worker),
+                    "listener": listener.fileno(),
+                    "family": int(listener.family),
+                }
+            )
         supervisor.on_all_ready = lambda: _on_ready(settings, stock)
         # Our copy keeps connections waiting while a worker is replaced; now nobody will come for them.
         supervisor.on_stop = listener.close

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 
-from headrace import uri
 from headrace.database import connect
+from headrace.database_url import PostgresURL
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 from headrace.sql.files import read
-from headrace.uri import DatabaseURI
 
 _PASSWORD_BYTES = 24
 
@@ -29,7 +28,7 @@ def create_server_role(settings: Settings, role: str, password: str) -> None:
     import psycopg2
 
     database = settings.database
-    assert database is not None
+    assert isinstance(database, PostgresURL)
     if role == database.user:
         raise ConfigurationError(f"--server-role {role} is the user that makes it. Choose another name.")
     if not password:
@@ -37,20 +36,19 @@ def create_server_role(settings: Settings, role: str, password: str) -> None:
     try:
         _grant(database, role, password)
     except psycopg2.Error as error:
-        shown = uri.redact(database.render())
         raise ConfigurationError(
-            f"The role {role} could not be made on {shown}: {str(error).strip()}.\n"
+            f"The role {role} could not be made on {database.shown}: {str(error).strip()}.\n"
             "Run this as the database's master user, who made MLflow's tables."
         ) from None
 
 
-def _grant(database: DatabaseURI, role: str, password: str) -> None:
+def _grant(database: PostgresURL, role: str, password: str) -> None:
     from psycopg2.extensions import encrypt_password
 
-    with contextlib.closing(connect(database, database.database)) as connection, connection.cursor() as cursor:
+    with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
         if not cursor.fetchone():
             cursor.execute(read("create_role", role=role))
         # The server's log may show statements: it sees the verifier, not the password.
         verifier = encrypt_password(password, role, connection, "scram-sha-256")
-        cursor.execute(read("server_role", database=database.database, role=role, password=verifier))
+        cursor.execute(read("server_role", database=database.name, role=role, password=verifier))

@@ -14,11 +14,22 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from headrace import ssm, uri
+from headrace import database_url, ssm, uri
 from headrace.errors import ConfigurationError
 from headrace.unsupported_options import REFUSED
 
 DATA_DIRECTORY = "headrace-data"
+DATABASE_CONNECTIONS = 12
+_LEAST_OF_STOCK = 2  # some of stock's requests need two at once
+_LEAST_OF_WORKER = 2  # one that writes, one that reads
+_BUILDER = 1  # builds the indexes
+
+
+class Connections(NamedTuple):
+    """How many connections to PostgreSQL stock and each worker may have; one worker builds indexes on one more."""
+
+    stock: int
+    worker: int
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stock_wait: float = 20.0
     max_body_bytes: int = 64 * 1024 * 1024
     queue_limit: int = 10_000
+    database_connections: int | None = None
+    database_wait: float = 60.0
     compress_json: str = "remote"
     shutdown_timeout: float = 8.0
     auth: bool = False
@@ -68,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     enable_webhooks: bool = False
     log_level: str = "info"
     stock_socket: str = ""  # the Unix socket's path; filled in by serve
+    builds_indexes: bool = True  # one worker of a server does; filled in by serve
 
     def __repr__(self) -> str:
         """Without passwords and tokens, for logs and tracebacks."""
@@ -77,22 +91,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({uri.redact(repr(shown))})"
 
     @property
-    def database(self) -> uri.DatabaseURI | None:
-        """The backend store's URI taken apart; None for a file store."""
-        return uri.parse(self.backend_store_uri)
+    def database(self) -> database_url.DatabaseURL | None:
+        """What the backend store's URI means; None for a file store."""
+        return database_url.parse(self.backend_store_uri)
 
     @property
     def native(self) -> bool:
         """Whether Headrace reads and writes this store itself; otherwise stock answers everything."""
-        database = self.database
-        if database is None or database.kind not in ("postgresql", "sqlite"):
-            return False
-        return database.kind == "postgresql" or not database.query
+        return isinstance(self.database, database_url.PostgresURL | database_url.SqliteURL)
 
     @property
     def protected(self) -> bool:
         """Whether requests need a user or a token: on every address but a loopback one, unless it was turned off."""
         return not self.insecure_no_auth and (self.auth or not is_loopback(self.host))
+
+    @property
+    def connections(self) -> Connections:
+        """The budget of --database-connections, shared out. Of 12, one worker gets 7 and stock 4."""
+        least = _LEAST_OF_STOCK + _BUILDER + _LEAST_OF_WORKER * self.workers
+        budget = self.database_connections or max(DATABASE_CONNECTIONS, least)
+        stock = max(_LEAST_OF_STOCK, min(budget // 3, budget - _BUILDER - _LEAST_OF_WORKER * self.workers))
+        return Connections(stock, max(_LEAST_OF_WORKER, (budget - stock - _BUILDER) // self.workers))
 
     @property
     def models_here(self) -> bool:
@@ -374,6 +393,23 @@ SETTINGS = (
         from_mlflow=False,
     ),
     Setting(
+        "database_connections",
+        "HEADRACE_DATABASE_CONNECTIONS",
+        _number(1, 10_000),
+        "12, or 3 and 2 for each worker where that is more",
+        "How many connections to PostgreSQL this server has at most, all workers and stock MLflow together; "
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE and _MAX_OVERFLOW follow from it.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "database_wait",
+        "HEADRACE_DATABASE_WAIT",
+        _seconds,
+        "60",
+        "Seconds that a start waits for a database that is not up yet; 0 gives up at once.",
+        from_mlflow=False,
+    ),
+    Setting(
         "compress_json",
         "HEADRACE_COMPRESS_JSON",
         _choice(*_COMPRESS),
@@ -601,7 +637,7 @@ def resolve(flags: Mapping[str, str], environment: Mapping[str, str]) -> Setting
     if given:
         values.setdefault("artifacts_destination", "./mlartifacts")  # stock's default: an existing server's artifacts
     settings = Settings(**values)
-    return _check(_artifact_root(settings, values))
+    return _check(_artifact_root(settings, values), environment)
 
 
 def _with_parameters(flags: Mapping[str, str], environment: Mapping[str, str]) -> Mapping[str, str]:
@@ -657,14 +693,13 @@ def _artifact_root(settings: Settings, values: dict[str, Any]) -> Settings:
     return msgspec.structs.replace(settings, default_artifact_root=root)
 
 
-def _check(settings: Settings) -> Settings:
+def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
     """Combinations that can't work."""
     for name in ("backend_store_uri", "registry_store_uri"):
         try:
-            uri.parse(getattr(settings, name) or "")
-        except ValueError:
-            shown = uri.redact(getattr(settings, name))
-            raise ConfigurationError(f"--{name.replace('_', '-')} has a port that is no number: {shown}") from None
+            database_url.parse(getattr(settings, name) or "", environment)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--{name.replace('_', '-')}: {error}") from None
     if settings.protected and not settings.native:
         raise ConfigurationError(
             f"--host is {settings.host}, where requests need a user or a token, but users are kept in a backend store "
@@ -672,8 +707,8 @@ def _check(settings: Settings) -> Settings:
         )
     _check_single_sign_on(settings)
     database = settings.database
-    if database is not None and database.kind == "sqlite":
-        if database.database in ("", ":memory:"):
+    if isinstance(database, database_url.SqliteURL):
+        if database.path in ("", ":memory:"):
             raise ConfigurationError(
                 f"--backend-store-uri is {settings.backend_store_uri}, a database in memory, which several "
                 "processes can't share. Name a file: sqlite:///PATH."
@@ -683,6 +718,12 @@ def _check(settings: Settings) -> Settings:
                 f"--workers is {settings.workers}, but SQLite has one writer: leave --workers out, or use "
                 "PostgreSQL (--backend-store-uri postgresql://...)."
             )
+    least = _LEAST_OF_STOCK + _BUILDER + _LEAST_OF_WORKER * settings.workers
+    if settings.database_connections and settings.database_connections < least:
+        raise ConfigurationError(
+            f"--database-connections is {settings.database_connections}, but {settings.workers} workers and stock "
+            f"MLflow need {least}. Raise it, or lower --workers."
+        )
     return settings
 
 

@@ -34,40 +34,41 @@ async def until_built(database: Database) -> None:
 
 async def test_postgresql(databases: Databases) -> None:
     database = databases.migrated("postgresql")
-    dsn = database.uri.replace("+psycopg2", "")
-    stores = [PostgresDatabase(dsn, queue_limit=10) for _ in range(3)]
+    url = database.url
+    stores = [PostgresDatabase(url, queue_limit=10) for _ in range(3)]
     try:
         await asyncio.gather(*(store.start() for store in stores))
         await until_built(database)
     finally:
         await asyncio.gather(*(store.close() for store in stores))
-    await postgres_indexes.build(dsn)
-    assert await postgres_indexes.existing(dsn) == dict.fromkeys(NAMES, True)
-    await postgres_indexes.drop(dsn)
-    assert await postgres_indexes.existing(dsn) == {}
+    await postgres_indexes.build(url)
+    assert await postgres_indexes.existing(url) == dict.fromkeys(NAMES, True)
+    await postgres_indexes.drop(url)
+    assert await postgres_indexes.existing(url) == {}
 
 
 async def test_a_second_builder_leaves_it_to_the_first_or_waits_for_it(databases: Databases) -> None:
-    dsn = databases.migrated("postgresql").uri.replace("+psycopg2", "")
+    database = databases.migrated("postgresql")
+    url, dsn = database.url, database.uri.replace("+psycopg2", "")
     first = await asyncpg.connect(dsn)
     await first.execute("SELECT pg_advisory_lock($1)", postgres_indexes.LOCK)
-    await postgres_indexes.build(dsn)
-    assert await postgres_indexes.existing(dsn) == {}
-    waiting = asyncio.create_task(postgres_indexes.build(dsn, wait=True))
+    await postgres_indexes.build(url)
+    assert await postgres_indexes.existing(url) == {}
+    waiting = asyncio.create_task(postgres_indexes.build(url, wait=True))
     done, _ = await asyncio.wait([waiting], timeout=2 * postgres_indexes.WAIT_SECONDS)
     assert not done
     await first.close()
     await waiting
-    assert await postgres_indexes.existing(dsn) == dict.fromkeys(NAMES, True)
+    assert await postgres_indexes.existing(url) == dict.fromkeys(NAMES, True)
 
 
 async def test_a_half_built_index_is_built_anew(databases: Databases) -> None:
     database = databases.migrated("postgresql")
-    dsn = database.uri.replace("+psycopg2", "")
+    url = database.url
     database.execute(INDEXES[0].create())
     database.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{INDEXES[0].name}'::regclass")
-    await postgres_indexes.build(dsn)
-    assert await postgres_indexes.existing(dsn) == dict.fromkeys(NAMES, True)
+    await postgres_indexes.build(url)
+    assert await postgres_indexes.existing(url) == dict.fromkeys(NAMES, True)
 
 
 async def test_sqlite(databases: Databases) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.db import postgres, sqlite
+from headrace.db import sqlite
+from headrace.db.connections import READING
 from headrace.db.database import TooSlow
 from headrace.db.query import Query
 from tests.contract.conftest import open_on
@@ -15,7 +16,7 @@ ENDLESS = "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT 1 FROM n) SELECT 
 
 async def test_it_is_stopped(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     # long enough for the statements of a start on a busy machine, which are held to it, too
-    monkeypatch.setitem(postgres._READING, "statement_timeout", "2s")
+    monkeypatch.setitem(READING.settings, "statement_timeout", "2s")
     monkeypatch.setattr(sqlite, "STATEMENT_SECONDS", 2.0)
     store = await open_on(database)
     try:

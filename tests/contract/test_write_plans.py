@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from headrace.database_url import PostgresURL
 from headrace.db.postgres import PostgresDatabase
 from headrace.resources.runs import write_sql_postgres as sql
 from tests.support.databases import Databases
@@ -22,13 +23,13 @@ STATEMENTS = {
 
 
 @pytest.fixture(scope="module")
-def dsn(databases: Databases) -> str:
-    return databases.migrated("postgresql").uri.replace("+psycopg2", "")
+def url(databases: Databases) -> PostgresURL:
+    return databases.migrated("postgresql").url
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-async def test_no_write_reads_a_whole_table(dsn: str, statement: str) -> None:
-    store = PostgresDatabase(dsn, queue_limit=10)
+async def test_no_write_reads_a_whole_table(url: PostgresURL, statement: str) -> None:
+    store = PostgresDatabase(url, queue_limit=10)
     try:
         writer = await store._writing()
         await writer.execute("SET plan_cache_mode = force_generic_plan")

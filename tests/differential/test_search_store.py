@@ -45,7 +45,7 @@ def stores(
     stock = data.open_stock(database, str(tmp_path_factory.mktemp("artifacts")))
     headrace: Store
     if request.param == "postgresql":
-        headrace = PostgresDatabase(database.uri.replace("+psycopg2", ""), queue_limit=10)
+        headrace = PostgresDatabase(database.url, queue_limit=10)
     else:
         headrace = SqliteDatabase(database.name, queue_limit=10)
     with asyncio.Runner() as runner:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import sqlalchemy
 
+from headrace.database_url import PostgresURL, parse
 from tests.support.postgres import Postgres
 from tests.support.processes import clean_environment
 
@@ -37,6 +38,13 @@ class Database:
     backend: Backend
     name: str
     uri: str
+
+    @property
+    def url(self) -> PostgresURL:
+        """What the URI of one on PostgreSQL means to Headrace."""
+        url = parse(self.uri)
+        assert isinstance(url, PostgresURL)
+        return url
 
     @contextmanager
     def connect(self) -> Iterator[sqlalchemy.Connection]:

@@ -11,15 +11,16 @@ import headrace
 
 SOURCE = Path(headrace.__file__).parent
 
-WORDS = {"entities", "errors", "settings", "uri"}
+WORDS = {"database_url", "entities", "errors", "settings", "uri"}
 # a part (folder or module) -> the parts that it may import
 ALLOWED: dict[str, set[str]] = {
     "entities": set(),
     "errors": set(),
     "unsupported_options": set(),
     "uri": set(),
+    "database_url": {"errors", "uri"},
     "ssm": {"errors"},
-    "settings": {"errors", "unsupported_options", "ssm", "uri"},
+    "settings": {"database_url", "errors", "unsupported_options", "ssm", "uri"},
     "sql": set(),
     "child": WORDS,
     "process": WORDS | {"child"},
@@ -33,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "stock": WORDS | {"process", "child"},
     "app": WORDS | {"api", "artifacts", "asgi", "auth", "db", "resources", "stock", "ui"},
     "worker": WORDS | {"app", "asgi", "child"},
-    "database": WORDS | {"process", "sql", "stock"},
+    "database": WORDS | {"db", "process", "sql", "stock"},
     "server_role": WORDS | {"database", "sql"},
     "serve": WORDS | {"process", "stock", "database", "child"},
     "aws": WORDS | {"database", "server_role"},

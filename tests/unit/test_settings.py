@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import sqlalchemy
 
+from headrace import database_url
 from headrace.cli.reference import render
 from headrace.errors import ConfigurationError
 from headrace.settings import SETTINGS, Settings, resolve
@@ -55,7 +56,7 @@ def test_artifacts_lie_where_stock_has_them() -> None:
     ("backend", "native"),
     [
         ("sqlite:///a.db", True),
-        ("sqlite:///a.db?timeout=3", False),
+        ("sqlite:///a.db?timeout=3", True),
         ("postgresql://h/d", True),
         ("postgresql+psycopg://h/d", True),
         ("postgresql+pg8000://h/d", False),
@@ -64,7 +65,8 @@ def test_artifacts_lie_where_stock_has_them() -> None:
         ("file:///mlruns", False),
     ],
 )
-def test_what_is_native(backend: str, native: bool) -> None:
+def test_what_is_native(backend: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_url, "find_spec", lambda name: object())  # as if each driver were installed
     assert resolve({"backend_store_uri": backend}, {}).native is native
 
 
@@ -160,7 +162,7 @@ def test_every_option_of_mlflow_server_is_supported_or_refused() -> None:
 
 def test_the_table_and_the_struct_agree() -> None:
     defaults = msgspec.to_builtins(Settings())
-    assert set(defaults) == {setting.name for setting in SETTINGS} | {"stock_socket"}
+    assert set(defaults) == {setting.name for setting in SETTINGS} | {"stock_socket", "builds_indexes"}
     for setting in SETTINGS:
         words = setting.default.split(",")[0].split(" with ")[0]
         value = defaults[setting.name]
@@ -173,3 +175,19 @@ def test_the_settings_page_is_current() -> None:
     assert page.read_text(encoding="utf-8") == render(), (
         "run: python -m headrace.cli.reference docs/reference/settings.md"
     )
+
+
+@pytest.mark.parametrize("workers", range(1, 33))
+@pytest.mark.parametrize("given", [None, 8, 12, 13, 40, 500])
+def test_the_budget_of_connections_is_never_exceeded(workers: int, given: int | None) -> None:
+    flags = {"workers": str(workers), "backend_store_uri": "postgresql://h/d"}
+    least = 3 + 2 * workers
+    if given is not None:
+        flags["database_connections"] = str(given)
+        if given < least:
+            with pytest.raises(ConfigurationError, match=f"need {least}"):
+                resolve(flags, {})
+            return
+    connections = resolve(flags, {}).connections
+    assert min(connections) >= 2
+    assert connections.stock + workers * connections.worker + 1 <= (given or max(12, least))

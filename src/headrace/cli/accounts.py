@@ -12,7 +12,6 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import wraps
-from pathlib import Path
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,7 @@ import click
 import msgspec
 
 from headrace.cli.serve import option
-from headrace.errors import ConfigurationError
-from headrace.settings import SETTINGS, Settings, resolve
+from headrace.settings import SETTINGS, resolve
 
 if TYPE_CHECKING:
     from headrace.auth.accounts import Accounts
@@ -48,8 +46,10 @@ def _with_accounts(command: Command, audited: bool) -> Any:
     def run(backend_store_uri: str | None, **values: Any) -> None:
         flags = {} if backend_store_uri is None else {"backend_store_uri": backend_store_uri}
         settings = resolve(flags, os.environ)
-        _must_exist(settings)
         from headrace.auth.accounts import opened_accounts
+        from headrace.database import check
+
+        check(settings)
 
         async def work() -> None:
             async with opened_accounts(settings) as accounts:
@@ -92,15 +92,6 @@ def _shell_user() -> str:
 def _shell() -> str:
     by = os.environ.get("SUDO_USER")
     return f"command line, sudo by {by}" if by else "command line"
-
-
-def _must_exist(settings: Settings) -> None:
-    database = settings.database
-    if database is not None and database.kind == "sqlite" and not Path(database.database).exists():
-        raise ConfigurationError(
-            f"There is no database {database.database}. Look at --backend-store-uri, or at the folder that you are in; "
-            "`headrace serve` and `headrace db create` make a new one."
-        )
 
 
 def ask_password() -> str:

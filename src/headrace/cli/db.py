@@ -10,6 +10,7 @@ import click
 from headrace import uri
 from headrace.cli.indexes import indexes
 from headrace.cli.stores import with_stores
+from headrace.database_url import PostgresURL
 from headrace.settings import Settings
 
 
@@ -44,7 +45,7 @@ def create(
 
     if server_role is not None and (ssm_prefix is None) is not password_stdin:
         raise click.UsageError("--server-role needs either --ssm-prefix or --password-stdin, for its password.")
-    if server_role is not None and (settings.database is None or settings.database.kind != "postgresql"):
+    if server_role is not None and (not isinstance(settings.database, PostgresURL)):
         raise click.UsageError("--server-role is for PostgreSQL: name the database with --backend-store-uri.")
     prepare(settings, click.echo)
     click.echo(f"{uri.redact(settings.backend_store_uri)} is ready.")
@@ -76,7 +77,7 @@ def upgrade(settings: Settings) -> None:
     """
     from headrace.database import upgrade as upgrade_stores
 
-    upgrade_stores(settings)
+    upgrade_stores(settings, click.echo)
     click.echo(f"{uri.redact(settings.backend_store_uri)} has the schema of the installed MLflow.")
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import click
 
 from headrace.cli.stores import with_stores
+from headrace.database_url import PostgresURL
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
+
+T = TypeVar("T")
 
 
 @click.group()
@@ -26,7 +31,7 @@ def show(settings: Settings) -> None:
     from headrace.db import postgres_indexes
     from headrace.db.indexes import INDEXES
 
-    existing = asyncio.run(postgres_indexes.existing(_dsn(settings)))
+    existing = _done(settings, postgres_indexes.existing)
     for index in INDEXES:
         state = {True: "ready", False: "half built: build it again", None: "missing"}[existing.get(index.name)]
         click.echo(f"{index.name} on {index.table} ({index.columns}): {state}")
@@ -41,10 +46,13 @@ def build(settings: Settings) -> None:
 
 
 def build_indexes(settings: Settings) -> None:
-    """Build what is missing. Raises ConfigurationError for another store than PostgreSQL."""
+    """Build what is missing. Raises ConfigurationError, for another store than PostgreSQL, too."""
+    import logging
+
     from headrace.db import postgres_indexes
 
-    asyncio.run(postgres_indexes.build(_dsn(settings), wait=True))
+    logging.basicConfig(level="INFO", format="headrace: %(message)s")
+    _done(settings, postgres_indexes.build_or_fail)
 
 
 @indexes.command()
@@ -53,14 +61,33 @@ def drop(settings: Settings) -> None:
     """Drop them all. The next start of the server builds them again."""
     from headrace.db import postgres_indexes
 
-    asyncio.run(postgres_indexes.drop(_dsn(settings)))
+    _done(settings, postgres_indexes.drop)
     click.echo("Dropped.")
 
 
-def _dsn(settings: Settings) -> str:
-    if settings.database is None or settings.database.kind != "postgresql":
+def _done(settings: Settings, work: Callable[[PostgresURL], Awaitable[T]]) -> T:
+    """Raises ConfigurationError, in one line, where it can't be done."""
+    import asyncpg
+
+    from headrace.database import check
+    from headrace.db.connections import explain
+
+    database = _database(settings)
+    check(settings)
+
+    async def run() -> T:
+        try:
+            return await work(database)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise explain(error, database) from None
+
+    return asyncio.run(run())
+
+
+def _database(settings: Settings) -> PostgresURL:
+    if not isinstance(settings.database, PostgresURL):
         raise ConfigurationError(
             "`headrace db indexes` works on PostgreSQL. On SQLite the server builds its indexes within a second of "
             "its start; other databases have none."
         )
-    return settings.database.render("postgresql")
+    return settings.database

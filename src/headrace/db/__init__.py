@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.database_url import PostgresURL, SqliteURL
 from headrace.db.database import Database
 from headrace.settings import Settings
 
@@ -12,12 +13,17 @@ def open_database(settings: Settings) -> Database | None:
     A backend's driver is imported only where it is used.
     """
     database = settings.database
-    if database is None or not settings.native:
-        return None
-    if database.kind == "postgresql":
+    if isinstance(database, PostgresURL):
         from headrace.db.postgres import PostgresDatabase
 
-        return PostgresDatabase(database.render("postgresql"), queue_limit=settings.queue_limit)
+        return PostgresDatabase(
+            database,
+            queue_limit=settings.queue_limit,
+            readers=settings.connections.worker - 1,
+            builds_indexes=settings.builds_indexes,
+        )
+    if not isinstance(database, SqliteURL):
+        return None
     from headrace.db.sqlite import SqliteDatabase
 
-    return SqliteDatabase(database.database, queue_limit=settings.queue_limit)
+    return SqliteDatabase(database.path, queue_limit=settings.queue_limit, busy_seconds=database.timeout)

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 
 import asyncpg
 
-from headrace.db import postgres_indexes, schema
+from headrace.database_url import PostgresURL
+from headrace.db import connections, postgres_indexes, schema
+from headrace.db.connections import READING, WRITING, Connection, Connector, explain
 from headrace.db.database import (
-    STATEMENT_SECONDS,
     Database,
     Duplicate,
     GuardFailed,
@@ -35,20 +36,16 @@ logger = logging.getLogger(__name__)
 
 READERS = 8
 GROUP_ROWS = 2000
-# A foreign transaction that sits on a row must not stop everybody's logging for ever.
-LOCK_TIMEOUT_SECONDS = 10
 # How long a group waits for a database that went away before its callers are told to come back.
 RECONNECT_SECONDS = 10.0
 
 COLUMNS = """
-SELECT c.table_name, c.column_name, c.data_type, coalesce(k.ordinal_position, 0)::int AS key_position
-FROM information_schema.columns c
-LEFT JOIN information_schema.table_constraints t
-  ON t.table_schema = c.table_schema AND t.table_name = c.table_name AND t.constraint_type = 'PRIMARY KEY'
-LEFT JOIN information_schema.key_column_usage k
-  ON k.constraint_schema = t.constraint_schema AND k.constraint_name = t.constraint_name
-  AND k.table_name = c.table_name AND k.column_name = c.column_name
-WHERE c.table_schema = current_schema() AND c.table_name = ANY($1::varchar[])
+SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid, NULL) AS data_type,
+  coalesce(array_position(k.conkey, a.attnum), 0) AS key_position
+FROM pg_class c
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
+WHERE c.relkind IN ('r', 'p') AND c.relname = ANY($1::name[]) AND pg_table_is_visible(c.oid)
 """
 
 
@@ -86,6 +83,8 @@ def _lost(error: Exception) -> Exception:
 
 _BY_SQLSTATE: dict[str, Callable[[Exception], Exception]] = {
     "08": _lost,  # connection exceptions
+    "28": lambda _: Unavailable("PostgreSQL lets this server's role in no more. Its password may have changed."),
+    "3D000": lambda _: Unavailable("The database is gone from the PostgreSQL server, or not there yet."),
     "57P01": _lost,  # shut down by an administrator
     "57P02": _lost,  # crashed
     "57P03": _lost,  # starting up
@@ -132,14 +131,18 @@ class Session:
 
 
 class PostgresDatabase(Database):
-    """See Database. `dsn` is a postgresql:// URL without a driver name; libpq's query parameters work."""
+    """See Database. `readers`: how many connections there are at most beside the one that writes."""
 
     dialect = Dialect.POSTGRESQL
 
-    def __init__(self, dsn: str, *, queue_limit: int) -> None:
-        self._dsn = dsn
+    def __init__(
+        self, url: PostgresURL, *, queue_limit: int, readers: int = READERS, builds_indexes: bool = True
+    ) -> None:
+        self._url, self._builds_indexes = url, builds_indexes
+        self._readers, self._most_readers = Connector(url, READING), readers
+        self._writers = Connector(url, WRITING)
         self._pool: asyncpg.Pool | None = None
-        self._writer: asyncpg.Connection | None = None
+        self._writer: Connection | None = None
         self._memory: dict[str, int] = {}
         self._commits: GroupCommit[Write, Any] = GroupCommit(
             self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=lambda write: write.weight()
@@ -148,27 +151,26 @@ class PostgresDatabase(Database):
         self._indexing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        self._pool = await asyncpg.create_pool(
-            self._dsn, min_size=0, max_size=READERS, reset=_keep_session, server_settings=_READING
-        )
+        self._pool = await self._readers.create_pool(self._most_readers)
 
     async def start(self) -> None:
         try:
             if self._pool is None:  # else a start that failed has made it
                 await self.connect()
             self._changed = schema.differences(await self._columns(), schema.POSTGRES_TYPES)
-            self._indexing = asyncio.create_task(postgres_indexes.build(self._dsn))
+            if self._builds_indexes:
+                self._indexing = asyncio.create_task(postgres_indexes.build(self._url))
         except Exception as error:
-            raise Unavailable(f"PostgreSQL can't be reached: {error}") from error
+            raise Unavailable(str(explain(error, self._url))) from error
 
     async def close(self) -> None:
         if self._indexing is not None:
             self._indexing.cancel()
         await self._commits.close()
         if self._writer is not None:
-            await self._writer.close()
+            await connections.close(self._writer)
         if self._pool is not None:
-            await self._pool.close()
+            await connections.close_pool(self._pool)
 
     @property
     def changed_tables(self) -> dict[str, str]:
@@ -176,14 +178,14 @@ class PostgresDatabase(Database):
 
     async def rows(self, statement: Runnable) -> Sequence[Any]:
         query = statement.render(Dialect.POSTGRESQL)
-        fetch = _fetch_replanned if query.replanned else asyncpg.Connection.fetch
         for last in (False, True):
             try:
                 async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
-                    rows: Sequence[Any] = await fetch(connection, query.text, *query.values)
+                    fetch = connection.fetch_replanned if query.replanned else connection.fetch
+                    rows: Sequence[Any] = await fetch(query.text, *query.values)
                     return rows
             except Exception as error:
-                meaning = translate(error)
+                meaning = await self._after(error)
                 if last or not isinstance(meaning, Lost):  # a dead connection tells nothing of the next one
                     raise meaning from error
         raise AssertionError("unreachable")
@@ -228,7 +230,13 @@ class PostgresDatabase(Database):
             async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
                 return await run(connection)
         except Exception as error:
-            raise translate(error) from error
+            raise await self._after(error) from error
+
+    async def _after(self, error: Exception) -> Exception:
+        """What it means. What is true of a silent or read-only connection is true of the others: they go, too."""
+        if isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
+            await self._pool.expire_connections()
+        return translate(error)
 
     def _connected(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -273,9 +281,9 @@ class PostgresDatabase(Database):
                     return [(await self._flush([write]))[0] for write in writes]
             again = True
 
-    async def _writing(self) -> asyncpg.Connection:
+    async def _writing(self) -> Connection:
         if self._writer is None or self._writer.is_closed():
-            self._writer = await asyncpg.connect(self._dsn, server_settings=_WRITING, timeout=RECONNECT_SECONDS)
+            self._writer = await self._writers.connect()
         return self._writer
 
     def _drop_writer(self) -> None:
@@ -304,31 +312,3 @@ async def _run(connection: asyncpg.Connection, statement: Runnable) -> Sequence[
     query = statement.render(Dialect.POSTGRESQL)
     rows: Sequence[Any] = await connection.fetch(query.text, *query.values)
     return rows
-
-
-# Sessions keep nothing that must be reset between uses; asyncpg's default would cost a round trip each time.
-async def _keep_session(connection: asyncpg.Connection) -> None:
-    pass
-
-
-async def _fetch_replanned(connection: asyncpg.Connection, query: str, *args: Any) -> list[Any]:
-    """As Connection.fetch, which keeps statements: from its sixth use on one has a plan for any parameters.
-
-    For a search it can be a hundred times slower than the plan for these.
-    """
-    statement = await connection.prepare(query, name="")
-    rows: list[Any] = await statement.fetch(*args)
-    return rows
-
-
-_SESSION = {
-    "application_name": "headrace",
-    "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
-    # JIT costs more than it saves on statements of this size.
-    "jit": "off",
-}
-# Writes find their rows by key. A plan that was made when a table was small would read all of it for each, and is kept
-# until autovacuum has analyzed the table (runs/create after 30,000 runs: 780/s instead of 2,900/s).
-_WRITING = _SESSION | {"enable_seqscan": "off"}
-# PostgreSQL's own default, which runs/postgres_json.py needs: floats as text in full.
-_READING = _SESSION | {"statement_timeout": f"{STATEMENT_SECONDS}s", "extra_float_digits": "1"}

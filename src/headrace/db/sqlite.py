@@ -72,8 +72,9 @@ class SqliteDatabase(Database):
 
     dialect = Dialect.SQLITE
 
-    def __init__(self, path: str, *, queue_limit: int) -> None:
+    def __init__(self, path: str, *, queue_limit: int, busy_seconds: float | None = None) -> None:
         self._path = path
+        self._busy_seconds = BUSY_SECONDS if busy_seconds is None else busy_seconds
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
         self._local = threading.local()
@@ -148,7 +149,7 @@ class SqliteDatabase(Database):
         """This thread's own."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = self._local.db = _connect(self._path)
+            db = self._local.db = _connect(self._path, self._busy_seconds)
             self._connections.append(db)
         return db
 
@@ -173,9 +174,9 @@ def fetch(db: sqlite3.Connection, query: Query) -> Sequence[Any]:
         db.set_progress_handler(None, 0)
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
     # each in its own thread, and closed by the one that closes the store
-    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     db.row_factory = sqlite3.Row
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")

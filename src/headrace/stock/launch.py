@@ -43,6 +43,23 @@ class AsSeenByWorker:
         await self.app(scope, receive, send)
 
 
+def share_engine(uris: set[str]) -> None:
+    """Let the stores of runs, of models and of jobs in one database have one pool of connections, not one each.
+
+    Their classes keep an engine for each URI; where a later MLflow has no such table, they have a pool each again.
+    """
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+    from mlflow.store.jobs.sqlalchemy_store import SqlAlchemyJobStore
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
+
+    for uri in uris:
+        engine = create_sqlalchemy_engine(uri)
+        for store in (TrackingStore, RegistryStore, SqlAlchemyJobStore):
+            engines: dict[str, Any] = getattr(store, "_engine_map", {})
+            engines.setdefault(uri, engine)
+
+
 def main() -> None:
     """Run until SIGTERM, or until the parent ends."""
     parent = child.Parent()
@@ -60,6 +77,9 @@ def main() -> None:
         warnings.simplefilter("ignore")  # MLflow's own, of no use to who runs it
     import uvicorn
     from mlflow.server.fastapi_app import app
+
+    stores = {configuration["stock"][f"_MLFLOW_SERVER_{kind}_STORE"] for kind in ("FILE", "REGISTRY")}
+    share_engine({uri for uri in stores if uri.startswith("postgresql")})
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

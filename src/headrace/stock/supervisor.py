@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from headrace import uri
+from headrace import database_url
 from headrace.process import BackOff, Child, Supervisor
 from headrace.settings import Settings
 from headrace.stock.probe import Probe
@@ -31,10 +31,10 @@ def make_runtime_directory() -> str:
 
 def environment(settings: Settings) -> dict[str, str]:
     """What `mlflow server` sets for its server processes (mlflow.server._run_server, mlflow.cli.server)."""
-    backend = uri.for_stock(settings.backend_store_uri)
+    backend = database_url.stock_url(settings.backend_store_uri)
     values: dict[str, str | None] = {
         "_MLFLOW_SERVER_FILE_STORE": backend,
-        "_MLFLOW_SERVER_REGISTRY_STORE": uri.for_stock(settings.registry_store_uri or backend),
+        "_MLFLOW_SERVER_REGISTRY_STORE": database_url.stock_url(settings.registry_store_uri or backend),
         "_MLFLOW_SERVER_ARTIFACT_ROOT": settings.default_artifact_root,
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": settings.artifacts_destination,
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true" if settings.serve_artifacts else None,
@@ -50,6 +50,11 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_SERVER_SECRETS_CACHE_TTL": str(settings.secrets_cache_ttl),
         "MLFLOW_SERVER_SECRETS_CACHE_MAX_SIZE": str(settings.secrets_cache_max_size),
     }
+    if isinstance(settings.database, database_url.PostgresURL):
+        # One engine for all stores (stock/launch.py). MLflow takes an overflow of 0 for none given, which means 10.
+        values["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = ""
+        values["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] = str(settings.connections.stock - 1)
+        values["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] = "1"
     if settings.disable_security_middleware:
         values["MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"] = "true"
     else:

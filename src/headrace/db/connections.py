@@ -1,0 +1,489 @@
+"""Connections to PostgreSQL, as asyncpg makes them: found, secured, tuned, and given up in time.
+
+What libpq does and asyncpg does not is here: each address of each host gets its own time limit, the server must be the
+one that target_session_attrs asks for, hostaddr and sslsni, keepalives and TCP_USER_TIMEOUT. A pooler in between
+(PgBouncer, RDS Proxy, Supavisor) is found out by itself: the process that answers is not the one that said hello. There
+a statement may meet another session than the one before it, so each is a transaction that brings its settings along
+(SET LOCAL), and none has a name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from headrace.database_url import DEFAULTS, Host, PostgresURL
+from headrace.db.database import STATEMENT_SECONDS
+from headrace.errors import ConfigurationError
+
+# A foreign transaction that sits on a row must not stop everybody's logging for ever.
+LOCK_TIMEOUT_SECONDS = 5
+# A host that vanished is noticed by the kernel (keepalives, TCP_USER_TIMEOUT). Where something in between takes what is
+# sent and is silent (a proxy, a tunnel), these limits notice: a group of writes without an answer by then is on a dead
+# connection, and with a new one it is done within 10 s. A history may have to come from a cold disk.
+ANSWER_SECONDS = 8.0
+READ_SECONDS = 20.0
+_CLOSE_SECONDS = 2.0
+
+
+class Purpose(NamedTuple):
+    """What a connection is for: the settings of its session, and seconds for a statement unless it says otherwise."""
+
+    settings: dict[str, str]
+    seconds: float | None
+
+
+_SESSION = {
+    "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
+    # JIT costs more than it saves on statements of this size.
+    "jit": "off",
+}
+# extra_float_digits is PostgreSQL's own default, which floats as text in full need.
+READING = Purpose(
+    _SESSION | {"statement_timeout": f"{STATEMENT_SECONDS}s", "extra_float_digits": "1"}, seconds=READ_SECONDS
+)
+# Writes find their rows by key. A plan that was made when a table was small would read all of it for each, and is kept
+# until autovacuum has analyzed the table (runs/create after 30,000 runs: 780/s instead of 2,900/s). The server ends a
+# statement that nobody waits for any more.
+WRITING = Purpose(
+    _SESSION | {"statement_timeout": f"{ANSWER_SECONDS + 2:g}s", "enable_seqscan": "off"}, seconds=ANSWER_SECONDS
+)
+# Building an index takes as long as it takes; a connection that dies is noticed by its keepalives.
+TOOL = Purpose({}, seconds=None)
+
+
+class NotWritable(ConnectionError):
+    """Servers answered, and none of them is what target_session_attrs asks for."""
+
+
+class Unreadable(ConnectionError):
+    """A certificate or a key; the text says all."""
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that is closed where no use can be made of it any more; the next statement needs another one."""
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
+        """As asyncpg's."""
+        try:
+            return await super().fetch(query, *args, timeout=timeout, record_class=record_class)
+        except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
+            self.terminate()
+            raise
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+        """As asyncpg's."""
+        try:
+            return await super().execute(query, *args, timeout=timeout)
+        except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
+            self.terminate()
+            raise
+
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
+        """The first row, or None."""
+        rows = await self.fetch(query, *args, timeout=timeout, record_class=record_class)
+        return rows[0] if rows else None
+
+    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
+        """A value of the first row, or None."""
+        row = await self.fetchrow(query, *args, timeout=timeout)
+        return None if row is None else row[column]
+
+    async def fetch_replanned(self, query: str, *args: Any) -> Any:
+        """As `fetch`, for a search, which may take long and whose plan is made for these parameters.
+
+        A statement that is kept has, from its sixth use on, a plan for any parameters: it can be a hundred times
+        slower.
+        """
+        try:
+            statement = await self.prepare(query, name="", timeout=ANSWER_SECONDS)
+            return await statement.fetch(*args, timeout=STATEMENT_SECONDS + ANSWER_SECONDS)
+        except TimeoutError:
+            self.terminate()
+            raise
+
+    @property
+    def pooled(self) -> bool:
+        """Whether there is a pooler in between."""
+        return False
+
+
+class PooledConnection(Connection):
+    """Through a pooler: whatever is done is done in a transaction, which begins with the session's settings."""
+
+    settings = ""  # SET LOCAL ...;
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
+        """As asyncpg's, in a transaction."""
+        if self.is_in_transaction():
+            return await super().fetch(query, *args, timeout=timeout, record_class=record_class)
+        async with self.transaction():
+            return await super().fetch(query, *args, timeout=timeout, record_class=record_class)
+
+    async def fetch_replanned(self, query: str, *args: Any) -> Any:
+        """No statement is kept here."""
+        return await self.fetch(query, *args, timeout=STATEMENT_SECONDS + ANSWER_SECONDS)
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+        """As asyncpg's. A statement without parameters stays alone: some can't be in a transaction (CREATE INDEX)."""
+        if query.startswith("BEGIN"):
+            query += self.settings
+        elif args and not self.is_in_transaction():
+            async with self.transaction():
+                return await super().execute(query, *args, timeout=timeout)
+        return await super().execute(query, *args, timeout=timeout)
+
+    @property
+    def pooled(self) -> bool:
+        """Yes."""
+        return True
+
+
+class Connector:
+    """Makes connections to one database for one purpose, and remembers what it found out."""
+
+    def __init__(self, database: PostgresURL, purpose: Purpose) -> None:
+        self._database, self._purpose = database, purpose
+        self._pooled = False
+        self._last_good: Host | None = None
+
+    async def connect(self, *_: Any, **__: Any) -> Connection:
+        """A connection. Raises OSError (TimeoutError, NotWritable among them), asyncpg.PostgresError."""
+        if not self._pooled:
+            try:
+                connection = await self._connect(Connection)
+                if not await _answers_itself(connection):
+                    connection.terminate()
+                    self._pooled = True
+            except asyncpg.ProtocolViolationError as error:
+                if "startup parameter" not in str(error):
+                    raise
+                self._pooled = True
+        return await self._connect(PooledConnection) if self._pooled else connection
+
+    async def create_pool(self, size: int) -> asyncpg.Pool:
+        """A pool of up to so many connections; none is made yet."""
+        return await asyncpg.create_pool(
+            min_size=0, max_size=size, reset=_keep_session, connect=self.connect, connection_class=Connection
+        )
+
+    async def _connect(self, kind: type[Connection]) -> Connection:
+        """To the first host that answers and is what is asked for."""
+        hosts = self._database.hosts
+        if self._database.parameters.get("load_balance_hosts") == "random":
+            random.shuffle(hosts)
+        if self._last_good in hosts:  # a host that is silent costs its time only once
+            hosts.remove(self._last_good)
+            hosts.insert(0, self._last_good)
+        problem: Exception | None = None
+        for host in hosts:
+            try:
+                connection = await self._connect_to_host(host, kind)
+            except asyncpg.PostgresError as error:
+                if not is_temporary(error) or host is hosts[-1]:  # a wrong password is wrong everywhere
+                    raise
+                problem = error
+            except OSError as error:
+                problem = error
+            else:
+                self._last_good = host
+                return connection
+        assert problem is not None
+        raise problem
+
+    async def _connect_to_host(self, host: Host, kind: type[Connection]) -> Connection:
+        problem: Exception | None = None
+        for address in await self._addresses(host):
+            for tls in _contexts(self._database, host):
+                try:
+                    return await self._connect_to_address(host, address, tls, kind)
+                except asyncpg.PostgresError as error:
+                    # with sslmode=prefer what is said without TLS ("no encryption") is no news
+                    problem = problem if isinstance(problem, asyncpg.PostgresError) else error
+                except OSError as error:
+                    problem = problem if isinstance(problem, asyncpg.PostgresError) else error
+            if isinstance(problem, asyncpg.PostgresError):
+                break
+        assert problem is not None
+        raise problem
+
+    async def _addresses(self, host: Host) -> list[str]:
+        """Looked up for each connection: a failover may move the name."""
+        if host.is_socket:
+            return [host.address]
+        found = await asyncio.wait_for(
+            asyncio.get_running_loop().getaddrinfo(host.address, host.port, type=socket.SOCK_STREAM), ANSWER_SECONDS
+        )
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    async def _connect_to_address(
+        self, host: Host, address: str, tls: ssl.SSLContext | None, kind: type[Connection]
+    ) -> Connection:
+        given = self._database.parameters
+        settings = {**self._database.settings, **self._purpose.settings}
+        name = given.get("application_name") or given.get("fallback_application_name") or "headrace"
+        pooled = issubclass(kind, PooledConnection)
+        connection: Connection = await asyncpg.connect(
+            host=f"\0{address[1:]}/.s.PGSQL.{host.port}" if address.startswith("@") else address,
+            port=host.port,
+            user=self._database.user,
+            database=self._database.name,
+            password=self._database.password_for(host) or "",
+            ssl=tls or False,
+            direct_tls=tls is not None and given.get("sslnegotiation") == "direct",
+            target_session_attrs="any",  # asked below, of poolers, too
+            krbsrvname=given.get("krbsrvname"),
+            gsslib=given.get("gsslib"),
+            timeout=_seconds(given),
+            command_timeout=self._purpose.seconds,
+            server_settings={"application_name": name} | ({} if pooled else settings),
+            connection_class=kind,
+            **({"statement_cache_size": 0} if pooled else {}),
+        )
+        try:
+            if isinstance(connection, PooledConnection):
+                connection.settings = "".join(f"SET LOCAL {_word(k)} = {_literal(v)};" for k, v in settings.items())
+            if not host.is_socket:
+                _tune(connection, given)
+            if (condition := _TARGETS.get(given.get("target_session_attrs", "any"))) is not None:
+                await _check_target(connection, condition, host)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+
+_TARGETS = {
+    "read-write": "NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'",
+    "primary": "NOT pg_is_in_recovery()",
+}
+
+
+async def connect(database: PostgresURL, purpose: Purpose = TOOL) -> Connection:
+    """One connection."""
+    return await Connector(database, purpose).connect()
+
+
+async def close(connection: Connection) -> None:
+    """In order if the server answers."""
+    try:
+        await connection.close(timeout=_CLOSE_SECONDS)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
+async def close_pool(pool: asyncpg.Pool) -> None:
+    """In order if the server answers."""
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+# Sessions keep nothing that must be reset between uses; asyncpg's default would cost a round trip each time.
+async def _keep_session(connection: asyncpg.Connection) -> None:
+    pass
+
+
+async def _answers_itself(connection: Connection) -> bool:
+    """Whether the process that works is the one that said hello. A pooler makes up a number of its own.
+
+    Asked without a statement that would stay behind on the server, and an answer comes only as an error.
+    """
+    try:
+        await connection.execute(f"SELECT 1 / (pg_backend_pid() = {connection.get_server_pid()})::int")
+    except asyncpg.DivisionByZeroError:
+        return False
+    return True
+
+
+async def _check_target(connection: Connection, condition: str, host: Host) -> None:
+    try:
+        await connection.execute(f"SELECT 1 / ({condition})::int")
+    except asyncpg.DivisionByZeroError:
+        raise NotWritable(f"{host.name}:{host.port} takes no writes") from None
+
+
+def _seconds(given: Mapping[str, str]) -> float | None:
+    """For one address. libpq: 0 and less mean no limit, 1 means 2."""
+    seconds = int(given.get("connect_timeout", DEFAULTS["connect_timeout"]))
+    return max(2, seconds) if seconds > 0 else None
+
+
+def _tune(connection: Connection, given: Mapping[str, str]) -> None:
+    """The socket's options, named as libpq names them; not every system has each."""
+    if given.get("keepalives") == "0":
+        options = {}
+    else:
+        options = {"keepalives_idle": "TCP_KEEPIDLE", "keepalives_interval": "TCP_KEEPINTVL"}
+        options["keepalives_count"] = "TCP_KEEPCNT"
+    options["tcp_user_timeout"] = "TCP_USER_TIMEOUT"
+    # a duplicate: uvloop hands out no socket that takes options
+    with socket.socket(fileno=os.dup(connection._transport.get_extra_info("socket").fileno())) as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int("keepalives_idle" in options))
+        for name, option in options.items():
+            value = int(given.get(name, DEFAULTS[name]))
+            if value > 0 and hasattr(socket, option):
+                tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _word(name: str) -> str:
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+
+
+def _literal(value: str) -> str:
+    # SET search_path takes a list, of which one literal is one name
+    parts = [part.strip().strip('"') for part in value.split(",")]
+    return ", ".join("'" + part.replace("'", "''") + "'" for part in parts)
+
+
+# TLS
+
+
+class _Context(ssl.SSLContext):
+    """A context that knows whom it expects: asyncpg takes the address that it connects to for the host's name."""
+
+    host: str | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, self.host, session)
+
+
+def _contexts(database: PostgresURL, host: Host) -> Iterator[ssl.SSLContext | None]:
+    """What to try in turn; None is without TLS. libpq's sslmode."""
+    mode = "disable" if host.is_socket else database.parameters.get("sslmode", "prefer")
+    if mode in ("disable", "allow"):
+        yield None
+    if mode != "disable":
+        yield _context(database.parameters, mode, host)
+    if mode == "prefer":
+        yield None
+
+
+def _context(given: Mapping[str, str], mode: str, host: Host) -> ssl.SSLContext:
+    """As libpq's: the certificates are read anew for each connection, since they are changed under a running server.
+
+    Raises Unreadable.
+    """
+    home = os.path.join(os.path.expanduser("~"), ".postgresql")
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = mode == "verify-full"
+    context.host = None if given.get("sslsni") == "0" else host.name
+    root = given.get("sslrootcert") or _there(f"{home}/root.crt")
+    if mode.startswith("verify") and not root:
+        raise Unreadable(
+            f"sslmode={mode} needs the certificate of who signed the server's. Name its file with sslrootcert, or put "
+            f"it at {home}/root.crt; sslrootcert=system takes those of the operating system"
+        )
+    try:
+        if mode in ("allow", "prefer") or not root:
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            _trust(context, root, given, home)
+        certificate = given.get("sslcert") or _there(f"{home}/postgresql.crt")
+        if certificate and given.get("sslcertmode") != "disable":
+            key = given.get("sslkey") or _there(f"{home}/postgresql.key")
+            context.load_cert_chain(certificate, key, password=given.get("sslpassword", ""))
+    except OSError as error:  # ssl.SSLError, too
+        raise Unreadable(
+            f"a certificate or key can't be read: {error}. Look at sslrootcert, sslcert, sslkey, sslpassword and sslcrl"
+        ) from None
+    if log := given.get("sslkeylogfile"):
+        context.keylog_filename = log
+    context.minimum_version = _version(given.get("ssl_min_protocol_version", "TLSv1.2"))
+    if highest := given.get("ssl_max_protocol_version"):
+        context.maximum_version = _version(highest)
+    context.set_alpn_protocols(["postgresql"])
+    return context
+
+
+def _trust(context: ssl.SSLContext, root: str, given: Mapping[str, str], home: str) -> None:
+    """Who may have signed the server's certificate, and which are revoked."""
+    if root == "system":
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(root)
+    folder = given.get("sslcrldir")
+    revoked = given.get("sslcrl") or (None if folder else _there(f"{home}/root.crl"))
+    if revoked or folder:
+        context.load_verify_locations(revoked, folder)
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+
+
+def _there(path: str) -> str | None:
+    return path if os.path.exists(path) else None
+
+
+def _version(name: str) -> ssl.TLSVersion:
+    return ssl.TLSVersion[name.replace(".", "_")]
+
+
+# What went wrong
+
+_TEMPORARY = ("08", "53", "57P")
+
+
+def is_temporary(error: Exception) -> bool:
+    """Whether to wait may help: the server is not up, restarts, or is full."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_TEMPORARY) and not isinstance(error, asyncpg.ProtocolViolationError)
+    return isinstance(error, OSError) and not isinstance(error, ssl.SSLCertVerificationError | Unreadable)
+
+
+_BY_SQLSTATE = {
+    "28P01": "it refuses the password of the role {user}. Look at the password (in the URL, PGPASSWORD, PGPASSFILE or "
+    "PASSWORD)",
+    "28": "it does not let the role {user} in: {words}. Look at the role's name, and at pg_hba.conf on the server",
+    "3D000": "it does not exist. `headrace db create` makes it, if the role {user} may",
+    "42501": "the role {user} has not got the rights that this needs: {words}. Let its owner grant them, or use the "
+    "owner's role",
+    "53300": "the server has no connection left: {words}. Raise max_connections or close others",
+    "57P03": "it is starting or stopping. Try again in a moment",
+    "57": "the server was stopped: {words}. Try again in a moment",
+    "08": "{words}. Look at the server, or at the pooler in front of it",
+}
+
+
+def explain(error: Exception, database: PostgresURL) -> ConfigurationError:
+    """One line: what happened, where, and what to do next."""
+    words = " ".join(str(error).split())
+    state = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
+    for length in (5, 2):
+        if (text := _BY_SQLSTATE.get(state[:length])) is not None:
+            said = text.format(user=database.user, words=words)
+            return ConfigurationError(f"The database {database.shown} can't be used: {said}.")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        said = (
+            f"the certificate of the server can't be trusted: {error.verify_message}. Look at sslmode and sslrootcert"
+        )
+    elif isinstance(error, Unreadable):
+        said = words
+    elif isinstance(error, NotWritable):
+        said = f"{words}. Look at which server is the primary, and at target_session_attrs"
+    elif isinstance(error, socket.gaierror):
+        said = (
+            f"the host's name is unknown ({error.strerror}). Look at the host in --backend-store-uri (or HOST, PGHOST)"
+        )
+    elif isinstance(error, TimeoutError):
+        said = "nothing answers there in time. Look at the host and port, at firewalls and security groups"
+    elif isinstance(error, OSError):
+        reason = os.strerror(error.errno) if error.errno else words
+        said = f"{reason}. Look at the host and port, and at whether the server is up"
+    else:
+        said = f"{words}. Look at the database's own log"
+    return ConfigurationError(f"The database {database.shown} can't be used: {said}.")
