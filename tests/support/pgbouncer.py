@@ -1,0 +1,59 @@
+"""A real PgBouncer, as Debian packages it, in front of a test's PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from tests.support.postgres import OTHER_USER, Postgres
+from tests.support.processes import PATIENCE_SECONDS, Process, free_port
+
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+Mode = Literal["session", "transaction"]
+
+
+class PgBouncer:
+    """Every database of `postgres`, without a password. `ignored`: its ignore_startup_parameters."""
+
+    def __init__(self, postgres: Postgres, mode: Mode, ignored: str = "", server_connections: int = 20) -> None:
+        assert PROGRAM is not None
+        self._folder = Path(tempfile.mkdtemp(prefix="headrace-pgbouncer-"))
+        self.port = free_port()
+        (self._folder / "users").write_text('"postgres" ""\n')
+        (self._folder / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = trust\n"
+            f"auth_file = {self._folder}/users\npool_mode = {mode}\nignore_startup_parameters = {ignored}\n"
+            f"default_pool_size = {server_connections}\nmax_client_conn = 500\nserver_fast_close = 1\n"
+        )
+        for path in (self._folder, *self._folder.iterdir()):
+            if os.geteuid() == 0:  # PgBouncer refuses to run as root
+                shutil.chown(path, OTHER_USER)
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        assert PROGRAM is not None
+        user = OTHER_USER if os.geteuid() == 0 else None
+        self._process = Process([PROGRAM, self._folder / "pgbouncer.ini"], self._folder / "log", user=user)
+        self._process.wait_until(self._listens, "PgBouncer listens", PATIENCE_SECONDS)
+
+    def _listens(self) -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop(signal.SIGTERM)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def uri(self, database: str) -> str:
+        return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{database}"
