@@ -1,7 +1,8 @@
-"""A proxy in front of an HTTP server that injects faults: errors, resets, and answers that end too early."""
+"""Proxies that inject faults: in front of an HTTP server, and on the way to any TCP server."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -113,3 +114,74 @@ def _drain(connection: socket.socket) -> None:
             pass
     except OSError:
         return
+
+
+class TcpProxy(threading.Thread):
+    """A way to a TCP server that can be cut in every manner. New connections are passed on unless it is `silent`."""
+
+    def __init__(self, target: int, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__(daemon=True)
+        self._target = target
+        self._listener = socket.create_server((host, port), backlog=128)
+        self.host = host
+        self.port: int = self._listener.getsockname()[1]
+        self.silent = False
+        self.accepted = 0
+        self._ways: list[_Way] = []
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            way = _Way(client, None if self.silent else socket.create_connection(("127.0.0.1", self._target)))
+            self._ways.append(way)
+
+    def swallow(self) -> None:
+        """What is sent on the connections that there are is taken, and never arrives."""
+        for way in self._ways:
+            way.swallows = True
+
+    def reset(self) -> None:
+        """End the connections that there are with a TCP reset."""
+        while self._ways:
+            self._ways.pop().reset()
+
+    def stop(self) -> None:
+        """Refuse new connections, and end the others."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.reset()
+
+
+class _Way:
+    """One connection; without a server behind it whatever comes is swallowed."""
+
+    def __init__(self, client: socket.socket, server: socket.socket | None) -> None:
+        self.swallows = server is None
+        self._client, self._server = client, server
+        for source, target in ((client, server), (server, client)):
+            if source is not None:
+                threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket | None) -> None:
+        try:
+            while chunk := source.recv(65536):
+                if not self.swallows and target is not None:
+                    target.sendall(chunk)
+            if not self.swallows and target is not None:
+                target.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    def reset(self) -> None:
+        for end in (self._client, self._server):
+            if end is not None:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                # a thread that reads keeps the socket open: wake it up first
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RD)
+                end.close()

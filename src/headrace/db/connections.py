@@ -3,8 +3,8 @@
 What libpq does and asyncpg does not is here: each address of each host gets its own time limit, the server must be the
 one that target_session_attrs asks for, hostaddr and sslsni, keepalives and TCP_USER_TIMEOUT. A pooler in between
 (PgBouncer, RDS Proxy, Supavisor) is found out by itself: the process that answers is not the one that said hello. There
-a statement may meet another session than the one before it, so each is a transaction that brings its settings along
-(SET LOCAL), and none has a name.
+a statement may meet another session than the one before it, so none has a name, and what needs settings is a
+transaction that brings them along (SET LOCAL).
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ LOCK_TIMEOUT_SECONDS = 5
 ANSWER_SECONDS = 8.0
 READ_SECONDS = 20.0
 _CLOSE_SECONDS = 2.0
+_MOST_DESCRIBED = 500  # texts of searches are many
 
 
 class Purpose(NamedTuple):
-    """What a connection is for: the settings of its session, and seconds for a statement unless it says otherwise."""
+    """What a connection is for: the settings of its session, and seconds for a statement unless it says otherwise.
+
+    `alone`: behind a pooler a quick statement does without the settings, which are limits, and without a transaction.
+    """
 
     settings: dict[str, str]
     seconds: float | None
+    alone: bool = False
 
 
 _SESSION = {
@@ -47,7 +52,9 @@ _SESSION = {
 }
 # extra_float_digits is PostgreSQL's own default, which floats as text in full need.
 READING = Purpose(
-    _SESSION | {"statement_timeout": f"{STATEMENT_SECONDS}s", "extra_float_digits": "1"}, seconds=READ_SECONDS
+    _SESSION | {"statement_timeout": f"{STATEMENT_SECONDS}s", "extra_float_digits": "1"},
+    seconds=READ_SECONDS,
+    alone=True,
 )
 # Writes find their rows by key. A plan that was made when a table was small would read all of it for each, and is kept
 # until autovacuum has analyzed the table (runs/create after 30,000 runs: 780/s instead of 2,900/s). The server ends a
@@ -116,20 +123,37 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
 
 
 class PooledConnection(Connection):
-    """Through a pooler: whatever is done is done in a transaction, which begins with the session's settings."""
+    """Through a pooler: no statement has a name, and what needs settings is a transaction that begins with them."""
 
     settings = ""  # SET LOCAL ...;
+    alone = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._described: dict[str, Any] = {}
+
+    async def _get_statement(self, query: str, timeout: float | None, **options: Any) -> Any:
+        """As asyncpg's for a pooler, which parses, binds and executes in one message, but asks for the types once."""
+        named = options.get("named")
+        statement = None if named else self._described.get(query)
+        if statement is None:
+            statement = await super()._get_statement(query, timeout, **options)
+            if not named and len(self._described) < _MOST_DESCRIBED:
+                self._described[query] = statement
+        statement.mark_unprepared()
+        return statement
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
-        """As asyncpg's, in a transaction."""
-        if self.is_in_transaction():
+        """As asyncpg's, in a transaction unless it can do without."""
+        if self.alone or self.is_in_transaction():
             return await super().fetch(query, *args, timeout=timeout, record_class=record_class)
         async with self.transaction():
             return await super().fetch(query, *args, timeout=timeout, record_class=record_class)
 
     async def fetch_replanned(self, query: str, *args: Any) -> Any:
-        """No statement is kept here."""
-        return await self.fetch(query, *args, timeout=STATEMENT_SECONDS + ANSWER_SECONDS)
+        """No plan is kept here. A search has a limit of time in the server, too."""
+        async with self.transaction():
+            return await super().fetch(query, *args, timeout=STATEMENT_SECONDS + ANSWER_SECONDS)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         """As asyncpg's. A statement without parameters stays alone: some can't be in a transaction (CREATE INDEX)."""
@@ -207,6 +231,9 @@ class Connector:
                 except asyncpg.PostgresError as error:
                     # with sslmode=prefer what is said without TLS ("no encryption") is no news
                     problem = problem if isinstance(problem, asyncpg.PostgresError) else error
+                except (TimeoutError, ConnectionRefusedError) as error:
+                    problem = error  # nor would it answer without TLS
+                    break
                 except OSError as error:
                     problem = problem if isinstance(problem, asyncpg.PostgresError) else error
             if isinstance(problem, asyncpg.PostgresError):
@@ -249,6 +276,7 @@ class Connector:
         )
         try:
             if isinstance(connection, PooledConnection):
+                connection.alone = self._purpose.alone and not self._database.settings
                 connection.settings = "".join(f"SET LOCAL {_word(k)} = {_literal(v)};" for k, v in settings.items())
             if not host.is_socket:
                 _tune(connection, given)

@@ -1,0 +1,266 @@
+"""Each way in which a connection to PostgreSQL can die: what is written is there, and how long that took."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from headrace.database_url import PostgresURL, parse
+from headrace.db import connections, postgres_indexes
+from headrace.db.connections import WRITING, Connector, connect, explain
+from headrace.db.postgres import PostgresDatabase
+from headrace.db.query import Query
+from headrace.errors import Unavailable
+from headrace.resources.runs.reads import get_run
+from tests.contract.test_writes import new_run
+from tests.support.databases import Database, Databases
+from tests.support.faults import TcpProxy
+from tests.support.postgres import Postgres
+from tests.support.processes import free_port
+
+TOUCH = Query("UPDATE experiments SET last_update_time = 1 WHERE experiment_id = 0 RETURNING 1", [])
+
+
+def url_of(text: str) -> PostgresURL:
+    url = parse(text, {})
+    assert isinstance(url, PostgresURL)
+    return url
+
+
+def of(database: Database, *ports: int, more: str = "") -> PostgresURL:
+    """The database at other ports of this machine."""
+    return url_of(f"postgresql://postgres@{','.join(f'127.0.0.1:{port}' for port in ports)}/{database.name}{more}")
+
+
+@pytest.fixture(scope="module")
+def database(databases: Databases) -> Database:
+    return databases.migrated("postgresql")
+
+
+@pytest.fixture
+def proxy(postgres: Postgres) -> Iterator[TcpProxy]:
+    proxy = TcpProxy(postgres.port)
+    yield proxy
+    proxy.stop()
+
+
+@pytest_asyncio.fixture
+async def store(database: Database, proxy: TcpProxy) -> AsyncIterator[PostgresDatabase]:
+    """On its way through the proxy, with connections that have been used."""
+    opened = PostgresDatabase(of(database, proxy.port), queue_limit=100, builds_indexes=False)
+    await opened.start()
+    await works(opened)
+    yield opened
+    await opened.close()
+
+
+async def works(store: PostgresDatabase) -> None:
+    """It writes, reads and changes."""
+    write = new_run()
+    await store.submit(write)
+    assert await get_run(store, write.run_id) is not None
+    assert await store.change(TOUCH)
+
+
+async def test_reset(store: PostgresDatabase, proxy: TcpProxy) -> None:
+    proxy.reset()
+    since = time.monotonic()
+    await works(store)
+    assert time.monotonic() - since < 3
+
+
+async def test_silence(store: PostgresDatabase, proxy: TcpProxy) -> None:
+    """A group of writes is sent again on a new connection, and nobody notices but for the time."""
+    proxy.swallow()
+    since = time.monotonic()
+    write = new_run()
+    await store.submit(write)
+    assert time.monotonic() - since < 10
+    assert proxy.accepted >= 3
+    assert store._pool is not None  # a reader's limit is longer: see below
+    await store._pool.expire_connections()
+    assert await get_run(store, write.run_id) is not None
+
+
+async def test_a_silent_read_is_tried_once_more(
+    store: PostgresDatabase, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store._readers, "_purpose", connections.READING._replace(seconds=1.0))
+    assert store._pool is not None
+    await store._pool.expire_connections()
+    await store.rows(Query("SELECT 1", []))
+    proxy.swallow()
+    since = time.monotonic()
+    assert [row[0] for row in await store.rows(Query("SELECT 7", []))] == [7]
+    assert 1 <= time.monotonic() - since < 5
+
+
+async def test_sockets_are_tuned(database: Database, postgres: Postgres) -> None:
+    """The kernel notices a host that vanished: what it is told are libpq's parameters."""
+    expected = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+    for more, changed in (("", {}), ("?keepalives_idle=30&tcp_user_timeout=7000", {"TCP_KEEPIDLE": 30})):
+        connection = await connect(of(database, postgres.port, more=more))
+        with socket.socket(fileno=os.dup(connection._transport.get_extra_info("socket").fileno())) as tcp:
+            assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            found = {name: tcp.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in expected}
+        await connection.close()
+        if more:
+            changed["TCP_USER_TIMEOUT"] = 7000
+        assert found == expected | changed
+    connection = await connect(of(database, postgres.port, more="?keepalives=0"))
+    with socket.socket(fileno=os.dup(connection._transport.get_extra_info("socket").fileno())) as tcp:
+        assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+    await connection.close()
+
+
+async def test_a_session_that_became_read_only(store: PostgresDatabase) -> None:
+    """As after a failover of Aurora: 503 at most, and then a new connection."""
+    writer = await store._writing()
+    assert store._pool is not None
+    async with store._pool.acquire() as reader:
+        for connection in (writer, reader):
+            await connection.execute("SET default_transaction_read_only = on")
+    await store.submit(new_run())
+    with pytest.raises(Unavailable, match="takes no writes"):
+        await store.change(TOUCH)
+    await works(store)
+
+
+async def test_an_idle_session_that_the_server_ended(database: Database, store: PostgresDatabase) -> None:
+    writer = await store._writing()
+    await writer.execute("SET idle_session_timeout = '50ms'")
+    ended = asyncio.Event()
+    writer.add_termination_listener(lambda _: ended.set())
+    await ended.wait()
+    await works(store)
+
+
+async def test_a_server_that_answers_late(database: Database, proxy: TcpProxy) -> None:
+    """It takes connections and says nothing: that costs connect_timeout."""
+    proxy.silent = True
+    since = time.monotonic()
+    with pytest.raises(TimeoutError) as raised:
+        await connect(of(database, proxy.port, more="?connect_timeout=2"))
+    assert time.monotonic() - since < 4
+    assert "nothing answers there in time" in str(explain(raised.value, of(database, proxy.port)))
+
+
+async def test_the_second_host_where_the_first_is_refused_or_silent(
+    database: Database, proxy: TcpProxy, postgres: Postgres
+) -> None:
+    connector = Connector(of(database, free_port(), postgres.port), WRITING)
+    connection = await connector.connect()
+    await connection.close()
+    proxy.silent = True
+    connector = Connector(of(database, proxy.port, postgres.port, more="?connect_timeout=2"), WRITING)
+    since = time.monotonic()
+    for _ in range(3):  # the silent one costs its time once
+        connection = await connector.connect()
+        await connection.close()
+    assert time.monotonic() - since < 4
+
+
+async def test_a_failover_between_two_hosts(database: Database, postgres: Postgres) -> None:
+    """The first host's session takes no writes any more, as a standby's: the second's does."""
+    first, second = TcpProxy(postgres.port), TcpProxy(postgres.port)
+    store = PostgresDatabase(of(database, first.port, second.port), queue_limit=100, builds_indexes=False)
+    await store.start()
+    await works(store)
+    first.stop()
+    since = time.monotonic()
+    await works(store)
+    assert time.monotonic() - since < 5
+    assert second.accepted >= 2
+    await store.close()
+    second.stop()
+
+
+async def test_a_standby_is_passed_over(database: Database, postgres: Postgres) -> None:
+    """target_session_attrs=read-write, which several hosts have by themselves."""
+    standby = Postgres()
+    try:
+        standby.start()
+        standby.execute(f"CREATE DATABASE {database.name}")
+        standby.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        standby.execute("SELECT pg_reload_conf()")
+        connection = await connect(of(database, standby.port, postgres.port))
+        assert await connection.fetchval("SELECT current_setting('port')") == str(postgres.port)
+        await connection.close()
+        alone = of(database, standby.port, more="?target_session_attrs=read-write")
+        with pytest.raises(connections.NotWritable) as raised:
+            await connect(alone)
+        assert "takes no writes" in str(explain(raised.value, alone))
+    finally:
+        standby.remove()
+
+
+async def test_a_name_that_moves(database: Database, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As RDS's does: each new connection looks it up anew, and an address that is dead is passed over."""
+    where = ["127.0.0.1"]
+
+    async def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        assert host == "db.moves"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in where]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    old = TcpProxy(postgres.port, "127.0.0.1")
+    new = TcpProxy(postgres.port, "127.0.0.2", old.port)
+    url = url_of(f"postgresql://postgres@db.moves:{old.port}/{database.name}")
+    store = PostgresDatabase(url, queue_limit=100, builds_indexes=False)
+    await store.start()
+    await works(store)
+    before = new.accepted
+    old.stop()
+    where[:] = ["127.0.0.1", "127.0.0.2"]
+    await works(store)
+    assert new.accepted > before == 0
+    await store.close()
+    new.stop()
+
+
+async def test_no_connection_left(database: Database, postgres: Postgres) -> None:
+    postgres.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 1")
+    url = url_of(f"postgresql://few@127.0.0.1:{postgres.port}/{database.name}")
+    first = await connect(url)
+    with pytest.raises(asyncpg.TooManyConnectionsError) as raised:
+        await connect(url)
+    assert connections.is_temporary(raised.value)
+    assert "has no connection left" in str(explain(raised.value, url))
+    await first.close()
+
+
+async def test_a_statement_without_an_answer_ends_its_connection(database: Database) -> None:
+    connection = await connect(database.url, WRITING._replace(seconds=0.2))
+    with pytest.raises(TimeoutError):
+        await connection.fetch("SELECT pg_sleep(5)")
+    assert connection.is_closed()
+
+
+async def test_tables_of_a_second_schema_are_found(databases: Databases) -> None:
+    """The schema contract and the indexes look along the search_path, as the statements do."""
+    database = databases.migrated("postgresql")
+    for name in [
+        row["relname"]
+        for row in database.query(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
+    ]:
+        database.execute("CREATE SCHEMA IF NOT EXISTS second")
+        database.execute(f'ALTER TABLE "{name}" SET SCHEMA second')
+    url = url_of(f"{database.uri}?options=-csearch_path%3Dfirst,second")
+    database.execute("CREATE SCHEMA first")
+    store = PostgresDatabase(url, queue_limit=100, builds_indexes=False)
+    await store.start()
+    assert store.changed_tables == {}
+    await works(store)
+    await store.close()
+    await postgres_indexes.build_or_fail(url)
+    assert set((await postgres_indexes.existing(url)).values()) == {True}
