@@ -1,0 +1,70 @@
+"""JSON as MLflow writes and reads it: Python's json, texts not escaped to ASCII, NaN and infinities allowed.
+
+msgspec quotes a text exactly as Python does (a test compares every character), at four times its speed, and many of
+them in one call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from json.encoder import encode_basestring
+from typing import Any
+
+import msgspec
+
+from headrace.errors import Declined
+
+_encode, _encode_lines = msgspec.json.Encoder().encode, msgspec.json.Encoder().encode_lines
+# Python refuses to convert longer ones, with an error that stock does not expect.
+_MOST_DIGITS = 4300
+_SPACE = " \t\n\r"
+
+
+def quoted(text: str) -> str:
+    """The JSON of a text."""
+    try:
+        return _encode(text).decode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which Python lets through
+        return encode_basestring(text)
+
+
+def all_quoted(texts: Iterable[str]) -> list[str]:
+    """The JSON of each text."""
+    try:  # JSON has no line end within a text
+        return _encode_lines(texts).decode().split("\n")[:-1]
+    except UnicodeEncodeError:
+        return [encode_basestring(text) for text in texts]
+
+
+def dumped(value: Any) -> str:
+    """The text of a value; of what JSON has no form for, Python's (mlflow's dump_span_attribute_value)."""
+    return quoted(value) if type(value) is str else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def loaded(text: str) -> Any:
+    """The value of a JSON text; any other text is itself (mlflow's try_json_loads). Raises Declined as `is_nested`."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    except (ValueError, RecursionError):
+        raise Declined("JSON too large or too deep for Python") from None
+
+
+def is_nested(text: str) -> bool:
+    """Whether a text is itself the JSON of a text, an object or a list (mlflow's sanitize_attributes).
+
+    Raises Declined for JSON that Python's reader gives up: stock has an error for that.
+    """
+    first = text[:1]
+    if first and first in _SPACE:
+        first = text.lstrip(_SPACE)[:1]
+    if not first or (first not in '"{[' and not (len(text) > _MOST_DIGITS and first in "-0123456789")):
+        return False
+    try:
+        return isinstance(json.loads(text), (str, dict, list))
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):
+        raise Declined("JSON too large or too deep for Python") from None

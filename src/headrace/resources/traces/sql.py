@@ -1,0 +1,170 @@
+"""The statements of ingestion, with `:name` parameters; `IN :names` takes a list.
+
+A group of requests is one transaction, its traces in the order of their ids, so that two groups lock them in the same
+order:
+
+    new      PostgreSQL: NEW_TRACES writes the traces that are not there yet, whole, and answers which they are. It
+             waits for another worker that is about to make the same trace. What is left is there, and takes the way
+             below. Most traces of third parties come whole in one request: a group of those is this one statement,
+             without a transaction around it. A worker may remember the traces that it has written lately, and not try
+             them here; what LOCK_TRACES does not find, because it was deleted meanwhile, is tried then.
+    states   TRACE_STATES of all trace ids. On PostgreSQL after LOCK_TRACES, and not in one statement with it: the mark
+             of start_trace and the stored spans are rows of other tables, which a statement that has waited for a lock
+             still sees as they were before. SQLite has one writer (BEGIN IMMEDIATE), which needs no lock.
+    refuse   What is `elsewhere` is stock's to refuse, and a trace of an experiment that the caller may not edit is
+             ours; such a request leaves its group before anything is written.
+    sums     STORED_NODES of the traces for which `trace_rows.needs_nodes`.
+    merge    `trace_rows.merged`, in Python: the row, its tags, its user.
+    write    PostgreSQL: SET_TRACES, PUT_SPANS, PUT_TAGS, ADD_USERS, MOVE_ASSESSMENTS_OF with arrays, one statement
+             each, however many requests. SQLite: PUT_TRACE, PUT_SPAN, PUT_TAG, ADD_USER, MOVE_ASSESSMENTS, once a row.
+
+Nobody can come between LOCK_TRACES and the commit, so the last writer of a trace sees the spans of all before it, and
+the sums are right. start_trace must lock the row, too; it overwrites (stock's _start_trace_once).
+
+Stock's daily roll-ups (MLFLOW_SQL_TRACE_ROLLUPS_ENABLED) queue a rebuild with each write: where they are on, ingestion
+is stock's.
+"""
+
+from __future__ import annotations
+
+from headrace.resources.traces.span_rows import SpanRow
+from headrace.resources.traces.trace_rows import TraceRow
+
+# ruff: noqa: S608  (the texts are made of constants of this module)
+
+_TRACE = TraceRow.__struct_fields__
+_SPAN = SpanRow.__struct_fields__
+_TYPES = {
+    **dict.fromkeys(("experiment_id", "generations"), "integer"),
+    **dict.fromkeys(("timestamp_ms", "execution_time_ms", "start_time_unix_nano", "end_time_unix_nano"), "bigint"),
+    **dict.fromkeys((name for name in _TRACE if "tokens" in name), "bigint"),
+    **dict.fromkeys(("input_cost", "output_cost", "total_cost"), "double precision"),
+}
+
+
+def _unnest(prefix: str, *columns: str) -> str:
+    """Rows out of arrays, one parameter a column, named by prefix and column."""
+    arrays = ", ".join(f":{prefix}{column}::{_TYPES.get(column, 'varchar')}[]" for column in columns)
+    return f"unnest({arrays}) AS n ({', '.join(columns)})"
+
+
+def _set(columns: tuple[str, ...], keys: int) -> str:
+    return ", ".join(f"{column} = excluded.{column}" for column in columns[keys:])
+
+
+# Does the experiment exist, and where are its artifacts? Also one that is deleted (stock's get_experiment).
+EXPERIMENTS = "SELECT experiment_id, artifact_location FROM experiments WHERE experiment_id IN :experiment_ids"
+
+# PostgreSQL only.
+LOCK_TRACES = "SELECT request_id FROM trace_info WHERE request_id IN :trace_ids ORDER BY request_id FOR UPDATE"
+
+# The fields of trace_rows.TraceState, in their order.
+TRACE_STATES = f"""
+SELECT {", ".join(_TRACE)},
+  EXISTS (
+    SELECT 1 FROM trace_request_metadata m
+    WHERE m.request_id = trace_info.request_id AND m.key = 'mlflow.trace.infoFinalized'
+  ) AS finalized,
+  EXISTS (
+    SELECT 1 FROM trace_tags g
+    WHERE g.request_id = trace_info.request_id AND g.key = 'mlflow.trace.spansLocation' AND g.value <> 'TRACKING_STORE'
+  ) AS elsewhere
+FROM trace_info WHERE request_id IN :trace_ids
+"""
+
+# The arguments of token_sums.stored_node. The content only of spans that say something: the names in it are never
+# escaped.
+STORED_NODES = """
+SELECT trace_id, span_id, parent_span_id,
+  CASE WHEN content LIKE '%"mlflow.chat.tokenUsage"%' OR content LIKE '%"mlflow.llm.cost"%' THEN content END AS content
+FROM spans WHERE trace_id IN :trace_ids
+"""
+
+# ---- SQLite: a row each --------------------------------------------------------------------------------------------
+
+PUT_TRACE = f"""
+INSERT INTO trace_info ({", ".join(_TRACE)}, db_payload_generation)
+VALUES ({", ".join(f":{column}" for column in _TRACE)}, :generations)
+ON CONFLICT (request_id) DO UPDATE SET {_set(_TRACE, 2)},
+  db_payload_generation = trace_info.db_payload_generation + excluded.db_payload_generation
+"""
+
+PUT_SPAN = f"""
+INSERT INTO spans (experiment_id, {", ".join(_SPAN)}) VALUES (:experiment_id, {", ".join(f":{name}" for name in _SPAN)})
+ON CONFLICT (trace_id, span_id) DO UPDATE SET experiment_id = excluded.experiment_id, {_set(_SPAN, 2)}
+"""
+
+PUT_TAG = """
+INSERT INTO trace_tags (request_id, key, value) VALUES (:request_id, :key, :value)
+ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
+"""
+
+ADD_USER = """
+INSERT INTO trace_request_metadata (request_id, key, value) VALUES (:request_id, 'mlflow.trace.user', :user_id)
+ON CONFLICT (request_id, key) DO NOTHING
+"""
+
+MOVE_ASSESSMENTS = "UPDATE assessments SET trace_timestamp_ms = :timestamp_ms WHERE trace_id = :request_id"
+
+# ---- PostgreSQL: arrays --------------------------------------------------------------------------------------------
+
+_TRACE_ROWS = _unnest("trace_", *_TRACE, "generations")
+_SPAN_ROWS = _unnest("span_", *_SPAN)
+_TAG_ROWS = _unnest("tag_", "request_id", "key", "value")
+_USER_ROWS = _unnest("user_", "request_id", "user_id")
+_SPAN_COLUMNS = ", ".join(_SPAN)
+
+NEW_TRACES = f"""
+WITH made AS (
+  INSERT INTO trace_info ({", ".join(_TRACE)}, db_payload_generation) SELECT * FROM {_TRACE_ROWS}
+  ON CONFLICT (request_id) DO NOTHING RETURNING request_id, experiment_id
+), put_spans AS (
+  INSERT INTO spans (experiment_id, {_SPAN_COLUMNS})
+  SELECT made.experiment_id, n.* FROM {_SPAN_ROWS} JOIN made ON made.request_id = n.trace_id
+), put_tags AS (
+  INSERT INTO trace_tags (request_id, key, value)
+  SELECT n.* FROM {_TAG_ROWS} JOIN made ON made.request_id = n.request_id
+), put_users AS (
+  INSERT INTO trace_request_metadata (request_id, key, value)
+  SELECT n.request_id, 'mlflow.trace.user', n.user_id FROM {_USER_ROWS} JOIN made ON made.request_id = n.request_id
+)
+SELECT request_id FROM made
+"""
+
+SET_TRACES = f"""
+UPDATE trace_info SET {", ".join(f"{column} = n.{column}" for column in _TRACE[2:])},
+  db_payload_generation = trace_info.db_payload_generation + n.generations
+FROM {_TRACE_ROWS} WHERE trace_info.request_id = n.request_id
+"""
+
+PUT_SPANS = f"""
+INSERT INTO spans (experiment_id, {_SPAN_COLUMNS})
+SELECT t.experiment_id, n.* FROM {_SPAN_ROWS} JOIN trace_info t ON t.request_id = n.trace_id
+ON CONFLICT (trace_id, span_id) DO UPDATE SET experiment_id = excluded.experiment_id, {_set(_SPAN, 2)}
+"""
+
+PUT_TAGS = f"""
+INSERT INTO trace_tags (request_id, key, value) SELECT * FROM {_TAG_ROWS}
+ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
+"""
+
+ADD_USERS = f"""
+INSERT INTO trace_request_metadata (request_id, key, value)
+SELECT request_id, 'mlflow.trace.user', user_id FROM {_USER_ROWS}
+ON CONFLICT (request_id, key) DO NOTHING
+"""
+
+MOVE_ASSESSMENTS_OF = f"""
+UPDATE assessments SET trace_timestamp_ms = n.timestamp_ms FROM {_unnest("trace_", "request_id", "timestamp_ms")}
+WHERE trace_id = n.request_id
+"""
+
+# ---- the run's link, after the spans, in a transaction of its own as stock's ----------------------------------------
+
+# At most 100 traces, or none is linked; a link that fails is logged, and the spans stay (stock's export_traces).
+LINK_RUN = """
+INSERT INTO entity_associations
+  (association_id, source_type, source_id, destination_type, destination_id, created_time)
+VALUES (:association_id, 'trace', :trace_id, 'run', :run_id, :created_time)
+ON CONFLICT (source_type, source_id, destination_type, destination_id) DO NOTHING
+"""
