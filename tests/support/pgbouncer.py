@@ -18,18 +18,35 @@ Mode = Literal["session", "transaction"]
 
 
 class PgBouncer:
-    """Every database of `postgres`, without a password. `ignored`: its ignore_startup_parameters."""
+    """Every database of `postgres`. `ignored`: its ignore_startup_parameters; `tls`: a certificate and its key."""
 
-    def __init__(self, postgres: Postgres, mode: Mode, ignored: str = "", server_connections: int = 20) -> None:
+    def __init__(
+        self,
+        postgres: Postgres,
+        mode: Mode,
+        ignored: str = "",
+        server_connections: int = 20,
+        password: str = "",
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
         assert PROGRAM is not None
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-pgbouncer-"))
         self.port = free_port()
-        (self._folder / "users").write_text('"postgres" ""\n')
+        (self._folder / "users").write_text(f'"postgres" "{password}"\n')
+        with_tls = ""
+        if tls is not None:
+            for name, file in zip(("certificate", "key"), tls, strict=True):
+                shutil.copy(file, self._folder / name)
+            with_tls = (
+                f"client_tls_sslmode = require\nclient_tls_cert_file = {self._folder}/certificate\n"
+                f"client_tls_key_file = {self._folder}/key\n"
+            )
         (self._folder / "pgbouncer.ini").write_text(
             f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\n"
-            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = trust\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = {'scram-sha-256' if password else 'trust'}\n"
             f"auth_file = {self._folder}/users\npool_mode = {mode}\nignore_startup_parameters = {ignored}\n"
-            f"default_pool_size = {server_connections}\nmax_client_conn = 500\nserver_fast_close = 1\n"
+            f"default_pool_size = {server_connections}\nmax_client_conn = 500\nserver_fast_close = 1\n{with_tls}"
         )
         for path in (self._folder, *self._folder.iterdir()):
             if os.geteuid() == 0:  # PgBouncer refuses to run as root

@@ -423,7 +423,7 @@ def _context(given: Mapping[str, str], mode: str, host: Host) -> ssl.SSLContext:
             context.verify_mode = ssl.CERT_NONE
         else:
             _trust(context, root, given, home)
-        certificate = given.get("sslcert") or _there(f"{home}/postgresql.crt")
+        certificate = _there(given.get("sslcert") or f"{home}/postgresql.crt")  # libpq goes without, too
         if certificate and given.get("sslcertmode") != "disable":
             key = given.get("sslkey") or _there(f"{home}/postgresql.key")
             context.load_cert_chain(certificate, key, password=given.get("sslpassword", ""))
@@ -491,6 +491,8 @@ def explain(error: Exception, database: PostgresURL) -> ConfigurationError:
     """One line: what happened, where, and what to do next."""
     words = " ".join(str(error).split())
     state = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
+    if state == "08P01" and "authentication failed" in words:  # PgBouncer's
+        state = "28P01"
     for length in (5, 2):
         if (text := _BY_SQLSTATE.get(state[:length])) is not None:
             said = text.format(user=database.user, words=words)
