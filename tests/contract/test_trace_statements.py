@@ -1,0 +1,132 @@
+"""The statements of ingestion on PostgreSQL: a trace in pieces, whole, and from two workers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from headrace.db.query import Dialect, Sql
+from headrace.resources.traces import sql, trace_rows
+from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
+from headrace.resources.traces.token_sums import stored_node
+from headrace.resources.traces.trace_rows import Experiment, TraceChange, TraceRow, TraceState
+from tests.support.databases import Database, Databases
+from tests.support.traces import decoded, rows_of
+from tests.unit.traces.spans import MILLION, SPAN_IDS, START, body, span
+
+EXPERIMENT = Experiment(0, "mlflow-artifacts:/0")
+
+
+async def rows(connection: Any, text: str, **values: Any) -> list[Any]:
+    query = Sql(postgresql=text, sqlite="SELECT 1").query(values, Dialect.POSTGRESQL)
+    return list(await connection.fetch(query.text, *query.values))
+
+
+def arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, list[Any]]:
+    """The parameters of the statements with arrays."""
+    tags = [(change.row.request_id, key, value) for change in changes for key, value in change.tags.items()]
+    users = [(change.row.request_id, change.user_id) for change in changes if change.user_id]
+    return {
+        **{f"trace_{name}": [getattr(change.row, name) for change in changes] for name in TraceRow.__struct_fields__},
+        "trace_generations": [change.generations for change in changes],
+        **{f"span_{name}": [getattr(row, name) for row in spans] for name in SpanRow.__struct_fields__},
+        **{f"tag_{name}": [tag[at] for tag in tags] for at, name in enumerate(("request_id", "key", "value"))},
+        "user_request_id": [user[0] for user in users],
+        "user_user_id": [user[1] for user in users],
+    }
+
+
+async def write(connection: Any, *requests: LoggedSpans) -> list[str]:
+    """A group of requests as sql.py tells; the traces that NEW_TRACES has made."""
+    by_trace: dict[str, list[TraceContribution]] = {}
+    for request in requests:
+        for trace in request.traces:
+            by_trace.setdefault(trace.trace_id, []).append(trace)
+    spans = list({(row.trace_id, row.span_id): row for request in requests for row in request.spans}.values())
+    async with connection.transaction():
+        new = [trace_rows.merged(None, EXPERIMENT, by_trace[id_]) for id_ in sorted(by_trace)]
+        made = [row["request_id"] for row in await _run(connection, sql.NEW_TRACES, arrays(new, spans))]
+        ids = sorted(set(by_trace) - set(made))
+        if not ids:
+            return made
+        assert len(await rows(connection, sql.LOCK_TRACES, trace_ids=ids)) == len(ids)
+        found = await rows(connection, sql.TRACE_STATES, trace_ids=ids)
+        states = {row[0]: TraceState(*row[:-2], finalized=row[-2], elsewhere=row[-1]) for row in map(tuple, found)}
+        nodes: dict[str, list[Any]] = {}
+        for trace_id, *rest in await rows(connection, sql.STORED_NODES, trace_ids=ids):
+            nodes.setdefault(trace_id, []).append(stored_node(*rest))
+        changes = [trace_rows.merged(states[id_], EXPERIMENT, by_trace[id_], nodes.get(id_, ())) for id_ in ids]
+        values = arrays(changes, [row for row in spans if row.trace_id in states])
+        for text in (sql.SET_TRACES, sql.PUT_SPANS, sql.PUT_TAGS, sql.ADD_USERS, sql.MOVE_ASSESSMENTS_OF):
+            await _run(connection, text, values)
+        return made
+
+
+async def _run(connection: Any, text: str, values: dict[str, list[Any]]) -> list[Any]:
+    return await rows(connection, text, **{name: value for name, value in values.items() if f":{name}:" in text})
+
+
+async def connect(database: Database) -> Any:
+    return await asyncpg.connect(database.uri.replace("+psycopg2", ""))
+
+
+def piece(number: int, parent: int, trace_id: bytes, **attributes: Any) -> LoggedSpans:
+    """A request of one span, which has usage and takes a millisecond."""
+    usage = {"mlflow.chat.tokenUsage": {"input_tokens": 1, "total_tokens": 1}, "user.id": "u", **attributes}
+    return decoded(
+        body(
+            span(
+                usage,
+                trace_id=trace_id,
+                span_id=SPAN_IDS[number],
+                parent_id=SPAN_IDS[parent] if parent else b"",
+                start=START + number * MILLION,
+                end=START + (number + 1) * MILLION,
+            ),
+            resource={"host.name": "h"},
+        )
+    )
+
+
+async def test_pieces_and_whole_traces(databases: Databases) -> None:
+    database = databases.migrated("postgresql")
+    connection = await connect(database)
+    first, second = b"\1" * 16, b"\2" * 16
+    try:
+        assert len(await write(connection, piece(2, 1, first))) == 1
+        assert len(await write(connection, piece(3, 1, first), piece(2, 0, second), piece(4, 2, second))) == 1
+        assert await write(connection, piece(2, 1, first)) == []
+    finally:
+        await connection.close()
+    found = rows_of(database)
+    one, other = found["trace_info"]
+    assert [one["status"], one["input_tokens"], one["db_payload_generation"]] == ["IN_PROGRESS", 2, 3]
+    assert [other["status"], other["input_tokens"], other["db_payload_generation"]] == ["OK", 1, 2]
+    assert [one["timestamp_ms"], one["execution_time_ms"]] == [START // MILLION + 2, 2]
+    assert len(found["spans"]) == 4
+    assert {row["duration_ns"] for row in found["spans"]} == {MILLION}
+    assert len(found["trace_tags"]) == 6
+    assert [row["value"] for row in found["trace_request_metadata"]] == ["u", "u"]
+
+
+async def test_two_workers_of_one_trace(databases: Databases) -> None:
+    """Twenty-four traces, four spans each from four writers at once: the sums are right, whoever comes first."""
+    database = databases.migrated("postgresql")
+    connections = [await connect(database) for _ in range(4)]
+
+    async def writer(at: int) -> None:
+        for trace in range(24):
+            await write(connections[at], piece(at + 1, at, bytes([trace + 1]) * 16))
+
+    try:
+        await asyncio.gather(*map(writer, range(4)))
+    finally:
+        for connection in connections:
+            await connection.close()
+    found = rows_of(database)["trace_info"]
+    assert {(row["status"], row["db_payload_generation"]) for row in found} == {("OK", 4)}
+    assert {(row["timestamp_ms"] - START // MILLION, row["execution_time_ms"]) for row in found} == {(1, 4)}
+    assert {row["input_tokens"] for row in found} == {1}  # of the root, which covers the others
