@@ -41,7 +41,7 @@ GENAI = {
     "gen_ai.output.messages": '[{"role": "assistant", "parts": [{"type": "text", "content": "Oui"}]}]',
     "gen_ai.tool.definitions": '[{"type": "function", "name": "weather"}]',
 }
-OLDER_GENAI = (
+OLDER_GENAI: tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]] = (
     {"gen_ai.system": "openai", "gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"},
     [
         ("gen_ai.system.message", {"content": "Be brief."}),

@@ -16,6 +16,10 @@ import msgspec
 from headrace.errors import Declined
 
 _encode, _encode_lines = msgspec.json.Encoder().encode, msgspec.json.Encoder().encode_lines
+_decode_text = msgspec.json.Decoder(str).decode
+_dump = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_load = json.JSONDecoder().decode
+
 # Python refuses to convert longer ones, with an error that stock does not expect.
 _MOST_DIGITS = 4300
 _SPACE = " \t\n\r"
@@ -39,13 +43,20 @@ def all_quoted(texts: Iterable[str]) -> list[str]:
 
 def dumped(value: Any) -> str:
     """The text of a value; of what JSON has no form for, Python's (mlflow's dump_span_attribute_value)."""
-    return quoted(value) if type(value) is str else json.dumps(value, ensure_ascii=False, default=str)
+    if type(value) is str:
+        return quoted(value)
+    return str(value) if type(value) is int else _dump(value)
 
 
 def loaded(text: str) -> Any:
     """The value of a JSON text; any other text is itself (mlflow's try_json_loads). Raises Declined as `is_nested`."""
+    if text[:1] == '"' and text.isprintable():  # most are texts, and msgspec is faster at these
+        try:
+            return _decode_text(text)
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            pass
     try:
-        return json.loads(text)
+        return _load(text)
     except json.JSONDecodeError:
         return text
     except (ValueError, RecursionError):
@@ -63,7 +74,7 @@ def is_nested(text: str) -> bool:
     if not first or (first not in '"{[' and not (len(text) > _MOST_DIGITS and first in "-0123456789")):
         return False
     try:
-        return isinstance(json.loads(text), (str, dict, list))
+        return isinstance(_load(text), (str, dict, list))
     except json.JSONDecodeError:
         return False
     except (ValueError, RecursionError):

@@ -124,15 +124,14 @@ def _trace(spans: Sequence[Span], prices: Prices, span_rows: dict[tuple[str, str
         sent_type = span.attributes.get(SPAN_TYPE)  # the column has what was sent, only the content a translated type
         attributes = json_attributes(span.attributes)
         translate(attributes, span.events)
-        _price(attributes, prices)
+        usage = loaded(attributes[CHAT_USAGE]) if CHAT_USAGE in attributes else None
+        cost = _cost(attributes, usage, prices)
         if session is None and (said := attributes.get(_SESSION[0]) or attributes.get(_SESSION[1])):
             session = _at_most(_MAX_SESSION, _text(said))
         if user is None and (said := attributes.get(_USER)):
             user = _at_most(_MAX_METADATA, _text(said))
-        usage = token_sums.said(attributes, CHAT_USAGE) if CHAT_USAGE in attributes else None
-        cost = token_sums.said(attributes, LLM_COST) if LLM_COST in attributes else None
-        nodes[span.span_id] = Node(span.span_id, span.parent_id, usage, cost)
-        span_rows[span.trace_id, span.span_id] = _row(span, sent_type, attributes)
+        nodes[span.span_id] = Node(span.span_id, span.parent_id, usage if isinstance(usage, dict) else None, cost)
+        span_rows[span.trace_id, span.span_id] = _row(span, sent_type, attributes, cost)
         if span.parent_id is None:
             if trace.status is None:
                 trace.status = "ERROR" if span.status_code == 2 else "OK"
@@ -163,24 +162,27 @@ def json_attributes(attributes: dict[str, Any]) -> dict[str, str]:
     return texts
 
 
-def _price(attributes: dict[str, str], prices: Prices) -> None:
-    if LLM_COST not in attributes and CHAT_USAGE in attributes and MODEL in attributes:
-        provider = loaded(attributes[MODEL_PROVIDER]) if MODEL_PROVIDER in attributes else None
-        cost = cost_of(loaded(attributes[MODEL]), loaded(attributes[CHAT_USAGE]), provider, prices)
-        if cost:
-            attributes[LLM_COST] = dumped(cost)
+def _cost(attributes: dict[str, str], usage: Any, prices: Prices) -> dict[str, Any] | None:
+    """What the span says that it cost, or what its tokens cost by the lists."""
+    if LLM_COST in attributes:
+        said = loaded(attributes[LLM_COST])
+        if not isinstance(said, dict):
+            raise Declined("a cost that is no object")
+        return said
+    if not usage or MODEL not in attributes:
+        return None
+    provider = loaded(attributes[MODEL_PROVIDER]) if MODEL_PROVIDER in attributes else None
+    cost = cost_of(loaded(attributes[MODEL]), usage, provider, prices)
+    if cost:
+        attributes[LLM_COST] = dumped(cost)
+    return cost
 
 
-def _row(span: Span, sent_type: Any, attributes: dict[str, str]) -> SpanRow:
+def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str, Any] | None) -> SpanRow:
     if sent_type is not None and (not isinstance(sent_type, str) or len(sent_type) > _MAX_TYPE):
         raise Declined("a span's type that its column can't hold")
     if span.start_time_unix_nano > _MAX_TIME or span.end_time_unix_nano > _MAX_TIME:
         raise Declined("a time that its column can't hold")
-    cost: dict[str, Any] = {}
-    if LLM_COST in attributes:
-        cost = loaded(attributes[LLM_COST])
-        if not isinstance(cost, dict):
-            raise Declined("a cost that is no object")
     model, provider = attributes.get(MODEL), attributes.get(MODEL_PROVIDER)
     return SpanRow(
         span.trace_id,

@@ -144,8 +144,8 @@ def _truthy(attributes: Mapping[str, str], key: str) -> str | None:
     value = attributes.get(key)
     if value is None:
         return None
-    if value[0] == '"':
-        return None if value.rstrip(_SPACE) == '""' else value
+    if value[0] in '"[{':  # JSON, so it needs no reading to see whether it is empty
+        return None if value[1:3].lstrip(_SPACE)[:1] in ("]", "}", '"', "") and not loaded(value) else value
     return value if loaded(value) else None
 
 
@@ -161,6 +161,8 @@ def _integer(value: str | None) -> int | None:
     """A number of tokens, also one in quotes."""
     if value is None:
         return None
+    if value.isascii() and value.isdigit() and value[0] != "0" and len(value) < 19:
+        return int(value)
     number = loaded(value)
     if isinstance(number, int):
         return number
