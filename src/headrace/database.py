@@ -220,7 +220,25 @@ def _postgresql(
             found = _tables(cursor)
         except psycopg2.Error as error:
             raise _explained(database, error) from None
+        if starting and "experiments" not in found[0]:
+            _check_may_create(cursor, database)
         yield found
+
+
+def _check_may_create(cursor: psycopg2.extensions.cursor, database: PostgresURL) -> None:
+    cursor.execute("SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')")
+    [(schema, may)] = cursor.fetchall()
+    if schema is None:
+        raise ConfigurationError(
+            f"No schema of the search_path of {database.shown} exists, and MLflow's tables need one. Make it "
+            "(CREATE SCHEMA), or look at options=-csearch_path=NAME and at the role's search_path."
+        )
+    if not may:
+        raise ConfigurationError(
+            f"There are no tables of MLflow in {database.shown}, and the role {database.user} may not make them in the "
+            f"schema {schema}. Run `headrace db create` as a role that may, or let an administrator run: GRANT CREATE "
+            f"ON SCHEMA {schema} TO {database.user};"
+        )
 
 
 def _wait_for_lock(cursor: psycopg2.extensions.cursor, database: PostgresURL, log: Log) -> None:

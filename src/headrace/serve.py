@@ -12,6 +12,7 @@ import msgspec
 
 from headrace import uri
 from headrace.database import prepare
+from headrace.database_url import PostgresURL
 from headrace.errors import ConfigurationError
 from headrace.process import BackOff, Child, Supervisor, run_once
 from headrace.settings import Settings
@@ -35,6 +36,7 @@ def serve(settings: Settings) -> int:
         for worker in workers:
             worker.spawn()  # they import while the database is made ready
             supervisor.add(worker)
+        _say_what_is_unused(settings)
         prepare(settings, _log)
         if settings.protected:
             _set_up_auth(settings)
@@ -55,6 +57,16 @@ def serve(settings: Settings) -> int:
     finally:
         supervisor.kill()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+# MLflow's variables of its pool that --database-connections takes the place of.
+_POOL = ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "MLFLOW_SQLALCHEMYSTORE_POOLCLASS")
+
+
+def _say_what_is_unused(settings: Settings) -> None:
+    given = [name for name in _POOL if os.environ.get(name)]
+    if given and isinstance(settings.database, PostgresURL):
+        _log(f"{', '.join(given)} is not used: --database-connections is shared out between the workers and MLflow")
 
 
 def _set_up_auth(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from headrace.db.sqlite import SqliteDatabase
 from headrace.resources.runs import reads
 from headrace.resources.runs.search import parse_filter, parse_order
 from tests.support.databases import Database, Databases
+from tests.support.processes import wait_until
 
 NAMES = {index.name for index in INDEXES}
 
@@ -69,6 +71,24 @@ async def test_a_half_built_index_is_built_anew(databases: Databases) -> None:
     database.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{INDEXES[0].name}'::regclass")
     await postgres_indexes.build(url)
     assert await postgres_indexes.existing(url) == dict.fromkeys(NAMES, True)
+
+
+async def test_the_builder_survives_a_deadlock(databases: Databases, caplog: pytest.LogCaptureFixture) -> None:
+    """It waits for a transaction that has read the table, and that transaction then for it."""
+    caplog.set_level("INFO")
+    database = databases.migrated("postgresql")
+    reader = await asyncpg.connect(database.uri.replace("+psycopg2", ""))
+    await reader.execute("SET deadlock_timeout = '1h'")  # so that it is the builder that is ended
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted"
+    async with reader.transaction():
+        await reader.execute("LOCK TABLE runs IN ROW EXCLUSIVE MODE")
+        building = asyncio.create_task(postgres_indexes.build_or_fail(database.url))
+        await asyncio.to_thread(wait_until, lambda: database.query(waits)[0]["count"] > 0, "the builder waits")
+        await reader.execute("LOCK TABLE runs IN SHARE UPDATE EXCLUSIVE MODE")
+    await building
+    await reader.close()
+    assert "waited for each other" in caplog.text
+    assert await postgres_indexes.existing(database.url) == dict.fromkeys(NAMES, True)
 
 
 async def test_sqlite(databases: Databases) -> None:

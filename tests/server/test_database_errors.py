@@ -51,6 +51,7 @@ def pooler(postgres: Postgres) -> Iterator[PgBouncer | None]:
 @pytest.fixture(scope="module")
 def situations(postgres: Postgres, databases: Databases, pooler: PgBouncer | None) -> dict[str, Situation]:
     foreign, migrated = databases.empty("postgresql"), databases.migrated("postgresql")
+    schemaless = databases.empty("postgresql")
     foreign.execute("CREATE TABLE orders (id int)")
     foreign.execute("CREATE TABLE alembic_version (version_num text)")
     foreign.execute("INSERT INTO alembic_version VALUES ('0123456789ab')")
@@ -79,6 +80,14 @@ def situations(postgres: Postgres, databases: Databases, pooler: PgBouncer | Non
         "empty database": Situation(
             databases.empty("postgresql").uri, "no tables of MLflow", ("user", "token", "audit", "db indexes")
         ),
+        "no schema": Situation(
+            f"{schemaless.uri}?options=-csearch_path%3Dgone", "No schema of the search_path", ("serve",)
+        ),
+        "role that may not create": Situation(
+            f"postgresql://newcomer:h1dden@{at}/{schemaless.name}",
+            "the role newcomer may not make them in the schema",
+            ("serve",),
+        ),
         "no driver": Situation("mysql://me:h1dden@h/d", "needs the Python module MySQLdb, which is not installed"),
         "no store": Situation("foo://x", "is no store that MLflow knows"),
         "a new line": Situation("sqlite:///a.db\n", "has a blank or a new line"),
@@ -98,10 +107,10 @@ def situations(postgres: Postgres, databases: Databases, pooler: PgBouncer | Non
 
 
 NAMES = (
-    "database away", "unknown host", "no such role", "role without rights", "no such database", "foreign application",
-    "empty database", "no driver", "no store", "a new line", "quotes", "a parameter", "a typing error", "no service",
-    "a variable", "no certificate", "wrong password",
-    "wrong password at a pooler",
+    "database away", "unknown host", "wrong password", "wrong password at a pooler", "no such role",
+    "role without rights", "role that may not create", "no such database", "foreign application", "empty database",
+    "no schema", "no driver", "no store", "a new line", "quotes", "a parameter", "a typing error", "no service",
+    "a variable", "no certificate",
 )  # fmt: skip
 
 
