@@ -277,6 +277,7 @@ def _connect(database: PostgresURL, log: Log, deadline: float, create: bool) -> 
     import psycopg2
 
     waiting = False
+    in_our_way = None
     while True:
         try:
             return connect(database)
@@ -285,7 +286,11 @@ def _connect(database: PostgresURL, log: Log, deadline: float, create: bool) -> 
         # libpq gives no code for a failed connection, and its text is in the server's language: ask with asyncpg.
         failure = asyncio.run(_failure(database))
         if failure is None:
-            raise ConfigurationError(f"The database {database.shown} can't be used: {_one_line(reason)}.")
+            if in_our_way is not None:
+                raise ConfigurationError(f"The database {database.shown} can't be used: {_one_line(reason)}.")
+            in_our_way = reason  # or it has come up between the two: once more
+            continue
+        in_our_way = None
         if failure.missing and create:
             if _create(database):
                 log(f"made the database {database.name} on {database.hosts[0].name}")

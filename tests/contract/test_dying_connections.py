@@ -237,6 +237,21 @@ async def test_no_connection_left(database: Database, postgres: Postgres) -> Non
     await first.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "temporary"),
+    [
+        ("pgbouncer cannot connect to server", True),
+        ("server login has been failing, try again later (server_login_retry)", True),
+        ("query_wait_timeout", True),
+        ("no such database: gone", False),
+        ("SASL authentication failed", False),
+    ],
+)
+def test_what_a_pooler_says_of_its_server(words: str, temporary: bool) -> None:
+    """PgBouncer has one SQLSTATE for all of it."""
+    assert connections.is_temporary(asyncpg.ProtocolViolationError(words)) is temporary
+
+
 async def test_a_statement_without_an_answer_ends_its_connection(database: Database) -> None:
     connection = await connect(database.url, WRITING._replace(seconds=0.2))
     with pytest.raises(TimeoutError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -464,12 +465,16 @@ def _version(name: str) -> ssl.TLSVersion:
 # What went wrong
 
 _TEMPORARY = ("08", "53", "57P")
+# PgBouncer has one SQLSTATE for all that it says, 08P01.
+_POOLER_WAITS = re.compile(r"connect to server|server (login|conn)|try again later|query_wait_timeout|shutting down")
 
 
 def is_temporary(error: Exception) -> bool:
     """Whether to wait may help: the server is not up, restarts, or is full."""
+    if isinstance(error, asyncpg.ProtocolViolationError):
+        return _POOLER_WAITS.search(str(error)) is not None
     if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "").startswith(_TEMPORARY) and not isinstance(error, asyncpg.ProtocolViolationError)
+        return (error.sqlstate or "").startswith(_TEMPORARY)
     return isinstance(error, OSError) and not isinstance(error, ssl.SSLCertVerificationError | Unreadable)
 
 
