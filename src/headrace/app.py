@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from headrace.api.bad_request import instead_of_failure
-from headrace.api.decode import decode, rewrite
+from headrace.api.decode import check_content_type, decode, rewrite
 from headrace.api.endpoint import Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message
 from headrace.api.permits import Permit
@@ -103,6 +103,8 @@ class App:
             body = await self._read(scope, receive)
             if body is None:  # the client went away
                 return
+            if body and not match.endpoint.raw:
+                check_content_type(scope)
             message = decode(match, scope, body, permit)
             call = self._call
             if permit is not None:

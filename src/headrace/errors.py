@@ -57,6 +57,27 @@ class ApiError(HeadraceError):
     error_code = "INTERNAL_ERROR"
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
+    def content(self) -> dict[str, str]:
+        """The answer's body, as MlflowException.serialize_as_json has it since MLflow 3.10."""
+        content = {"error_code": self.error_code, "message": str(self)}
+        kind = _ERROR_CLASSES.get(self.error_code)
+        if kind is not None:
+            content |= {"sqlstate": kind[0], "error_class": kind[1]}
+        return content
+
+
+# mlflow/error_classification.py: an error code -> SQLSTATE, error class
+_ERROR_CLASSES = {
+    "INVALID_PARAMETER_VALUE": ("KAM00", "INVALID_PARAMETER_VALUE"),
+    "BAD_REQUEST": ("KAM00", "INVALID_PARAMETER_VALUE"),
+    "RESOURCE_DOES_NOT_EXIST": ("KAM00", "RESOURCE_NOT_FOUND"),
+    "RESOURCE_ALREADY_EXISTS": ("KAM00", "RESOURCE_ALREADY_EXISTS"),
+    "PERMISSION_DENIED": ("KAM00", "PERMISSION_DENIED"),
+    "INVALID_STATE": ("XXM00", "CLIENT_INTERNAL_ERROR"),
+    "INTERNAL_ERROR": ("XXM00", "CLIENT_INTERNAL_ERROR"),
+    "TEMPORARILY_UNAVAILABLE": ("XXM00", "CLIENT_INTERNAL_ERROR"),
+}
+
 
 class InvalidParameter(ApiError):
     """MLflow refuses a value, or misses one."""

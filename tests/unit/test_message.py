@@ -29,7 +29,7 @@ def body(**fields: Any) -> bytes:
         body(value="1.0", timestamp=1.0, step="0"),
         body(value=1, step=None, model_id=None),
         body(unknown={"a": 1}),
-        json.dumps({"run_id": "r", "key": "k", "value": "1e0", "timestamp": " 1"}).encode(),
+        json.dumps({"run_id": "r", "key": "k", "value": "1e0", "timestamp": "1.0"}).encode(),
         json.dumps(json.dumps(METRIC)).encode(),  # encoded twice, as older clients do
     ],
 )
@@ -56,7 +56,8 @@ def test_names_in_camel_case() -> None:
         (body(value="nan"), "value"),
         (body(value=True), "value"),
         (body(value=[1]), "value"),
-        (body(timestamp="1e3"), "timestamp"),
+        (body(timestamp="1.5"), "timestamp"),
+        (body(timestamp=" 1"), "timestamp"),
         (body(timestamp=2**63), "timestamp"),
         (body(timestamp=None), "timestamp"),
         (body(key=5), "key"),

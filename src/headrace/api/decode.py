@@ -34,6 +34,16 @@ def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Me
     return message
 
 
+def check_content_type(scope: Scope) -> None:
+    """handlers._validate_content_type; none at all is taken for JSON, which no browser's form can send.
+
+    Raises InvalidParameter.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-type" and value.split(b";")[0].strip().lower() != b"application/json":
+            raise InvalidParameter("Bad Request. Content-Type must be one of ['application/json'].")
+
+
 def _header_fields(endpoint: Endpoint, scope: Scope) -> dict[str, str]:
     """The fields of the message that headers hold. Raises InvalidParameter for one that comes twice and differs."""
     fields: dict[str, str] = {}

@@ -9,6 +9,7 @@ Limits are types of the message: `Annotated[str, Meta(max_length=250)]`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -31,6 +32,8 @@ RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 _ENUMS = {frozenset(get_args(enum)): get_args(enum) for enum in (ViewType, RunStatus)}
 
 MAX_DEPTH = 64
+# handlers._validate_param_against_schema
+HINT = " Hint: Value was of type '{}'. See the API docs for more information about request parameters."
 SEE_DOCS = " See the API docs for more information about request parameters."
 
 
@@ -133,9 +136,11 @@ class Reader(Generic[M]):
         if not body.strip():
             return {}
         try:
-            given = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_object_once)
+            # of a field that comes twice the last counts, as in stock
+            pairs = _object_once if exact else None
+            given = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=pairs)
             if isinstance(given, str) and not exact:  # older clients encode twice (_get_normalized_request_json)
-                given = json.loads(given, parse_constant=_refuse_constant, object_pairs_hook=_object_once)
+                given = json.loads(given, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             if isinstance(error, _BadJson):
                 raise InvalidParameter(str(error)) from None
@@ -178,6 +183,8 @@ class _Reading:
                 continue
             if value is None:
                 continue
+            if value == "" and field.required:
+                raise missing(f"{path}.{name}" if path else name)
             if field.encode_name in read:
                 other = next(n for n in given if n != name and fields.get(n) is field)
                 other = other if other != field.encode_name else name
@@ -204,7 +211,7 @@ class _Reading:
             return _boolean(value, path, self._text)
         if isinstance(kind, inspect.StrType):
             if not isinstance(value, str):
-                raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a text.")
+                raise invalid(path, value, HINT.format(type(value).__name__))
             if not value.isascii():
                 try:
                     value.encode()
@@ -215,27 +222,31 @@ class _Reading:
             return _enum(value, kind.values, path)
         if isinstance(kind, inspect.ListType | inspect.VarTupleType):
             if not isinstance(value, list):
-                raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a list.")
+                raise invalid(path, value, HINT.format(type(value).__name__))
             return [self.value(kind.item_type, item, f"{path}[{place}]") for place, item in enumerate(value)]
         if isinstance(kind, inspect.StructType):
             if not isinstance(value, dict):
-                raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be an object.")
+                raise invalid(path, value, HINT.format(type(value).__name__))
             return self.struct(_fields(kind), value, path)
         if isinstance(kind, inspect.DictType):
             if not isinstance(value, dict):
-                raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be an object.")
+                raise invalid(path, value, HINT.format(type(value).__name__))
             return {k: self.value(kind.value_type, v, f"{path}.{k}") for k, v in value.items() if v is not None}
         return value  # anything goes: Any, Raw
 
 
-def _integer(value: Any, path: str) -> int:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,30}", value.strip()):
+def _integer(given: Any, path: str) -> int:
+    value = given
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,30}", value):
         return int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9.]+([eE][+-]?[0-9]+)?", value):
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a whole number.")
+    raise invalid(path, given, HINT.format(type(given).__name__))
 
 
 def _double(value: Any, path: str) -> float | str:
@@ -249,11 +260,10 @@ def _double(value: Any, path: str) -> float | str:
         if not math.isnan(number) and not math.isinf(number) and "_" not in value:
             return number
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            pass
-    raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be a number.")
+        with contextlib.suppress(OverflowError):
+            if not math.isinf(value):
+                return float(value)
+    raise invalid(path, value, HINT.format(type(value).__name__))
 
 
 def _boolean(value: Any, path: str, text: bool) -> bool:
@@ -263,7 +273,7 @@ def _boolean(value: Any, path: str, text: bool) -> bool:
         return value.lower() == "true"
     if text:
         raise InvalidParameter(f"Invalid boolean value: {value}, must be 'true' or 'false'.")
-    raise invalid(path, value, f"Hint: Value was of type '{_kind_of(value)}', and must be true or false.")
+    raise invalid(path, value, HINT.format(type(value).__name__))
 
 
 def _enum(value: Any, names: tuple[Any, ...], path: str) -> Any:

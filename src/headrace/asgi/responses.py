@@ -30,5 +30,5 @@ async def send(scope: Scope, send: Send, status: int, body: bytes, headers: Head
 
 async def send_error(scope: Scope, send_message: Send, error: ApiError, security: Headers = ()) -> None:
     """Answer in MLflow's error shape."""
-    body = msgspec.json.encode({"error_code": error.error_code, "message": str(error)})
+    body = msgspec.json.encode(error.content())
     await send(scope, send_message, error.status, body, (JSON, NATIVE, *error.headers, *security))

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from headrace.api.message import SEE_DOCS, invalid
-from headrace.errors import InvalidParameter
+from headrace.api.message import SEE_DOCS, invalid, missing
+from headrace.errors import InvalidParameter, NotFound
 from headrace.resources.runs.log_plan import MetricRow
 
 MAX_KEY_LENGTH = 250
@@ -26,6 +26,7 @@ MAX_ENTITIES = 1000
 MAX_FLOAT = 1.7976931348623157e308
 
 _RUN_ID = re.compile(r"^[a-zA-Z0-9][\w\-]{0,255}$")
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,30}\s*")
 _KEY = re.compile(r"^[/\w.\- :]*$")
 # MLFLOW_TRUNCATE_LONG_VALUES: params and tags that are too long are cut, unless it is false
 _TRUNCATES = os.environ.get("MLFLOW_TRUNCATE_LONG_VALUES", "true").lower() in ("true", "1")
@@ -62,12 +63,22 @@ def run_id(value: str, path: str = "run_id") -> str:
 
 
 def experiment_id(value: str) -> int:
-    """_parse_experiment_id; a number beyond the column's is that of no experiment (0 is the default one's)."""
-    try:
-        number = int(value or "0")
-    except ValueError:
-        raise InvalidParameter(f"Invalid experiment ID '{value}'. Experiment ID must be a valid integer.") from None
-    return number if -(2**31) <= number < 2**31 else -1
+    """_parse_experiment_id. Raises InvalidParameter; NotFound for a number that the column can't hold."""
+    number = _experiment_number(value)
+    if not -(2**31) <= number < 2**31:
+        raise NotFound(f"No Experiment with id={number} exists")
+    return number
+
+
+def experiment_ids(values: Sequence[str]) -> list[int]:
+    """Those that the column can hold, each once, in order: others are ids of no experiment."""
+    return sorted({number for number in map(_experiment_number, values) if -(2**31) <= number < 2**31})
+
+
+def _experiment_number(value: str) -> int:
+    if not _INTEGER.fullmatch(value):
+        raise InvalidParameter(f"Invalid experiment ID '{value[:100]}'. Experiment ID must be a valid integer.")
+    return int(value)
 
 
 @lru_cache(maxsize=4096)
@@ -87,6 +98,8 @@ def key(value: str, path: str = "key", length_of: str = "key") -> str:
 
 
 def _bad_key(value: str, path: str, length_of: str) -> InvalidParameter:
+    if not value and "[" in path:  # of a batch
+        return missing(path.replace("].name", "].key"))
     if not _KEY.match(value) or value.endswith("\n"):
         reason = (
             "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and"
@@ -123,7 +136,7 @@ def shortened(value: str, limit: int, name: str) -> str:
         if not _TRUNCATES:
             raise too_long(name, limit)
         value = value[:limit]
-    return without_nul(value, name)
+    return without_nul(value, "value")
 
 
 def metric(given: _Metric, path: str = "") -> MetricRow:

@@ -180,7 +180,7 @@ async def search_datasets(call: Call, message: messages.SearchDatasets) -> objec
     """SqlAlchemyStore._search_datasets."""
     if not 1 <= len(message.experiment_ids) <= MAX_DATASET_EXPERIMENTS:
         raise Declined("stock words it")
-    experiments = sorted({valid.experiment_id(experiment_id) for experiment_id in message.experiment_ids})
+    experiments = valid.experiment_ids(message.experiment_ids)
     rows = await call.db.rows(sql.dataset_summaries(experiments, MAX_DATASETS, call.db.dialect, call.grantees))
     if len(rows) == MAX_DATASETS:
         raise Declined("which datasets are left out is up to stock")

@@ -283,7 +283,7 @@ async def _run(call: Call, given: msgspec.Raw, selection: Selection) -> RunExten
 
 async def _runs(call: Call, given: msgspec.Raw, selection: Selection) -> list[RunExtension]:
     asked = _RUNS_INPUT.body(bytes(given))
-    experiments = tuple(sorted({valid.experiment_id(experiment_id) for experiment_id in asked.experiment_ids}))
+    experiments = tuple(valid.experiment_ids(asked.experiment_ids))
     conditions = run_search.parse_filter(asked.filter)
     search = RunSearch(experiments, ("active",), conditions, run_search.parse_order([]), _SEARCHED_RUNS)
     page = await reads.search_runs(call.db, search, call.grantees, encoded=False)

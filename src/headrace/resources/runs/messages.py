@@ -82,7 +82,7 @@ class LogBatch(Message):
 class CreateRun(Message):
     """`CreateRun`."""
 
-    experiment_id: str = ""
+    experiment_id: str
     user_id: str = ""
     run_name: str = ""
     start_time: Int64 = 0
