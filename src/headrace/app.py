@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
@@ -121,6 +122,8 @@ class App:
             await self._to_stock(match, scope, receive, send, message, body)
         except ApiError as error:
             await send_error(scope, send, error, security)
+        except Exception:
+            await send_error(scope, send, _failure(scope), security)
         else:
             await self._send(scope, send, answer, security)
 
@@ -299,6 +302,13 @@ def create_app(settings: Settings) -> Application:
     if settings.audit != "off":
         guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
     return Shield(guarded, settings)
+
+
+def _failure(scope: Scope) -> ApiError:
+    """The answer to a request that a handler has failed at; the log has the traceback under the same id."""
+    error_id = secrets.token_hex(4)
+    logger.exception("error %s at %s %r", error_id, scope["method"], scope["path"])
+    return ApiError(f"Headrace has failed at this request. Its log says why, as error {error_id}.")
 
 
 def _native_headers(scope: Scope) -> Headers | None:

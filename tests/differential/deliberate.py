@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Stock answers 200 and stores half of these requests, or on SQLite what PostgreSQL's columns can't hold: a timestamp with
+# Stock answers 200 and stores half of these, or on SQLite what PostgreSQL's columns can't hold: a timestamp with
 # a fraction becomes 0, a number as a text "", a status in small letters does nothing. Headrace answers 400.
 HALF_READ = frozenset(
     {

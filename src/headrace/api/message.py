@@ -69,7 +69,7 @@ class Reader(Generic[M]):
     def __init__(self, message: type[M]) -> None:
         self.message = message
         self._decode = msgspec.json.Decoder(message).decode
-        self._required = tuple(f.encode_name for f in msgspec.structs.fields(message) if f.required)
+        self._required = tuple((f.name, f.encode_name) for f in msgspec.structs.fields(message) if f.required)
 
     @cached_property
     def _fields(self) -> dict[str, inspect.Field]:
@@ -119,7 +119,7 @@ class Reader(Generic[M]):
     ) -> M:  # fmt: skip
         """The message of its fields by name. `text`: they come from a query, which has nothing but texts."""
         read = _Reading(exact, text).struct(self._fields, {**given, **(parameters or {})}, "")
-        for name in self._required:
+        for _, name in self._required:
             if read.get(name) in (None, ""):
                 raise missing(name)
         try:
@@ -128,8 +128,8 @@ class Reader(Generic[M]):
             raise _explained(error, read) from None
 
     def _check_required(self, message: M) -> None:
-        for name in self._required:
-            if getattr(message, name) == "":
+        for attribute, name in self._required:
+            if getattr(message, attribute) == "":
                 raise missing(name)
 
     def _object(self, body: bytes, exact: bool) -> dict[str, Any]:

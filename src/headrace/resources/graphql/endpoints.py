@@ -20,7 +20,7 @@ from headrace.api.search.ast import RunSearch
 from headrace.auth.objects import Filtered
 from headrace.auth.principals import Right
 from headrace.entities import Experiment, ModelVersion, Run
-from headrace.errors import Declined
+from headrace.errors import Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.experiments import sql as experiment_sql
 from headrace.resources.experiments.endpoints import read_experiment
@@ -140,7 +140,7 @@ class Root(NamedTuple):
     input_type: str
     response_type: str
     field: str
-    answer: Callable[[Call, msgspec.Raw, Selection], Awaitable[object]]
+    answer: Callable[[Call, Any, Selection], Awaitable[object]]
 
 
 class Operation(NamedTuple):
@@ -152,12 +152,12 @@ class Operation(NamedTuple):
     selection: Selection
 
 
-class GraphQL(Message, rename="camel"):
-    """A query of GraphQL, as Apollo sends it."""
+class GraphQL(Message, rename="camel", forbid_unknown_fields=False):
+    """A query of GraphQL, as Apollo sends it; what is not as that is stock's to refuse, in GraphQL's way."""
 
-    query: str
-    variables: dict[str, msgspec.Raw] = {}
-    operation_name: str | None = None
+    query: Any = None
+    variables: Any = None
+    operation_name: Any = None
 
 
 class GetExperimentInput(Message, rename="camel"):
@@ -183,12 +183,16 @@ class SearchRunsInput(Message, rename="camel"):
           "model_version_tags")  # fmt: skip
 async def execute(call: Call, message: GraphQL) -> object:
     """handlers._graphql."""
+    require(isinstance(message.query, str) and isinstance(message.variables, dict), "not as Apollo sends it")
     operation = understand(message.query)
     require(message.operation_name in (None, operation.name), "the name of another operation")
     require(message.variables.keys() == {operation.variable}, "other variables than the query's")
     root = ROOTS[operation.root_field]
     field = operation.selection.get(root.field) or {}
-    answer = await root.answer(call, message.variables[operation.variable], field)
+    try:
+        answer = await root.answer(call, message.variables[operation.variable], field)
+    except (InvalidParameter, NotFound) as error:
+        raise Declined(str(error)) from error
     response = _select({root.field: answer, "apiError": None}, root.response_type, operation.selection)
     return {"data": {operation.root_field: response}, "errors": None}
 
@@ -269,20 +273,26 @@ def _snake(field: str) -> str:
     return re.sub(r"[A-Z]", lambda letter: "_" + letter[0].lower(), field)
 
 
-async def _experiment(call: Call, given: msgspec.Raw, selection: Selection) -> Experiment:
-    number = valid.experiment_id(_EXPERIMENT_INPUT.body(bytes(given)).experiment_id)
+def _object(given: Any) -> dict[str, Any]:
+    require(isinstance(given, dict), "an input that is no object")
+    fields: dict[str, Any] = given
+    return fields
+
+
+async def _experiment(call: Call, given: Any, selection: Selection) -> Experiment:
+    number = valid.experiment_id(_EXPERIMENT_INPUT.fields(_object(given), exact=True).experiment_id)
     return await _known_experiment(call, number)
 
 
-async def _run(call: Call, given: msgspec.Raw, selection: Selection) -> RunExtension:
-    run = await reads.get_run(call.db, _RUN_INPUT.body(bytes(given)).run_id)
+async def _run(call: Call, given: Any, selection: Selection) -> RunExtension:
+    run = await reads.get_run(call.db, _RUN_INPUT.fields(_object(given), exact=True).run_id)
     if run is None:
         raise Declined("the run is unknown")
     return (await _extended(call, [run], selection))[0]
 
 
-async def _runs(call: Call, given: msgspec.Raw, selection: Selection) -> list[RunExtension]:
-    asked = _RUNS_INPUT.body(bytes(given))
+async def _runs(call: Call, given: Any, selection: Selection) -> list[RunExtension]:
+    asked = _RUNS_INPUT.fields(_object(given), exact=True)
     experiments = tuple(valid.experiment_ids(asked.experiment_ids))
     conditions = run_search.parse_filter(asked.filter)
     search = RunSearch(experiments, ("active",), conditions, run_search.parse_order([]), _SEARCHED_RUNS)
