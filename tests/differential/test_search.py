@@ -97,13 +97,12 @@ def test_each_server_goes_on_from_the_other_one(readers: Readers) -> None:
     assert pages(readers, "headrace", "stock") == pages(readers, "stock")
 
 
-def test_a_token_of_another_search_is_refused(readers: Readers) -> None:
+def test_a_token_of_another_order_is_refused(readers: Readers) -> None:
+    """Its keys fit no other order. The filter may change: the UI's has the time in it."""
     token = readers.post("headrace", SEARCH, WANTED).body["next_page_token"]
     changes: list[dict[str, Any]] = [
-        {"filter": "metrics.m > 0"},
-        {"experiment_ids": ["0"]},
+        {"order_by": ["metrics.m DESC"]},
         {"order_by": []},
-        {"run_view_type": "ALL"},
     ]
     for change in changes:
         answer = readers.post("headrace", SEARCH, WANTED | change | {"page_token": token})

@@ -20,7 +20,7 @@ from headrace.api.search.ast import RunSearch
 from headrace.auth.objects import Filtered
 from headrace.auth.principals import Right
 from headrace.entities import Experiment, ModelVersion, Run
-from headrace.errors import Declined, InvalidParameter, NotFound
+from headrace.errors import Declined, InvalidParameter, Malformed, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.experiments import sql as experiment_sql
 from headrace.resources.experiments.endpoints import read_experiment
@@ -198,9 +198,9 @@ async def execute(call: Call, message: GraphQL) -> object:
 
 
 def require(condition: bool, why: str) -> None:
-    """Raise Declined unless the condition holds."""
+    """Raise Malformed unless the condition holds."""
     if not condition:
-        raise Declined(why)
+        raise Malformed(why)
 
 
 @lru_cache(maxsize=64)

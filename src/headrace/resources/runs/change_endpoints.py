@@ -167,8 +167,8 @@ def _dataset(run_id: str, dataset: messages.Dataset) -> Bound:
         digest=dataset.digest,
         source_type=dataset.source_type,
         source=dataset.source,
-        schema=dataset.schema or None,
-        profile=dataset.profile or None,
+        schema=_optional(dataset.schema),
+        profile=_optional(dataset.profile),
         run_id=run_id,
     )
 
@@ -178,6 +178,10 @@ def _input(run_id: str, each: messages.DatasetInput) -> Iterator[Bound]:
     yield INPUT(id=input_id, run_id=run_id, name=each.dataset.name, digest=each.dataset.digest)
     for tag in each.tags:
         yield INPUT_TAG(id=input_id, key=tag.key, value=tag.value)
+
+
+def _optional(value: str | msgspec.UnsetType) -> str | None:
+    return None if isinstance(value, msgspec.UnsetType) else value
 
 
 def _model_id(value: str) -> str:

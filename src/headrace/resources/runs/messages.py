@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from headrace.api.message import Double, Int64, Message, RunStatus, ViewType
 
@@ -163,7 +161,7 @@ class LogOutputs(Message):
     """`LogOutputs`."""
 
     run_id: str
-    models: Annotated[list[ModelOutput], Meta(min_length=1)]
+    models: list[ModelOutput]
 
 
 class LogModel(Message):
