@@ -8,11 +8,12 @@ from headrace.resources.experiments import endpoints as experiments
 from headrace.resources.graphql import endpoints as graphql
 from headrace.resources.metrics import endpoints as metrics
 from headrace.resources.model_versions import endpoints as model_versions
+from headrace.resources.registered_models import endpoints as registered_models
 from headrace.resources.runs import change_endpoints, endpoints
 from headrace.settings import Settings
 
 # Importing a resource declares its endpoints.
-RESOURCES = (experiments, metrics, endpoints, change_endpoints, model_versions, graphql)
+RESOURCES = (experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql)
 
 
 def all_endpoints(settings: Settings) -> list[Endpoint]:

@@ -8,18 +8,12 @@ from collections.abc import Sequence
 
 from headrace.auth.objects import granted
 from headrace.db.database import Database
-from headrace.db.query import Sql, Statement
+from headrace.db.query import Statement
 from headrace.entities import KeyValue, ModelVersion
 from headrace.errors import Declined
+from headrace.resources.model_versions.sql import SOURCE
 
 STATUS = ("PENDING_REGISTRATION", "FAILED_REGISTRATION", "READY")
-
-# Where the files of a model version are (SqlAlchemyStore.get_model_version_download_uri).
-SOURCE = Sql("""
-SELECT CASE WHEN storage_location IS NULL OR storage_location = '' THEN source ELSE storage_location END
-FROM model_versions
-WHERE workspace = :workspace AND name = :name AND version = :version AND current_stage <> 'Deleted_Internal'
-""")
 
 
 async def model_source(db: Database, workspace: str, name: str, version: int) -> str | None:

@@ -1,0 +1,127 @@
+"""The statements of model versions. No value is ever part of a text."""
+
+# ruff: noqa: S608  (the texts are made of constants of this module)
+
+from __future__ import annotations
+
+from headrace.db.query import Dialect, Sql
+
+# A version's columns, then its tags and aliases as JSON lists (null, or empty, where there are none): one row, and one
+# round trip, for what stock reads with three queries.
+COLUMNS = """v.name, v.version, v.creation_time, v.last_updated_time, v.description, v.user_id, v.current_stage,
+  v.source, v.run_id, v.status, v.status_message, v.run_link"""
+_OF_VERSION = "{0}.workspace = v.workspace AND {0}.name = v.name AND {0}.version = v.version"
+_LISTS = {
+    Dialect.POSTGRESQL: f"""
+  (SELECT json_agg(json_strip_nulls(json_build_object('key', t.key, 'value', t.value)) ORDER BY t.key)::text
+   FROM model_version_tags t WHERE {_OF_VERSION.format("t")}),
+  (SELECT json_agg(a.alias ORDER BY a.alias)::text FROM registered_model_aliases a WHERE {_OF_VERSION.format("a")})""",
+    Dialect.SQLITE: f"""
+  (SELECT json_group_array(json(item)) FROM (
+     SELECT CASE WHEN t.value IS NULL THEN json_object('key', t.key)
+       ELSE json_object('key', t.key, 'value', t.value) END AS item
+     FROM model_version_tags t WHERE {_OF_VERSION.format("t")} ORDER BY t.key)),
+  (SELECT json_group_array(alias) FROM (
+     SELECT a.alias FROM registered_model_aliases a WHERE {_OF_VERSION.format("a")} ORDER BY a.alias))""",
+}
+SELECT = {dialect: f"SELECT {COLUMNS}, {lists} FROM model_versions v" for dialect, lists in _LISTS.items()}
+_THERE = "v.workspace = :workspace AND v.name = :name AND v.current_stage <> 'Deleted_Internal'"
+
+
+def _both(rest: str) -> Sql:
+    return Sql(
+        postgresql=f"{SELECT[Dialect.POSTGRESQL]} {rest}",
+        sqlite=f"{SELECT[Dialect.SQLITE]} {rest}",
+    )
+
+
+GET = _both(f"WHERE {_THERE} AND v.version = :version")
+GET_BY_ALIAS = _both(f"""
+WHERE {_THERE} AND v.version = (SELECT version FROM registered_model_aliases
+  WHERE workspace = :workspace AND name = :name AND alias = :alias)
+""")
+LATEST = _both(f"WHERE {_THERE} ORDER BY v.version DESC LIMIT 1")
+# The latest of each stage.
+LATEST_OF_STAGES = _both("""
+WHERE (v.workspace, v.name, v.version) IN (
+  SELECT workspace, name, max(version) FROM model_versions
+  WHERE workspace = :workspace AND name IN :names AND current_stage <> 'Deleted_Internal'
+  GROUP BY workspace, name, current_stage)
+ORDER BY v.name, v.version
+""")
+# Where the files of a model version are (SqlAlchemyStore.get_model_version_download_uri).
+SOURCE = Sql(f"""
+SELECT CASE WHEN v.storage_location IS NULL OR v.storage_location = '' THEN v.source ELSE v.storage_location END
+FROM model_versions v WHERE {_THERE} AND v.version = :version
+""")
+ALIAS = Sql(
+    "SELECT version FROM registered_model_aliases WHERE workspace = :workspace AND name = :name AND alias = :alias"
+)
+
+# Its lock on the model's row makes two new versions come one after the other, each with a number of its own.
+TOUCH_MODEL = Sql("""
+UPDATE registered_models SET last_updated_time = :now WHERE workspace = :workspace AND name = :name RETURNING 1
+""")
+CREATE = Sql("""
+INSERT INTO model_versions (workspace, name, version, creation_time, last_updated_time, description, current_stage,
+  source, storage_location, run_id, run_link, status)
+SELECT m.workspace, m.name, coalesce((SELECT max(version) FROM model_versions
+    WHERE workspace = :workspace AND name = :name), 0) + 1,
+  CAST(:now AS bigint), CAST(:now AS bigint), CAST(:description AS varchar), 'None', CAST(:source AS varchar),
+  CAST(:storage_location AS varchar), CAST(:run_id AS varchar), CAST(:run_link AS varchar), 'READY'
+FROM registered_models m WHERE m.workspace = :workspace AND m.name = :name
+RETURNING version
+""")
+# after CREATE, in its transaction
+TAG_NEW = Sql("""
+INSERT INTO model_version_tags (workspace, name, version, key, value)
+SELECT workspace, name, max(version), CAST(:key AS varchar), CAST(:value AS text) FROM model_versions
+WHERE workspace = :workspace AND name = :name GROUP BY workspace, name
+""")
+_OF = "workspace = :workspace AND name = :name AND version = :version"
+_ACTIVE = f"{_OF} AND current_stage <> 'Deleted_Internal'"
+UPDATE = Sql(f"""
+UPDATE model_versions SET description = :description, last_updated_time = :now WHERE {_ACTIVE} RETURNING 1
+""")
+TRANSITION = Sql(f"""
+UPDATE model_versions SET current_stage = :stage, last_updated_time = :now WHERE {_ACTIVE} RETURNING 1
+""")
+ARCHIVE_OTHERS = Sql("""
+UPDATE model_versions SET current_stage = 'Archived', last_updated_time = :now
+WHERE workspace = :workspace AND name = :name AND version <> :version AND current_stage = :stage
+""")
+DELETE = Sql(f"""
+UPDATE model_versions SET current_stage = 'Deleted_Internal', last_updated_time = :now, description = NULL,
+  user_id = NULL, source = 'REDACTED-SOURCE-PATH', run_id = 'REDACTED-RUN-ID', run_link = 'REDACTED-RUN-LINK',
+  status_message = NULL
+WHERE {_ACTIVE} RETURNING 1
+""")
+DELETE_ALIASES = Sql(f"DELETE FROM registered_model_aliases WHERE {_OF}")
+SET_TAG = Sql(f"""
+INSERT INTO model_version_tags (workspace, name, version, key, value)
+SELECT workspace, name, version, CAST(:key AS varchar), CAST(:value AS text) FROM model_versions WHERE {_ACTIVE}
+ON CONFLICT (workspace, key, name, version) DO UPDATE SET value = excluded.value RETURNING 1
+""")
+EXISTS = Sql(f"SELECT 1 FROM model_versions WHERE {_ACTIVE}")
+DELETE_TAG = Sql(f"DELETE FROM model_version_tags WHERE {_OF} AND key = :key")
+SET_ALIAS = Sql(f"""
+INSERT INTO registered_model_aliases (workspace, name, alias, version)
+SELECT workspace, name, CAST(:alias AS varchar), version FROM model_versions WHERE {_ACTIVE}
+ON CONFLICT (workspace, name, alias) DO UPDATE SET version = excluded.version RETURNING 1
+""")
+
+# What a new version's source lies in.
+RUN = Sql("SELECT artifact_uri FROM runs WHERE run_uuid = :run_id")
+LOGGED_MODEL = Sql("""
+SELECT artifact_location, source_run_id FROM logged_models
+WHERE model_id = :model_id AND lifecycle_stage <> 'deleted'
+""")
+MODEL_VERSIONS_TAG = Sql("""
+SELECT tag_value FROM logged_model_tags WHERE model_id = :model_id AND tag_key = 'mlflow.modelVersions'
+""")
+SET_MODEL_VERSIONS_TAG = Sql("""
+INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value)
+SELECT model_id, experiment_id, 'mlflow.modelVersions', CAST(:value AS text) FROM logged_models
+WHERE model_id = :model_id
+ON CONFLICT (model_id, tag_key) DO UPDATE SET tag_value = excluded.tag_value
+""")

@@ -1,0 +1,77 @@
+"""Registered models and their versions, as MLflow's messages have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Raw
+
+from headrace.api.endpoint import Call
+from headrace.db.query import Bound
+from headrace.errors import Declined
+from headrace.resources.model_versions import sql as version_sql
+from headrace.resources.registered_models import sql
+
+STATUS = ("PENDING_REGISTRATION", "FAILED_REGISTRATION", "READY")
+_OPTIONAL = ("last_updated_timestamp", "description", "user_id", "current_stage", "source", "run_id", "run_link")
+
+
+def model_version(row: Sequence[Any], aliases: bool = True) -> dict[str, Any]:
+    """A row of model_versions.sql as stock renders it (ModelVersion.to_proto). Raises Declined where it can't."""
+    (name, number, created, updated, description, user_id, stage, source, run_id, status, message, run_link, tags,
+     its_aliases) = row  # fmt: skip
+    if created is None or status not in STATUS:
+        raise Declined("a model version has no creation_time, or a status of its own")
+    version: dict[str, Any] = {"name": name, "version": str(number), "creation_timestamp": created}
+    for field, value in zip(_OPTIONAL, (updated, description, user_id, stage, source, run_id, run_link), strict=True):
+        if value is not None:
+            version[field] = value
+    version["status"] = status
+    if message:
+        version["status_message"] = message
+    if tags and tags != "[]":
+        version["tags"] = Raw(tags.encode())
+    if aliases and its_aliases and its_aliases != "[]":
+        version["aliases"] = Raw(its_aliases.encode())
+    return version
+
+
+async def read_version(call: Call, statement: Bound) -> dict[str, Any] | None:
+    """The version of a statement like version_sql.GET."""
+    rows = await call.db.rows(statement)
+    return model_version(rows[0]) if rows else None
+
+
+async def registered_models(call: Call, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Rows of (name, creation_time, last_updated_time, description) as RegisteredModel.to_proto has them."""
+    names = [row[0] for row in rows]
+    if not names:
+        return []
+    tags, aliases, versions = await call.db.rows_of(
+        sql.TAGS(workspace=call.workspace, names=names),
+        sql.ALIASES(workspace=call.workspace, names=names),
+        version_sql.LATEST_OF_STAGES(workspace=call.workspace, names=names),
+    )
+    models: dict[str, dict[str, Any]] = {}
+    for name, created, updated, description in rows:
+        model = models[name] = {"name": name}
+        if created is not None:
+            model["creation_timestamp"] = created
+        if updated:
+            model["last_updated_timestamp"] = updated
+        if description:
+            model["description"] = description
+    for row in versions:  # stock leaves out the aliases here
+        models[row[0]].setdefault("latest_versions", []).append(model_version(row, aliases=False))
+    for name, key, value in tags:
+        models[name].setdefault("tags", []).append({"key": key} if value is None else {"key": key, "value": value})
+    for name, alias, version in aliases:
+        models[name].setdefault("aliases", []).append({"alias": alias, "version": str(version)})
+    return list(models.values())
+
+
+async def registered_model(call: Call, name: str) -> dict[str, Any] | None:
+    """One of them; None where there is none of that name."""
+    models = await registered_models(call, await call.db.rows(sql.GET(workspace=call.workspace, name=name)))
+    return models[0] if models else None

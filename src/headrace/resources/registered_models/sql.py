@@ -1,0 +1,64 @@
+"""The statements of registered models. No value is ever part of a text."""
+
+from __future__ import annotations
+
+from headrace.db.query import Sql
+
+GET = Sql("""
+SELECT name, creation_time, last_updated_time, description FROM registered_models
+WHERE workspace = :workspace AND name = :name
+""")
+TAGS = Sql("""
+SELECT name, key, value FROM registered_model_tags WHERE workspace = :workspace AND name IN :names ORDER BY name, key
+""")
+ALIASES = Sql("""
+SELECT name, alias, version FROM registered_model_aliases
+WHERE workspace = :workspace AND name IN :names ORDER BY name, alias
+""")
+CREATE = Sql("""
+INSERT INTO registered_models (workspace, name, creation_time, last_updated_time, description)
+VALUES (:workspace, :name, :now, :now, :description) RETURNING name
+""")
+TAG_NEW = Sql("""
+INSERT INTO registered_model_tags (workspace, name, key, value) VALUES (:workspace, :name, :key, :value)
+""")
+UPDATE = Sql("""
+UPDATE registered_models SET description = :description, last_updated_time = :now
+WHERE workspace = :workspace AND name = :name RETURNING name
+""")
+# What refers to the name follows it (ON UPDATE CASCADE).
+RENAME = Sql("""
+UPDATE registered_models SET name = :new_name, last_updated_time = :now
+WHERE workspace = :workspace AND name = :name RETURNING name
+""")
+TOUCH_VERSIONS = Sql("""
+UPDATE model_versions SET last_updated_time = :now WHERE workspace = :workspace AND name = :new_name
+""")
+LOCK = Sql(
+    postgresql="SELECT 1 FROM registered_models WHERE workspace = :workspace AND name = :name FOR UPDATE",
+    sqlite="SELECT 1 FROM registered_models WHERE workspace = :workspace AND name = :name",
+)
+DELETE_ALL = (
+    Sql("DELETE FROM model_version_tags WHERE workspace = :workspace AND name = :name"),
+    Sql("DELETE FROM registered_model_aliases WHERE workspace = :workspace AND name = :name"),
+    Sql("DELETE FROM registered_model_tags WHERE workspace = :workspace AND name = :name"),
+    Sql("DELETE FROM model_versions WHERE workspace = :workspace AND name = :name"),
+    Sql("DELETE FROM registered_models WHERE workspace = :workspace AND name = :name"),
+)
+SET_TAG = Sql("""
+INSERT INTO registered_model_tags (workspace, name, key, value)
+SELECT workspace, name, CAST(:key AS varchar), CAST(:value AS text) FROM registered_models
+WHERE workspace = :workspace AND name = :name
+ON CONFLICT (workspace, key, name) DO UPDATE SET value = excluded.value RETURNING 1
+""")
+DELETE_TAG = Sql("DELETE FROM registered_model_tags WHERE workspace = :workspace AND name = :name AND key = :key")
+DELETE_ALIAS = Sql("""
+DELETE FROM registered_model_aliases WHERE workspace = :workspace AND name = :name AND alias = :alias
+""")
+
+GRANT_NEW = Sql("""
+INSERT INTO headrace_grants (grantee, kind, object, permission) VALUES (:grantee, 'model', :name, 'manage')
+ON CONFLICT (grantee, kind, object) DO UPDATE SET permission = 'manage'
+""")
+MOVE_GRANTS = Sql("UPDATE headrace_grants SET object = :new_name WHERE kind = 'model' AND object = :name")
+DROP_GRANTS = Sql("DELETE FROM headrace_grants WHERE kind = 'model' AND object = :name")
