@@ -94,7 +94,7 @@ class App:
 
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""
-        security = _native_headers(scope)
+        security = _native_headers(scope, match.endpoint)
         if security is None:
             await self._pass_on(match, scope, receive, send)
             return
@@ -311,10 +311,10 @@ def _failure(scope: Scope) -> ApiError:
     return ApiError(f"Headrace has failed at this request. Its log says why, as error {error_id}.")
 
 
-def _native_headers(scope: Scope) -> Headers | None:
+def _native_headers(scope: Scope, endpoint: Endpoint | None = None) -> Headers | None:
     """The security headers of the answer, or None where one of the request's headers makes it stock's."""
     for name, value in scope["headers"]:
-        if name == b"content-encoding" and value not in (b"", b"identity"):
+        if name == b"content-encoding" and value not in (b"", b"identity") and not (endpoint and endpoint.raw):
             return None
         if name == b"x-mlflow-workspace" and value.strip() not in (b"", b"default"):
             return None

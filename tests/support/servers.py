@@ -16,10 +16,11 @@ from tests.support.processes import Process, free_port
 SCRIPTS = Path(sys.executable).parent
 # Stock's job runner is four and more processes that no test needs; both servers go without.
 # One hash seed for all: some of stock's error messages list the items of a set.
-# The AI gateway is on by default on stock, and not on Headrace.
+# The AI gateway is on by default on stock, and not on Headrace. Prices are those that come with MLflow.
 STOCK_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ENABLE_AI_GATEWAY": "true",
+    "MLFLOW_MODEL_CATALOG_URI": "",
     "PYTHONHASHSEED": "0",
 }
 # How long a request waits for a stock that starts: 5 s of processor time, of which a busy machine has little.

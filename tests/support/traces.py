@@ -121,7 +121,7 @@ class Ours:
         nodes: dict[str, list[Any]] = {}
         for trace_id, *rest in self._rows(sql.STORED_NODES, trace_ids=summed):
             nodes.setdefault(trace_id, []).append(stored_node(*rest))
-        experiment = Experiment(*self._rows(sql.EXPERIMENTS, experiment_ids=[0])[0])
+        experiment = Experiment(*self._rows(sql.EXPERIMENTS, experiment_ids=[0])[0][:2])
         experiment_of = {}
         for trace_id, contributions in sorted(by_trace.items()):
             change = trace_rows.merged(states.get(trace_id), experiment, contributions, nodes.get(trace_id, ()))

@@ -10,10 +10,11 @@ from headrace.resources.metrics import endpoints as metrics
 from headrace.resources.model_versions import endpoints as model_versions
 from headrace.resources.registered_models import endpoints as registered_models
 from headrace.resources.runs import change_endpoints, endpoints
+from headrace.resources.traces import endpoints as traces
 from headrace.settings import Settings
 
 # Importing a resource declares its endpoints.
-RESOURCES = (experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql)
+RESOURCES = (experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql, traces)
 
 
 def all_endpoints(settings: Settings) -> list[Endpoint]:

@@ -85,7 +85,6 @@ POST   2.0/mlflow/model-versions/set-tag                           edit      mod
 DELETE 2.0/mlflow/model-versions/delete-tag                        edit      model:name                   name version key
 GET    /model-versions/get-artifact                                read      model:name                   name version path
 
-POST   /v1/traces                                                  edit      experiment:experiment_id     experiment_id body
 POST   2.0/mlflow/traces                                           edit      experiment:experiment_id     experiment_id timestamp_ms request_metadata tags
 GET    2.0/mlflow/traces                                           read      experiment:experiment_ids    experiment_ids filter max_results order_by page_token
 PATCH  2.0/mlflow/traces/{request_id}                              edit      trace:request_id             request_id timestamp_ms status request_metadata tags
@@ -247,8 +246,6 @@ _WITHOUT_FIELD = {
     "new-model": objects.NewModel(),
     "trace-locations": objects.NOTHING,
 }
-# What comes as it is, with what it works on in the query, the path or a header.
-_RAW = {"/v1/traces": ((b"x-mlflow-experiment-id", "experiment_id"),)}
 
 
 class Anything(Message, forbid_unknown_fields=False):
@@ -267,17 +264,7 @@ def _endpoint(method: str, path: str, right: str, target: str, *fields: str) -> 
     if fields:
         kind = msgspec.defstruct(f"{method} {path}", [(field, Any, None) for field in fields], bases=(Message,))
         message = cast("type[Message]", kind)
-    headers = _RAW.get(path, ())
-    return Endpoint(
-        method,
-        path,
-        _RIGHTS[right],
-        _target(target),
-        message,
-        raw=bool(headers),
-        headers=headers,
-        reader=Reader(message),
-    )
+    return Endpoint(method, path, _RIGHTS[right], _target(target), message, reader=Reader(message))
 
 
 def _target(text: str) -> Target:

@@ -3,16 +3,14 @@
 A group of requests is one transaction, its traces in the order of their ids, so that two groups lock them in the same
 order:
 
-    new      PostgreSQL: NEW_TRACES writes the traces that are not there yet, whole, and answers which they are. It
-             waits for another worker that is about to make the same trace. What is left is there, and takes the way
-             below. Most traces of third parties come whole in one request: a group of those is this one statement,
-             without a transaction around it. A worker may remember the traces that it has written lately, and not try
-             them here; what LOCK_TRACES does not find, because it was deleted meanwhile, is tried then.
-    states   TRACE_STATES of all trace ids. On PostgreSQL after LOCK_TRACES, and not in one statement with it: the mark
-             of start_trace and the stored spans are rows of other tables, which a statement that has waited for a lock
+    states   LOCK_TRACES (PostgreSQL), then TRACE_STATES of what it found: not one statement, since the mark of
+             start_trace and the stored spans are rows of other tables, which a statement that has waited for a lock
              still sees as they were before. SQLite has one writer (BEGIN IMMEDIATE), which needs no lock.
-    refuse   What is `elsewhere` is stock's to refuse, and a trace of an experiment that the caller may not edit is
-             ours; such a request leaves its group before anything is written.
+    refuse   What is `elsewhere` is stock's to refuse, a trace of an experiment that the caller may not edit is ours;
+             such a request leaves its group before anything is written.
+    new      PostgreSQL: NEW_TRACES writes the traces that are not there yet, whole, and answers which they are. It
+             waits for another worker that is about to make the same trace; what that one has made is locked, read and
+             merged like the others.
     sums     STORED_NODES of the traces for which `trace_rows.needs_nodes`.
     merge    `trace_rows.merged`, in Python: the row, its tags, its user.
     write    PostgreSQL: SET_TRACES, PUT_SPANS, PUT_TAGS, ADD_USERS, MOVE_ASSESSMENTS_OF with arrays, one statement
@@ -53,7 +51,9 @@ def _set(columns: tuple[str, ...], keys: int) -> str:
 
 
 # Does the experiment exist, and where are its artifacts? Also one that is deleted (stock's get_experiment).
-EXPERIMENTS = "SELECT experiment_id, artifact_location FROM experiments WHERE experiment_id IN :experiment_ids"
+EXPERIMENTS = (
+    "SELECT experiment_id, artifact_location, workspace FROM experiments WHERE experiment_id IN :experiment_ids"
+)
 
 # PostgreSQL only.
 LOCK_TRACES = "SELECT request_id FROM trace_info WHERE request_id IN :trace_ids ORDER BY request_id FOR UPDATE"

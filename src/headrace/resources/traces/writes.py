@@ -1,0 +1,266 @@
+"""Spans on their way into the database: `Database.submit` writes those of many requests in one transaction.
+
+The order of the statements, and why it is that one, is told in sql.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from headrace.db.database import Write
+from headrace.db.query import Dialect, Sql
+from headrace.errors import Declined, Forbidden, HeadraceError, NotFound
+from headrace.resources.traces import sql, trace_rows
+from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
+from headrace.resources.traces.token_sums import Node, stored_node
+from headrace.resources.traces.trace_rows import Experiment, TraceChange, TraceRow, TraceState
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from headrace.db.postgres import Session
+
+# So much text is as heavy as a row of its own: a group of large spans is full sooner.
+_BYTES_OF_A_ROW = 10_000
+
+_EXPERIMENTS, _TRACE_STATES, _STORED_NODES = map(Sql, (sql.EXPERIMENTS, sql.TRACE_STATES, sql.STORED_NODES))
+_LOCK_TRACES, _NEW_TRACES = (Sql(postgresql=text, sqlite="SELECT 1") for text in (sql.LOCK_TRACES, sql.NEW_TRACES))
+_SET_TRACES, _PUT_SPANS, _PUT_TAGS, _ADD_USERS, _MOVE_ASSESSMENTS = (
+    Sql(postgresql=text, sqlite="SELECT 1")
+    for text in (sql.SET_TRACES, sql.PUT_SPANS, sql.PUT_TAGS, sql.ADD_USERS, sql.MOVE_ASSESSMENTS_OF)
+)
+
+# What becomes of a write: None, or the exception that its caller shall see.
+Outcome = HeadraceError | None
+
+
+class LogSpans(Write, frozen=True, gc=False):
+    """The spans of a request. A trace that is there stays in its experiment, as in stock.
+
+    `workspace`: where the experiment of a new trace must be. `only_here`: traces that are in another experiment are
+    refused, for a sender whose rights on that nobody has checked.
+    """
+
+    experiment_id: int
+    workspace: str
+    only_here: bool
+    logged: LoggedSpans
+
+    def weight(self) -> int:
+        spans = self.logged.spans
+        return len(spans) + sum(len(span.content) for span in spans) // _BYTES_OF_A_ROW
+
+    @classmethod
+    async def apply_postgres(cls, session: Session, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
+        async def rows(statement: Sql, **values: Any) -> list[Any]:
+            query = statement.query(values, Dialect.POSTGRESQL)
+            return [tuple(row) for row in await session.fetch(query.text, *query.values)]
+
+        group = _Group(writes, await rows(_EXPERIMENTS, **_experiments(writes)))
+        locked = [row[0] for row in await rows(_LOCK_TRACES, trace_ids=group.trace_ids())]
+        if locked:
+            group.found(await rows(_TRACE_STATES, trace_ids=locked))
+        group.refuse()
+        if new := group.new_changes():
+            made = [row[0] for row in await rows(_NEW_TRACES, **_arrays(new, group.spans(_ids(new))))]
+            if missed := sorted(_ids(new).difference(made)):  # another worker has made them since the lock
+                await rows(_LOCK_TRACES, trace_ids=missed)
+                group.found(await rows(_TRACE_STATES, trace_ids=missed))
+                group.must_be_there(missed)
+        if group.states:
+            if summed := group.summed():
+                group.take_nodes(await rows(_STORED_NODES, trace_ids=summed))
+            changes = group.changes()
+            values = _arrays(changes, group.spans(_ids(changes)))
+            await rows(_SET_TRACES, **values)
+            await rows(_PUT_SPANS, **values)
+            if values["tag_key"]:
+                await rows(_PUT_TAGS, **values)
+            if values["user_user_id"]:
+                await rows(_ADD_USERS, **values)
+            if earlier := [change for change in changes if change.starts_earlier]:
+                await rows(_MOVE_ASSESSMENTS, **_arrays(earlier, ()))
+        return group.outcomes
+
+    @classmethod
+    def apply_sqlite(cls, connection: sqlite3.Connection, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
+        def rows(statement: Sql, **values: Any) -> list[Any]:
+            query = statement.query(values, Dialect.SQLITE)
+            numbered = {str(number): value for number, value in enumerate(query.values, 1)}
+            return [tuple(row) for row in connection.execute(query.text, numbered)]
+
+        group = _Group(writes, rows(_EXPERIMENTS, **_experiments(writes)))
+        group.found(rows(_TRACE_STATES, trace_ids=group.trace_ids()))
+        group.refuse()
+        if summed := group.summed():
+            group.take_nodes(rows(_STORED_NODES, trace_ids=summed))
+        changes = [*group.new_changes(), *group.changes()]
+        experiments = {change.row.request_id: change.row.experiment_id for change in changes}
+        connection.executemany(sql.PUT_TRACE, map(_trace_values, changes))
+        connection.executemany(
+            sql.PUT_SPAN,
+            (
+                {**_fields(span, SpanRow), "experiment_id": experiments[span.trace_id]}
+                for span in group.spans(experiments)
+            ),
+        )
+        for change in changes:
+            trace_id = change.row.request_id
+            connection.executemany(
+                sql.PUT_TAG, ({"request_id": trace_id, "key": k, "value": v} for k, v in change.tags.items())
+            )
+            if change.user_id:
+                connection.execute(sql.ADD_USER, {"request_id": trace_id, "user_id": change.user_id})
+            if change.starts_earlier:
+                moved = {"request_id": trace_id, "timestamp_ms": change.row.timestamp_ms}
+                connection.execute(sql.MOVE_ASSESSMENTS, moved)
+        return group.outcomes
+
+
+class _Group:
+    """Some requests, and what is known of their traces. `outcomes`: one a request, None for what is done."""
+
+    def __init__(self, writes: Sequence[LogSpans], experiments: Iterable[tuple[Any, ...]]) -> None:
+        self._writes = writes
+        self._experiments = {(row[0], row[2]): Experiment(row[0], row[1]) for row in experiments}
+        self._nodes: dict[str, list[Node]] = {}
+        self._by_trace: dict[str, list[tuple[LogSpans, TraceContribution]]] = {}
+        self.states: dict[str, TraceState] = {}
+        self.outcomes: list[Outcome] = [None] * len(writes)
+        self._sort()
+
+    def trace_ids(self) -> list[str]:
+        """In the one order in which every worker locks them."""
+        return sorted(self._by_trace)
+
+    def found(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Traces that are there (sql.TRACE_STATES)."""
+        for row in rows:
+            self.states[row[0]] = TraceState(*row[:-2], finalized=bool(row[-2]), elsewhere=bool(row[-1]))
+
+    def refuse(self) -> None:
+        """Leave out the requests that can't be done. Nothing was written yet."""
+        refused = True
+        while refused:  # without one that is left out, another may be the first of its trace
+            refused = False
+            for index, write in enumerate(self._writes):
+                if self.outcomes[index] is None and (refusal := self._refusal(write)) is not None:
+                    self.outcomes[index] = refusal
+                    refused = True
+            self._sort()
+        self.states = {trace_id: state for trace_id, state in self.states.items() if trace_id in self._by_trace}
+
+    def must_be_there(self, trace_ids: Iterable[str]) -> None:
+        """Of traces that another worker has made: raise what `refuse` would leave out, for each to be tried alone."""
+        for trace_id in trace_ids:
+            if trace_id not in self.states:
+                raise Declined("a trace was made and deleted at this moment")
+            for write, _ in self._by_trace[trace_id]:
+                if (refusal := self._refusal(write)) is not None:
+                    raise refusal
+
+    def summed(self) -> list[str]:
+        """The traces whose stored spans are needed for sums."""
+        return [id_ for id_, state in self.states.items() if trace_rows.needs_nodes(state, self._said(id_))]
+
+    def take_nodes(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """The rows of sql.STORED_NODES."""
+        for trace_id, *rest in rows:
+            self._nodes.setdefault(trace_id, []).append(stored_node(*rest))
+
+    def new_changes(self) -> list[TraceChange]:
+        """The traces that are not there."""
+        new = (trace_id for trace_id in self.trace_ids() if trace_id not in self.states)
+        return [trace_rows.merged(None, self._home(self._by_trace[id_][0][0]), self._said(id_)) for id_ in new]
+
+    def changes(self) -> list[TraceChange]:
+        """The traces that are there."""
+        changes = []
+        for id_ in sorted(self.states):
+            state = self.states[id_]
+            nodes = self._nodes.get(id_, ())
+            changes.append(trace_rows.merged(state, Experiment(state.experiment_id, ""), self._said(id_), nodes))
+        return changes
+
+    def spans(self, trace_ids: Iterable[str]) -> list[SpanRow]:
+        """The spans of these traces, each once, as it was sent last."""
+        wanted = set(trace_ids)
+        done = (write for write, refusal in zip(self._writes, self.outcomes, strict=True) if refusal is None)
+        rows = (row for write in done for row in write.logged.spans if row.trace_id in wanted)
+        return list({(row.trace_id, row.span_id): row for row in rows}.values())
+
+    def _said(self, trace_id: str) -> list[TraceContribution]:
+        return [contribution for _, contribution in self._by_trace[trace_id]]
+
+    def _home(self, write: LogSpans) -> Experiment:
+        return self._experiments[write.experiment_id, write.workspace]
+
+    def _sort(self) -> None:
+        self._by_trace = {}
+        for write, refusal in zip(self._writes, self.outcomes, strict=True):
+            if refusal is None:
+                for trace in write.logged.traces:
+                    self._by_trace.setdefault(trace.trace_id, []).append((write, trace))
+
+    def _refusal(self, write: LogSpans) -> Outcome:
+        """Why a request can't be done."""
+        for trace in write.logged.traces:
+            state = self.states.get(trace.trace_id)
+            if state is None:
+                if (write.experiment_id, write.workspace) not in self._experiments:
+                    return NotFound(f"No Experiment with id={write.experiment_id} exists")
+                try:
+                    trace_rows.artifact_location(self._home(write), trace.trace_id)
+                except Declined as reason:
+                    return reason
+                first = self._by_trace[trace.trace_id][0][0]
+                if write.only_here and first.experiment_id != write.experiment_id:
+                    return _not_here(trace.trace_id)  # another request of the group is about to make it elsewhere
+            elif write.only_here and state.experiment_id != write.experiment_id:
+                return _not_here(trace.trace_id)
+            elif state.elsewhere:
+                return Declined("a trace whose spans are not in the database")
+        return None
+
+
+def _not_here(trace_id: str) -> Forbidden:
+    return Forbidden(f"The trace {trace_id} is not in the experiment that the request names.")
+
+
+def _experiments(writes: Iterable[LogSpans]) -> dict[str, list[int]]:
+    return {"experiment_ids": sorted({write.experiment_id for write in writes})}
+
+
+def _ids(changes: Iterable[TraceChange]) -> set[str]:
+    return {change.row.request_id for change in changes}
+
+
+def _getters(struct: type[SpanRow | TraceRow]) -> dict[str, Callable[[Any], Any]]:
+    return {name: attrgetter(name) for name in struct.__struct_fields__}
+
+
+_COLUMNS = {struct: _getters(struct) for struct in (SpanRow, TraceRow)}
+
+
+def _fields(row: Any, struct: type[SpanRow | TraceRow]) -> dict[str, Any]:
+    return {name: get(row) for name, get in _COLUMNS[struct].items()}
+
+
+def _trace_values(change: TraceChange) -> dict[str, Any]:
+    return {**_fields(change.row, TraceRow), "generations": change.generations}
+
+
+def _arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, list[Any]]:
+    """The parameters of PostgreSQL's statements, an array for each column."""
+    rows = [change.row for change in changes]
+    tags = [(change.row.request_id, key, value) for change in changes for key, value in change.tags.items()]
+    users = [(change.row.request_id, change.user_id) for change in changes if change.user_id]
+    return {
+        **{f"trace_{name}": list(map(get, rows)) for name, get in _COLUMNS[TraceRow].items()},
+        "trace_generations": [change.generations for change in changes],
+        **{f"span_{name}": list(map(get, spans)) for name, get in _COLUMNS[SpanRow].items()},
+        **{f"tag_{name}": [tag[at] for tag in tags] for at, name in enumerate(("request_id", "key", "value"))},
+        **{f"user_{name}": [user[at] for user in users] for at, name in enumerate(("request_id", "user_id"))},
+    }

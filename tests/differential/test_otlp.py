@@ -1,0 +1,316 @@
+"""POST /v1/traces to stock and to Headrace: the same answers, and the same rows of every table."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+from google.protobuf.json_format import MessageToDict
+
+from tests.differential.conftest import Pair
+from tests.differential.harness import Subject
+from tests.support.traces import TABLES
+from tests.unit.traces.spans import MILLION, SPAN_IDS, START, body, request, span
+
+PATH = "/v1/traces"
+PROTOBUF = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": "0"}
+JSON = PROTOBUF | {"Content-Type": "application/json"}
+NUMBERS = itertools.count(1)
+USAGE = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+
+
+class Got(NamedTuple):
+    status: int
+    content_type: str | None
+    body: Any
+    native: bool
+
+
+def new_trace() -> bytes:
+    """An id that no other test has."""
+    return b"otlp" + next(NUMBERS).to_bytes(12, "big")
+
+
+def post(subject: Subject, content: bytes, headers: dict[str, str]) -> Got:
+    response = requests.post(subject.server.url + PATH, data=content, headers=headers, timeout=60)
+    try:
+        said = response.json()
+    except ValueError:
+        said = response.content
+    native = response.headers.get("headrace-answered-by") == "native"
+    return Got(response.status_code, response.headers.get("content-type"), said, native)
+
+
+def rows(subject: Subject, *trace_ids: bytes) -> dict[str, list[str]]:
+    """What a server has of the traces."""
+    found: dict[str, list[str]] = {}
+    for table, key in TABLES.items():
+        found[table] = []
+        for trace_id in trace_ids:
+            some = subject.database.query(f"SELECT * FROM {table} WHERE {key} = :id", id=f"tr-{trace_id.hex()}")
+            found[table] += [repr(sorted(row.items())) for row in some]
+        found[table].sort()
+    return found
+
+
+def compare(
+    pair: Pair, *bodies: bytes, traces: tuple[bytes, ...] = (), headers: dict[str, str] = PROTOBUF,
+    native: bool | None = True,
+) -> Got:  # fmt: skip
+    """Send the requests to both, and compare answers and rows; Headrace's last answer."""
+    got = None
+    for content in bodies:
+        wanted = post(pair.stock, content, headers)
+        got = post(pair.headrace, content, headers)
+        assert got[:3] == wanted[:3]
+        assert native is None or got.native == native
+    assert rows(pair.headrace, *traces) == rows(pair.stock, *traces)
+    assert got is not None
+    return got
+
+
+def tree(trace_id: bytes) -> tuple[dict[str, Any], ...]:
+    """A root and its children, with all that spans may have."""
+    common: dict[str, Any] = {"trace_id": trace_id}
+    return (
+        span(
+            {
+                "mlflow.spanType": "CHAIN", "mlflow.spanInputs": '{"question": "日本 \\" ?"}',
+                "mlflow.spanOutputs": "42",
+                "session.id": "s-1", "user.id": "me", "mlflow.traceTag.team": "blue", "number": 7, "float": 1.5,
+                "flag": True, "bytes": b"\0\1", "list": [1, "a", None], "map": {"a": {"b": []}}, "none": None,
+                "nul": "a\0b", "long": "x" * 5_000,
+            },
+            status=(1, ""), events=[("exception", {"exception.message": "it broke"})],
+            links=[(b"\2" * 16, b"\3" * 8, {"why": "retry"})], **common,
+        ),
+        span(
+            {"mlflow.spanType": "LLM", "mlflow.chat.tokenUsage": json.dumps(USAGE), "mlflow.llm.model": "gpt-4o"},
+            span_id=SPAN_IDS[2], parent_id=SPAN_IDS[1], start=START + MILLION, end=START + 3 * MILLION, **common,
+        ),
+        span(
+            {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 4, "gen_ai.usage.output_tokens": 1},
+            span_id=SPAN_IDS[3], parent_id=SPAN_IDS[1], name="naïve", status=(2, "late"), **common,
+        ),
+        span(
+            {"openinference.span.kind": "TOOL", "input.value": "in", "llm.token_count.prompt": 2},
+            span_id=SPAN_IDS[4], parent_id=SPAN_IDS[3], **common,
+        ),
+    )  # fmt: skip
+
+
+def test_a_trace_at_once_and_again(pair: Pair) -> None:
+    trace_id = new_trace()
+    content = body(*tree(trace_id), resource={"service.name": "claude-code", "host.name": "h"})
+    got = compare(pair, content, content, traces=(trace_id,))
+    assert (got.status, got.body) == (200, b"")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2)])
+def test_in_pieces(pair: Pair, order: tuple[int, ...]) -> None:
+    trace_id = new_trace()
+    spans = tree(trace_id)
+    compare(pair, *(body(spans[at]) for at in order), traces=(trace_id,))
+
+
+def test_several_traces_in_a_request(pair: Pair) -> None:
+    ids = tuple(new_trace() for _ in range(5))
+    spans = [each for id_ in ids for each in tree(id_)]
+    compare(pair, body(*spans[2:]), body(*spans[:9]), traces=ids)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP", gzip.compress), ("", bytes)],
+)
+def test_encodings(pair: Pair, encoding: str, pack: Callable[[bytes], bytes]) -> None:
+    trace_id = new_trace()
+    content = pack(body(*tree(trace_id)))
+    compare(pair, content, traces=(trace_id,), headers=PROTOBUF | {"Content-Encoding": encoding})
+
+
+def test_json(pair: Pair) -> None:
+    trace_id = new_trace()
+    message = MessageToDict(request(*tree(trace_id)))
+    words = message["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    for written, given in zip(words, tree(trace_id), strict=True):
+        ids = {"traceId": "trace_id", "spanId": "span_id", "parentSpanId": "parent_id"}
+        written.update({name: given[field].hex() for name, field in ids.items()})
+        written.pop("links", None)
+    compare(pair, json.dumps(message).encode(), traces=(trace_id,), headers=JSON)
+    compare(
+        pair, gzip.compress(json.dumps(message).encode()), traces=(trace_id,),
+        headers=JSON | {"Content-Encoding": "gzip", "Content-Type": "application/json; charset=utf-8"},
+    )  # fmt: skip
+
+
+def test_another_experiment(pair: Pair) -> None:
+    """A trace stays in the experiment where it was made, and then the header says nothing."""
+    trace_id, other = new_trace(), new_trace()
+    for subject in (pair.stock, pair.headrace):
+        found = subject.database.query("SELECT 1 FROM experiments WHERE experiment_id = 77")
+        assert not found
+        subject.database.execute(
+            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, workspace)"
+            " VALUES (77, :name, 'mlflow-artifacts:/77', 'deleted', 'default')",
+            name=f"otlp {trace_id.hex()}",
+        )
+    try:
+        spans = tree(trace_id)
+        elsewhere = PROTOBUF | {"x-mlflow-experiment-id": "77"}
+        compare(pair, body(*spans[1:]), traces=(trace_id,), headers=elsewhere)
+        compare(pair, body(spans[0]), traces=(trace_id,))
+        missing = PROTOBUF | {"x-mlflow-experiment-id": "987654"}
+        compare(pair, body(spans[0]), traces=(trace_id,), headers=missing)
+        got = compare(pair, body(spans[0], *tree(other)), traces=(trace_id, other), headers=missing)
+        assert got.status == 404
+        assert rows(pair.headrace, other)["spans"] == []
+    finally:
+        for subject in (pair.stock, pair.headrace):
+            for table in ("spans", "trace_tags", "trace_request_metadata"):
+                key = TABLES[table]
+                subject.database.execute(f"DELETE FROM {table} WHERE {key} = :id", id=f"tr-{trace_id.hex()}")
+            subject.database.execute("DELETE FROM trace_info WHERE experiment_id = 77")
+            subject.database.execute("DELETE FROM experiments WHERE experiment_id = 77")
+
+
+def test_the_run_is_linked(pair: Pair) -> None:
+    whole, part = new_trace(), new_trace()
+    headers = PROTOBUF | {"x-mlflow-run-id": "a" * 32}
+    content = body(*tree(whole), *tree(part)[1:])
+    compare(pair, content, content, traces=(whole, part), headers=headers)
+    wanted = [{"source_type": "trace", "source_id": f"tr-{whole.hex()}", "destination_type": "run", "late": True}]
+    for subject in (pair.stock, pair.headrace):
+        found = subject.database.query(
+            "SELECT source_type, source_id, destination_type, created_time > 1700000000000 AS late"
+            " FROM entity_associations WHERE source_id IN (:whole, :part) AND length(association_id) = 32",
+            whole=f"tr-{whole.hex()}", part=f"tr-{part.hex()}",
+        )  # fmt: skip
+        assert found == wanted
+
+
+def test_after_start_trace(pair: Pair) -> None:
+    """start_trace and the spans of its trace, whoever comes first."""
+    first, later = new_trace(), new_trace()
+    for subject in (pair.stock, pair.headrace):
+        start(subject, first)
+        assert post(subject, body(*tree(first)), PROTOBUF).status == 200
+        assert post(subject, body(*tree(later)[1:]), PROTOBUF).status == 200
+        start(subject, later)
+        assert post(subject, body(tree(later)[0]), PROTOBUF).status == 200
+    assert rows(pair.headrace, first, later) == rows(pair.stock, first, later)
+
+
+def start(subject: Subject, trace_id: bytes) -> None:
+    info = {
+        "trace_id": f"tr-{trace_id.hex()}", "request_time": "2026-01-01T00:00:00Z", "state": "OK",
+        "execution_duration": "0.250s", "trace_location": {
+            "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}},
+        "trace_metadata": {"mlflow.trace.tokenUsage": json.dumps(USAGE)}, "tags": {"mlflow.traceName": "told"},
+    }  # fmt: skip
+    url = subject.server.url + "/api/3.0/mlflow/traces"
+    assert requests.post(url, json={"trace": {"trace_info": info}}, timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("on_one_connection", [False, True])
+def test_many_writers_of_one_trace(pair: Pair, on_one_connection: bool) -> None:
+    """Each span in a request of its own, from eight clients; the same requests end in the same rows."""
+    ids = [new_trace() for _ in range(6)]
+    contents = [
+        body(
+            span(
+                {"mlflow.chat.tokenUsage": json.dumps(USAGE), "user.id": "me"} if number else {"session.id": "s"},
+                trace_id=trace_id, span_id=bytes([number + 1]) * 8, parent_id=b"\1" * 8 if number else b"",
+                start=START + number * MILLION, end=START + (number + 2) * MILLION,
+            )
+        )
+        for number in range(8)
+        for trace_id in ids
+    ]  # fmt: skip
+    if on_one_connection:
+        contents.reverse()
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda content: post(pair.headrace, content, PROTOBUF), contents))
+    assert {(each.status, each.native) for each in got} == {(200, True)}
+    for content in contents:
+        assert post(pair.stock, content, PROTOBUF).status == 200
+    assert rows(pair.headrace, *ids) == rows(pair.stock, *ids)
+
+
+def test_a_bad_neighbour(pair: Pair) -> None:
+    """What can't be done fails alone, however many share its commit."""
+    ids = [new_trace() for _ in range(40)]
+    bad = new_trace()
+    unknown = PROTOBUF | {"x-mlflow-experiment-id": "987654"}
+    requests_ = [(body(*tree(id_)), PROTOBUF) for id_ in ids]
+    requests_[::4] = [(body(*tree(bad)), unknown)] * 10
+    with ThreadPoolExecutor(16) as pool:
+        got = list(pool.map(lambda each: post(pair.headrace, *each), requests_))
+    assert [each.status for each in got] == [404, 200, 200, 200] * 10
+    found = rows(pair.headrace, *ids, bad)
+    assert len(found["spans"]) == 30 * 4
+
+
+SPANS = body(span(trace_id=b"otlp-bad-request"))
+REFUSED: dict[str, tuple[bytes, dict[str, str]]] = {
+    "truncated": (SPANS[:-3], PROTOBUF),
+    "no spans": (b"", PROTOBUF),
+    "no JSON": (b"{", JSON),
+    "a content type": (SPANS, PROTOBUF | {"Content-Type": "text/plain"}),
+    "no experiment": (SPANS, {"Content-Type": "application/x-protobuf"}),
+    "an unknown experiment": (SPANS, PROTOBUF | {"x-mlflow-experiment-id": "987654"}),
+    "an experiment that is no number": (SPANS, PROTOBUF | {"x-mlflow-experiment-id": "x"}),
+    "an unknown encoding": (SPANS, PROTOBUF | {"Content-Encoding": "br"}),
+    "no gzip": (SPANS, PROTOBUF | {"Content-Encoding": "gzip"}),
+    "half of gzip": (gzip.compress(SPANS)[:-9], PROTOBUF | {"Content-Encoding": "gzip"}),
+    "no span id": (body(span(trace_id=b"otlp-bad-request", span_id=b"")), PROTOBUF),
+    "a long trace id": (body(span(trace_id=b"otlp-bad-request+")), PROTOBUF),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(pair: Pair, name: str) -> None:
+    content, headers = REFUSED[name]
+    got = compare(pair, content, traces=(b"otlp-bad-request",), headers=headers)
+    assert 400 <= got.status < 500
+
+
+def test_a_bomb(pair: Pair) -> None:
+    bomb = gzip.compress(bytes(80_000_000))
+    got = post(pair.headrace, bomb, PROTOBUF | {"Content-Encoding": "gzip"})
+    assert (got.status, got.native) == (413, True)
+
+
+def test_two_experiments(pair: Pair) -> None:
+    """Stock takes one of them."""
+    host, port = pair.headrace.server.url.removeprefix("http://").split(":")
+    import http.client
+
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    connection.putrequest("POST", PATH)
+    for name, value in [*PROTOBUF.items(), ("x-mlflow-experiment-id", "1"), ("Content-Length", str(len(SPANS)))]:
+        connection.putheader(name, value)
+    connection.endheaders(SPANS)
+    answer = connection.getresponse()
+    assert answer.status == 400
+    assert b"x-mlflow-experiment-id twice" in answer.read()
+    connection.close()
+    assert rows(pair.headrace, b"otlp-bad-request")["spans"] == []
+
+
+def test_declined(pair: Pair) -> None:
+    """What only stock can do goes there; a span that is twice in such a request would hold a thread of stock's."""
+    trace_id, twice = new_trace(), new_trace()
+    odd = {"mlflow.llm.cost": "5"}
+    compare(pair, body(span(odd, trace_id=trace_id)), traces=(trace_id,), native=False)
+    each = span(odd, trace_id=twice)
+    got = post(pair.headrace, body(each, each), PROTOBUF)
+    assert (got.status, got.native) == (400, True)
+    assert rows(pair.headrace, twice)["spans"] == []
