@@ -7,6 +7,7 @@ editor has no right on any object but by grants; an editor may still make experi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from weakref import WeakSet
 
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
@@ -24,6 +25,7 @@ _NEEDS = {
 }
 
 Grants = dict[tuple[str, str], Right]
+_ALL: WeakSet[Access] = WeakSet()
 
 
 class Access:
@@ -35,6 +37,7 @@ class Access:
         self._experiments: dict[ObjectRef, tuple[str, ...]] = {}  # what never moves to another experiment
         self._grants: dict[tuple[str, ...], Grants] = {}
         self._generation = -1
+        _ALL.add(self)
 
     def is_limited(self, who: Principal) -> bool:
         """Whether they may see no more than what is granted to them."""
@@ -111,6 +114,8 @@ class Access:
                 keys = [(ref.kind, ref.id)]
             else:
                 keys = [("experiment", each) for each in experiments.get(ref._replace(right=None), ())]
+                if ref.kind == "new-trace" and not keys:
+                    continue
             if max((grants.get(key, Right.OPEN) for key in keys), default=Right.OPEN) < (ref.right or right):
                 return ref
         return None
@@ -135,6 +140,12 @@ class Access:
                 f"{who.user} may not do that: it needs {_NEEDS[right]}. Ask an administrator of this server."
             )
         return False
+
+
+def forget_grants() -> None:
+    """A handler has moved or dropped grants: this process reads them again; others see that the version has moved."""
+    for access in _ALL:
+        access.forget()
 
 
 def grantees(who: Principal) -> tuple[str, ...]:

@@ -110,6 +110,32 @@ class Trace(Target):
     kind = "trace"
 
 
+class NewTrace(Target):
+    """A trace that is begun, or continued: where there is one of that id, it must be granted."""
+
+    kind = "new-trace"
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        return [ObjectRef(self.kind, text) for text in self.ids(message)]
+
+
+class TraceLocations(Target):
+    """The experiments that a search of traces looks in: `locations`, a list of TraceLocation messages."""
+
+    kind = "experiment"
+
+    def ids(self, message: Any) -> list[str]:
+        return [self._experiment(location) for location in message.locations or ()]
+
+    @staticmethod
+    def _experiment(location: Any) -> str:
+        match location:
+            case {"mlflow_experiment": {"experiment_id": experiment_id, **more}, **rest} if not more:
+                if rest.keys() <= {"type"}:
+                    return _text(experiment_id)
+        raise Forbidden("The request names a location in a way that can't be checked.")
+
+
 class LoggedModel(Target):
     kind = "logged-model"
 
@@ -196,6 +222,12 @@ EXPERIMENT_OF = {
     "logged-model": Sql("SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids"),
     "experiment-name": Sql("SELECT name, experiment_id FROM experiments WHERE name IN :ids"),
 }
+# an object of the kind that needs not be there: a new trace's id, which must not be another experiment's trace
+EXPERIMENT_OF["new-trace"] = EXPERIMENT_OF["trace"]
+# whether an experiment is granted to one of these
+GRANTED_EXPERIMENT = Sql("""
+SELECT 1 FROM headrace_grants WHERE kind = 'experiment' AND object = :experiment_id AND grantee IN :grantees
+""")
 # kinds whose objects never move to another experiment
 FIXED = frozenset({"run", "trace", "logged-model"})
 

@@ -96,7 +96,7 @@ POST   2.0/mlflow/traces/link-prompts                              edit      tra
 POST   2.0/mlflow/traces/delete-traces                             edit      experiment:experiment_id     experiment_id max_timestamp_millis max_traces request_ids
 GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
-POST   3.0/mlflow/traces                                           edit      experiment:trace.trace_info.trace_location.mlflow_experiment.experiment_id trace
+POST   3.0/mlflow/traces                                           edit      experiment:trace.trace_info.trace_location.mlflow_experiment.experiment_id+new-trace:trace.trace_info.trace_id trace
 GET    3.0/mlflow/traces/get                                       read      trace:trace_id               trace_id allow_partial
 GET    3.0/mlflow/traces/batchGet                                  read      trace:trace_ids              trace_ids experiment_ids
 POST   3.0/mlflow/traces/batchGetInfos                             read      trace:trace_ids              trace_ids experiment_ids
@@ -107,9 +107,9 @@ POST   3.0/mlflow/traces/metrics                                   read      exp
 GET    3.0/mlflow/traces/{trace_id}                                read      trace:trace_id               trace_id
 PATCH  3.0/mlflow/traces/{trace_id}/tags                           edit      trace:trace_id               trace_id key value
 DELETE 3.0/mlflow/traces/{trace_id}/tags                           edit      trace:trace_id               trace_id key
-POST   3.0/mlflow/traces/{trace_id}/assessments                    edit      trace:trace_id               trace_id
+POST   3.0/mlflow/traces/{trace_id}/assessments                    edit      trace:trace_id/trace:assessment.trace_id trace_id assessment
 GET    3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    read      trace:trace_id               trace_id assessment_id
-PATCH  3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    edit      trace:trace_id               trace_id assessment_id assessment update_mask
+PATCH  3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    edit      trace:trace_id/trace:assessment.trace_id trace_id assessment_id assessment update_mask
 DELETE 3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    edit      trace:trace_id               trace_id assessment_id
 GET    2.0/mlflow/get-trace-artifact                               read      trace:request_id             request_id path
 GET    3.0/mlflow/get-trace-artifact                               read      trace:request_id             request_id path
@@ -234,6 +234,7 @@ _KINDS: dict[str, type[Target]] = {
     "experiment": objects.Experiment,
     "run": objects.Run,
     "trace": objects.Trace,
+    "new-trace": objects.NewTrace,
     "logged-model": objects.LoggedModel,
     "model": objects.RegisteredModel,
     "folder": objects.ArtifactFolder,
@@ -244,7 +245,7 @@ _WITHOUT_FIELD = {
     "filtered": objects.Filtered(),
     "new-experiment": objects.NewExperiment(),
     "new-model": objects.NewModel(),
-    "trace-locations": objects.NOTHING,
+    "trace-locations": objects.TraceLocations(),
 }
 
 

@@ -17,10 +17,10 @@ import msgspec
 from headrace.api.endpoint import Call, endpoint
 from headrace.api.message import Message, Reader
 from headrace.api.search.ast import RunSearch
-from headrace.auth.objects import Filtered
+from headrace.auth.objects import GRANTED_EXPERIMENT, Filtered
 from headrace.auth.principals import Right
 from headrace.entities import Experiment, ModelVersion, Run
-from headrace.errors import Declined, InvalidParameter, Malformed, NotFound
+from headrace.errors import Declined, Forbidden, InvalidParameter, Malformed, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.experiments import sql as experiment_sql
 from headrace.resources.experiments.endpoints import read_experiment
@@ -281,13 +281,23 @@ def _object(given: Any) -> dict[str, Any]:
 
 async def _experiment(call: Call, given: Any, selection: Selection) -> Experiment:
     number = valid.experiment_id(_EXPERIMENT_INPUT.fields(_object(given), exact=True).experiment_id)
+    await _check_granted(call, str(number))
     return await _known_experiment(call, number)
+
+
+async def _check_granted(call: Call, experiment_id: str) -> None:
+    """What is asked for by its id is not found by a condition on grants. Raises Forbidden."""
+    if call.grantees is not None and not await call.db.rows(
+        GRANTED_EXPERIMENT(experiment_id=experiment_id, grantees=list(call.grantees))
+    ):
+        raise Forbidden(f"You may not see experiment {experiment_id}. Who manages it can grant it to you.")
 
 
 async def _run(call: Call, given: Any, selection: Selection) -> RunExtension:
     run = await reads.get_run(call.db, _RUN_INPUT.fields(_object(given), exact=True).run_id)
     if run is None:
         raise Declined("the run is unknown")
+    await _check_granted(call, run.info.experiment_id)
     return (await _extended(call, [run], selection))[0]
 
 

@@ -10,6 +10,7 @@ import time
 from headrace.api.endpoint import Call, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
+from headrace.auth.access import forget_grants
 from headrace.auth.objects import Filtered, NewModel, RegisteredModel
 from headrace.auth.principals import Right
 from headrace.db.database import Duplicate, GuardFailed
@@ -94,13 +95,14 @@ async def rename_registered_model(call: Call, message: messages.RenameRegistered
     now = _now()
     statements = [sql.TOUCH_VERSIONS(workspace=call.workspace, new_name=new_name, now=now)]
     if call.settings.protected:
-        statements.append(sql.MOVE_GRANTS(name=name, new_name=new_name))
+        statements += [sql.MOVE_GRANTS(name=name, new_name=new_name), sql.NEXT_VERSION()]
     try:
         await call.db.change(sql.RENAME(workspace=call.workspace, name=name, new_name=new_name, now=now), *statements)
     except Duplicate:  # stock adds the database's own words
         raise AlreadyExists(f"Registered Model (name={new_name}) already exists.") from None
     except GuardFailed:
         raise rules.unknown_model(name) from None
+    forget_grants()
     return {"registered_model": await reads.registered_model(call, new_name)}
 
 
@@ -111,11 +113,12 @@ async def delete_registered_model(call: Call, message: messages.RegisteredModelO
     place = {"workspace": call.workspace, "name": name}
     statements = [statement(**place) for statement in sql.DELETE_ALL]
     if call.settings.protected:
-        statements.append(sql.DROP_GRANTS(name=name))
+        statements += [sql.DROP_GRANTS(name=name), sql.NEXT_VERSION()]
     try:
         await call.db.change(sql.LOCK(**place), *statements)
     except GuardFailed:
         raise rules.unknown_model(name) from None
+    forget_grants()
 
 
 @endpoint("POST", f"{PATH}get-latest-versions", Right.READ, MODEL, *READS)
