@@ -92,10 +92,12 @@ def test_every_endpoint_as_everybody(request: pytest.FixtureRequest, tokens: dic
                 allowed = allowed and (target.filtered or bool(target.creates))
             if allowed and each.path in NOT_SENT:
                 continue
-            status = caller.status(method, path, token, minimal(each, "987654"))
+            status = caller.status(method, path, token, minimal(each, "9" if target.creates else "987654"))
             if limited and allowed and target.filtered and status == 403:
                 continue  # no search that is native: what stock would answer is refused
+            if limited and not allowed and each.path.endswith("get-by-name") and status == 404:
+                continue  # by its name an experiment of others' is as if there were none
             expected = status not in (401, 403) if allowed else status == (401 if role == "nobody" else 403)
             if not expected:
                 wrong.append((role, method, path, status))
-    assert wrong == []
+    assert not wrong, "\n".join(map(str, wrong))
