@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from headrace.auth import objects
 from headrace.auth.principals import Right
 from headrace.db import schema
 from headrace.resources import all_endpoints
+from headrace.resources.reference import render
 from headrace.settings import Settings
 from tests.support.processes import clean_environment
 
@@ -104,3 +106,10 @@ def test_with_a_prefix() -> None:
     assert find("GET", "/ml/api/2.0/mlflow/runs/get").endpoint.right is Right.READ
     # stock's streaming routes of artifacts know no prefix
     assert isinstance(find("PUT", "/api/2.0/mlflow-artifacts/artifacts/1/a").endpoint.target, objects.ArtifactFolder)
+
+
+def test_the_reference_is_up_to_date() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "endpoints.md"
+    assert page.read_text(encoding="utf-8") == render(), (
+        "run: python -m headrace.resources.reference docs/reference/endpoints.md"
+    )

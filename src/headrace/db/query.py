@@ -108,7 +108,7 @@ class Statement:
 
 
 _PARAMETER = re.compile(r"(?P<list>(?P<not>NOT )?IN )?(?<![:\w]):(?P<name>[a-z_]\w*)")
-_TABLE = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+(?!SET\b)([a-z_]+)\b(?!\s*\()")
+_TABLE = re.compile(r"\bINTO\s+([a-z_]+)|\b(?:FROM|JOIN|UPDATE|USING)\s+(?!SET\b)([a-z_]+)\b(?!\s*\()")
 _NAMED_BY_WITH = re.compile(r"\b([a-z_]+)(?:\s*\([\w, ]+\))?\s+AS\s+(?:NOT MATERIALIZED |MATERIALIZED )?\(")
 
 
@@ -131,4 +131,5 @@ def _compile(text: str, dialect: Dialect) -> tuple[str, tuple[str, ...]]:
 
 
 def _tables(text: str) -> frozenset[str]:
-    return frozenset(_TABLE.findall(text)) - frozenset(_NAMED_BY_WITH.findall(text))
+    named = {name for names in _TABLE.findall(text) for name in names if name}
+    return frozenset(named) - frozenset(_NAMED_BY_WITH.findall(text))
