@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from tests.server.conftest import HEALTH, Serve, wait_until_gone
 from tests.support.databases import BACKENDS, Backend, Database, Databases
@@ -17,6 +19,7 @@ from tests.support.load import assert_all_there, load
 from tests.support.postgres import Postgres
 from tests.support.processes import wait_until
 from tests.support.servers import start_headrace
+from tests.unit.traces.spans import body, span
 
 pytestmark = pytest.mark.timeout(150)
 # SQLite takes one.
@@ -63,6 +66,46 @@ def test_a_killed_worker(backend: Backend, databases: Databases, serve: Serve) -
     wait_until(lambda: len(server.workers) == WORKERS[backend], "there are as many workers again")
     assert {worker.pid for worker in server.workers} != {worker.pid for worker in killed}
     assert_all_there(database, running)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_killed_worker_takes_no_span(backend: Backend, databases: Databases, serve: Serve) -> None:
+    """Twelve traces in pieces, from clients that repeat what was not acknowledged: all there, the sums right."""
+    database = databases.migrated(backend)
+    database.execute(
+        "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, workspace)"
+        " VALUES (7, 'traced', 'mlflow-artifacts:/7', 'active', 'default')"
+    )
+    server = serve(*options(database))
+    traces, pieces = [bytes([number]) * 16 for number in range(1, 13)], 40
+    headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": "7"}
+    done: list[int] = []
+
+    def send(number: int) -> None:
+        usage = {"mlflow.chat.tokenUsage": '{"input_tokens": 1}'} if number else {}
+        parent = bytes([1]) * 8 if number else b""
+        for trace_id in traces:
+            content = body(span(usage, trace_id=trace_id, span_id=bytes([number + 1]) * 8, parent_id=parent))
+            status = 0
+            while status != 200:
+                with suppress(requests.ConnectionError):
+                    status = requests.post(f"{server.url}/v1/traces", content, headers=headers, timeout=30).status_code
+                assert status in (0, 200, 502, 503)
+            done.append(number)
+
+    def kill_after(acknowledged: int) -> None:
+        wait_until(lambda: len(done) > acknowledged, "spans were acknowledged")
+        server.workers[0].kill()
+
+    with ThreadPoolExecutor(6) as pool:
+        sent = [pool.submit(send, number) for number in range(pieces)]
+        kill_after(120)
+        kill_after(240)
+        for each in sent:
+            each.result()
+    found = database.query("SELECT status, input_tokens FROM trace_info")
+    assert found == [{"status": "OK", "input_tokens": pieces - 1}] * len(traces)
+    assert database.query("SELECT count(*) AS spans FROM spans") == [{"spans": pieces * len(traces)}]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -70,7 +70,7 @@ async def export_traces(call: Call, message: ExportTraces) -> object:
     if not spans:
         return _ACCEPTED
     try:
-        logged = await _log(call, valid.experiment_id(message.experiment_id), spans)
+        logged = await _log(call, valid.experiment_id(message.experiment_id), spans, _is_large(message))
     except Declined:
         await _before_stock(call, message.experiment_id, spans)
         if len({(span.trace_id, span.span_id) for span in spans}) < len(spans):
@@ -83,16 +83,20 @@ async def export_traces(call: Call, message: ExportTraces) -> object:
 
 async def _decoded(message: ExportTraces, max_bytes: int) -> list[Span]:
     given = message.body, message.content_type, message.content_encoding, max_bytes
-    if len(message.body) > (_LARGE_PACKED if message.content_encoding else _LARGE):
+    if _is_large(message):
         return await asyncio.to_thread(otlp.decode, *given)
     return otlp.decode(*given)
 
 
-async def _log(call: Call, experiment_id: int, spans: list[Span]) -> LoggedSpans:
+def _is_large(message: ExportTraces) -> bool:
+    return len(message.body) > (_LARGE_PACKED if message.content_encoding else _LARGE)
+
+
+async def _log(call: Call, experiment_id: int, spans: list[Span], large: bool) -> LoggedSpans:
     """Write the spans; durable when this returns."""
     if _KEEPS_ROLLUPS:
         raise Declined("roll-ups that each write must queue")
-    if len(spans) > 200:
+    if large:
         logged = await asyncio.to_thread(span_rows.rows, spans, _PRICES)
     else:
         logged = span_rows.rows(spans, _PRICES)
