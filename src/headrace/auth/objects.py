@@ -120,19 +120,17 @@ class NewTrace(Target):
 
 
 class TraceLocations(Target):
-    """The experiments that a search of traces looks in: `locations`, a list of TraceLocation messages."""
+    """The experiments that a search of traces looks in: a list of TraceLocation messages."""
 
     kind = "experiment"
 
     def ids(self, message: Any) -> list[str]:
-        return [self._experiment(location) for location in message.locations or ()]
+        return [self._experiment(location) for location in message.locations]
 
     @staticmethod
     def _experiment(location: Any) -> str:
-        match location:
-            case {"mlflow_experiment": {"experiment_id": experiment_id, **more}, **rest} if not more:
-                if rest.keys() <= {"type"}:
-                    return _text(experiment_id)
+        if location.inference_table is None and location.mlflow_experiment is not None:
+            return _text(location.mlflow_experiment.experiment_id)
         raise Forbidden("The request names a location in a way that can't be checked.")
 
 

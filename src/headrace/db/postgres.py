@@ -30,7 +30,7 @@ from headrace.db.database import (
 )
 from headrace.db.group_commit import GroupCommit
 from headrace.db.query import Dialect, Runnable
-from headrace.errors import Declined, HeadraceError, Unavailable
+from headrace.errors import Declined, HeadraceError, InvalidParameter, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ _BY_SQLSTATE: dict[str, Callable[[Exception], Exception]] = {
     "42P01": lambda error: TableChanged(f"the schema has changed: {error}"),
     "42703": lambda error: TableChanged(f"the schema has changed: {error}"),
     "23505": lambda error: Duplicate(f"it is there already: {error}"),
+    "2201B": lambda error: InvalidParameter(f"Invalid regular expression: {error}"),
     "22": lambda error: ValueRefused(f"PostgreSQL can't hold a value of it: {type(error).__name__}"),
     "23502": lambda error: ValueRefused(f"PostgreSQL can't hold a value of it: {type(error).__name__}"),
 }

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from headrace.db import schema
+from headrace.db import regex, schema
 from headrace.db.database import (
     STATEMENT_SECONDS,
     Database,
@@ -183,7 +183,13 @@ def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     db.execute("PRAGMA case_sensitive_like = ON")
+    db.create_function("regexp", 2, _regexp, deterministic=True)
     return db
+
+
+def _regexp(pattern: str, text: object) -> bool:
+    """`text REGEXP pattern`, in a time that is linear in the text (see resources/traces/search_sql.py)."""
+    return isinstance(text, str) and regex.search(pattern, text)
 
 
 def _execute(db: sqlite3.Connection, query: Query) -> sqlite3.Cursor:

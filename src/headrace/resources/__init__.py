@@ -11,10 +11,14 @@ from headrace.resources.model_versions import endpoints as model_versions
 from headrace.resources.registered_models import endpoints as registered_models
 from headrace.resources.runs import change_endpoints, endpoints
 from headrace.resources.traces import endpoints as traces
+from headrace.resources.traces import read_endpoints as read_traces
 from headrace.settings import Settings
 
 # Importing a resource declares its endpoints.
-RESOURCES = (experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql, traces)
+RESOURCES = (
+    *(experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql),
+    *(traces, read_traces),
+)
 
 
 def all_endpoints(settings: Settings) -> list[Endpoint]:

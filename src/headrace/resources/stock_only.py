@@ -86,9 +86,7 @@ DELETE 2.0/mlflow/model-versions/delete-tag                        edit      mod
 GET    /model-versions/get-artifact                                read      model:name                   name version path
 
 POST   2.0/mlflow/traces                                           edit      experiment:experiment_id     experiment_id timestamp_ms request_metadata tags
-GET    2.0/mlflow/traces                                           read      experiment:experiment_ids    experiment_ids filter max_results order_by page_token
 PATCH  2.0/mlflow/traces/{request_id}                              edit      trace:request_id             request_id timestamp_ms status request_metadata tags
-GET    2.0/mlflow/traces/{request_id}/info                         read      trace:request_id             request_id
 PATCH  2.0/mlflow/traces/{request_id}/tags                         edit      trace:request_id             request_id key value
 DELETE 2.0/mlflow/traces/{request_id}/tags                         edit      trace:request_id             request_id key
 POST   2.0/mlflow/traces/link-to-run                               edit      run:run_id+trace:trace_ids   trace_ids run_id
@@ -97,14 +95,9 @@ POST   2.0/mlflow/traces/delete-traces                             edit      exp
 GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
 POST   3.0/mlflow/traces                                           edit      experiment:trace.trace_info.trace_location.mlflow_experiment.experiment_id+new-trace:trace.trace_info.trace_id trace
-GET    3.0/mlflow/traces/get                                       read      trace:trace_id               trace_id allow_partial
-GET    3.0/mlflow/traces/batchGet                                  read      trace:trace_ids              trace_ids experiment_ids
-POST   3.0/mlflow/traces/batchGetInfos                             read      trace:trace_ids              trace_ids experiment_ids
-POST   3.0/mlflow/traces/search                                    read      trace-locations              locations filter max_results order_by page_token
 POST   3.0/mlflow/traces/delete-traces                             edit      experiment:experiment_id     experiment_id max_timestamp_millis max_traces request_ids
 POST   3.0/mlflow/traces/calculate-filter-correlation              read      experiment:experiment_ids    experiment_ids filter_string1 filter_string2 base_filter
 POST   3.0/mlflow/traces/metrics                                   read      experiment:experiment_ids    experiment_ids view_type metric_name aggregations dimensions filters time_interval_seconds start_time_ms end_time_ms max_results page_token
-GET    3.0/mlflow/traces/{trace_id}                                read      trace:trace_id               trace_id
 PATCH  3.0/mlflow/traces/{trace_id}/tags                           edit      trace:trace_id               trace_id key value
 DELETE 3.0/mlflow/traces/{trace_id}/tags                           edit      trace:trace_id               trace_id key
 POST   3.0/mlflow/traces/{trace_id}/assessments                    edit      trace:trace_id/trace:assessment.trace_id trace_id assessment
@@ -245,7 +238,6 @@ _WITHOUT_FIELD = {
     "filtered": objects.Filtered(),
     "new-experiment": objects.NewExperiment(),
     "new-model": objects.NewModel(),
-    "trace-locations": objects.TraceLocations(),
 }
 
 

@@ -20,10 +20,15 @@ class Kind(Enum):
     PARAM = "parameter"
     TAG = "tag"
     DATASET = "dataset"
+    METADATA = "request_metadata"
+    SPAN = "span"
+    FEEDBACK = "feedback"
+    EXPECTATION = "expectation"
+    ISSUE = "issue"
 
 
 Comparator: TypeAlias = Literal[
-    "=", "!=", "<", "<=", ">", ">=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"
+    "=", "!=", "<", "<=", ">", ">=", "LIKE", "ILIKE", "RLIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"
 ]
 Value: TypeAlias = str | int | float | tuple[str, ...] | tuple[int, ...] | None
 

@@ -184,7 +184,7 @@ def _comparison(reader: _Reader) -> Comparison:
         return Comparison(name, "NOT IN", _list(reader))
     if word := reader.take_if("IN"):
         return Comparison(name, word.text, _list(reader))
-    for keyword in ("LIKE", "ILIKE"):
+    for keyword in ("LIKE", "ILIKE", "RLIKE"):
         if word := reader.take_if(keyword):
             return Comparison(name, word.text, _value(reader))
     return Comparison(name, reader.take(TokenKind.OPERATOR).text, _value(reader))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from headrace.api.search.ast import Condition, KeysetValue
 from headrace.api.search.page_token import BadPageToken
+from headrace.db import regex
 from headrace.db.query import Dialect, Statement
 from headrace.errors import Declined
 
@@ -35,6 +36,10 @@ def compare(sql: Statement, column: str, condition: Condition) -> str:
         return membership if comparator == "IN" else f"NOT ({membership})"
     if comparator in ("LIKE", "ILIKE"):
         return _like(sql, column, comparator, str(value))
+    if comparator == "RLIKE":
+        if sql.dialect is Dialect.SQLITE:
+            regex.check(str(value))
+        return f"{column} {'REGEXP' if sql.dialect is Dialect.SQLITE else '~'} {sql.bind(value)}"
     cast = "::float8" if isinstance(value, float) and sql.dialect is Dialect.POSTGRESQL else ""
     return f"{column} {comparator} {sql.bind(value)}{cast}"
 

@@ -54,7 +54,7 @@ def stored_node(span_id: str, parent_id: str | None, content: str | None) -> Nod
 def usage_sums(nodes: Sequence[Node]) -> dict[str, int] | None:
     """Columns of trace_info: how many tokens a trace took, where a span says so and each number fits."""
     sums = _sums(nodes, [node.usage for node in nodes], TOKEN_COLUMNS[:3], TOKEN_COLUMNS[3:])
-    return None if sums is None else {key: count for key, sum_ in sums.items() if (count := _count(sum_)) is not None}
+    return None if sums is None else {key: count for key, sum_ in sums.items() if (count := count_of(sum_)) is not None}
 
 
 def cost_sums(nodes: Sequence[Node]) -> dict[str, float] | None:
@@ -109,7 +109,7 @@ def finite(value: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _count(value: Any) -> int | None:
+def count_of(value: Any) -> int | None:
     """A number of tokens as its column takes it (mlflow's token_count_or_none)."""
     if type(value) is not int:
         if isinstance(value, bool):

@@ -81,6 +81,14 @@ def translate(attributes: dict[str, str], events: Sequence[Event]) -> None:
                 break
 
 
+def loaded_type(attributes: Mapping[str, Any]) -> str | None:
+    """The JSON of the type of a span that was stored without one; None where it has one, or no convention tells."""
+    if SPAN_TYPE in attributes and attributes[SPAN_TYPE] not in ("", "null", f'"{UNKNOWN}"', UNKNOWN):
+        return None
+    kind = _type(attributes) if is_foreign(attributes) else None
+    return dumped(kind) if kind else None
+
+
 def _set_type(attributes: dict[str, str]) -> None:
     if SPAN_TYPE in attributes and loaded(attributes[SPAN_TYPE]) not in (None, UNKNOWN):
         return

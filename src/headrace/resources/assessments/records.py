@@ -1,0 +1,101 @@
+"""Assessments as stock's messages have them: rows of `assessments` -> JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from headrace.errors import Declined
+from headrace.resources import proto_json
+
+COLUMNS = (
+    "assessment_id, trace_id, name, assessment_type, value, error, created_timestamp, last_updated_timestamp, "
+    "source_type, source_id, span_id, rationale, overrides, valid, assessment_metadata"
+)
+_SOURCES = ("SOURCE_TYPE_UNSPECIFIED", "HUMAN", "LLM_JUDGE", "CODE")
+_MOST_OF_A_STACK_TRACE = 10_000
+_CUT = "[Stack trace is truncated]\n...\n"
+
+
+def by_trace(rows: Iterable[Sequence[Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of COLUMNS as messages, by their trace."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row[1], []).append(assessment(*row))
+    return found
+
+
+def assessment(
+    assessment_id: str, trace_id: str, name: str, kind: str, value: str, error: str | None, created: int, updated: int,
+    source_type: str, source_id: str | None, span_id: str | None, rationale: str | None, overrides: str | None,
+    valid: bool | int, metadata: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """SqlAssessments.to_mlflow_entity, then Assessment.to_proto. Raises Declined for a row that stock can't render."""
+    said: dict[str, Any] = {
+        "assessment_id": assessment_id,
+        "assessment_name": name,
+        "trace_id": trace_id,
+    }
+    if span_id is not None:
+        said["span_id"] = span_id
+    said["source"] = _source(source_type, source_id)
+    said["create_time"] = proto_json.timestamp(created)
+    said["last_update_time"] = proto_json.timestamp(updated)
+    try:
+        given = json.loads(value)
+        if kind == "feedback":
+            said["feedback"] = _feedback(given, error)
+        elif kind == "expectation":
+            said["expectation"] = _expectation(given)
+        elif kind == "issue":
+            said["issue"] = {"issue_name": _text(given["issue_name"])}
+        else:
+            raise Declined("an assessment of an unknown kind")
+        if metadata is not None and (pairs := json.loads(metadata)):
+            said["metadata"] = {_text(key): str(item) for key, item in pairs.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise Declined("an assessment that can't be read") from None
+    if rationale is not None:
+        said["rationale"] = rationale
+    if overrides:
+        said["overrides"] = overrides
+    said["valid"] = bool(valid)
+    return said
+
+
+def _source(source_type: str, source_id: str | None) -> dict[str, str]:
+    source_type = source_type.upper()
+    if source_type == "AI_JUDGE":
+        source_type = "LLM_JUDGE"
+    if source_type not in _SOURCES:
+        raise Declined("an assessment of an unknown source")
+    return {"source_type": source_type} if source_id is None else {"source_type": source_type, "source_id": source_id}
+
+
+def _feedback(given: Any, error: str | None) -> dict[str, Any]:
+    said: dict[str, Any] = {"value": proto_json.value(given)}
+    if error is not None:
+        found = json.loads(error)
+        said["error"] = {"error_code": _text(found["error_code"])}
+        if message := found.get("error_message"):
+            said["error"]["error_message"] = _text(message)
+        if trace := found.get("stack_trace"):
+            if len(_text(trace)) > _MOST_OF_A_STACK_TRACE:
+                trace = _CUT + trace[len(_CUT) - _MOST_OF_A_STACK_TRACE :]
+            said["error"]["stack_trace"] = trace
+    return said
+
+
+def _expectation(given: Any) -> dict[str, Any]:
+    if given is None:
+        raise Declined("an expectation of nothing")
+    if isinstance(given, str | int | float):
+        return {"value": proto_json.value(given)}
+    return {"serialized_value": {"serialization_format": "JSON_FORMAT", "value": json.dumps(given)}}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

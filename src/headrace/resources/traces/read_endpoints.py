@@ -1,0 +1,166 @@
+"""Traces by their ids, and searched.
+
+What is declined: spans that stock has archived or archives, which it reads from its archive; filters that stock
+refuses, or that are not certain to mean the same here (search.py); spans of MLflow 2's schema (otlp_json.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from headrace.api.endpoint import Call, endpoint
+from headrace.api.search import page_token
+from headrace.api.search.page_token import PageToken
+from headrace.auth.objects import Experiment, Trace, TraceLocations
+from headrace.auth.principals import Right
+from headrace.errors import Declined, InvalidParameter, NotFound
+from headrace.resources import validation as valid
+from headrace.resources.traces import info, messages, otlp_json, reads, search, search_sql
+from headrace.resources.traces.info import TraceInfo
+from headrace.resources.traces.search import TraceSearch
+
+ID = Trace("trace_id")
+V2_ID = Trace("request_id")
+MAX_SEARCHED = 500
+# A trace is told of before its spans are there: how long stock waits for them.
+_WAITS = (1, 2)
+# So many spans take 10 ms to show: between them the others on this event loop get their turn.
+_SPANS_AT_ONCE = 200
+_SEARCHED = (*reads.PARTS, "spans", "entity_associations")
+
+
+@endpoint("GET", "3.0/mlflow/traces/get", Right.READ, ID, *reads.PARTS, reads.SPANS)
+async def get_trace(call: Call, message: messages.GetTrace) -> object:
+    """SqlAlchemyStore.get_trace."""
+    trace, contents = await _with_spans(call, message.trace_id)
+    if not message.allow_partial:
+        for seconds in _WAITS:
+            if reads.is_whole(trace, contents):
+                break
+            await asyncio.sleep(seconds)
+            trace, contents = await _with_spans(call, message.trace_id)
+        if not reads.is_whole(trace, contents):
+            raise NotFound(f"Trace with ID {message.trace_id} is not fully exported yet, please try again later.")
+    return {"trace": await _shown(trace, contents)}
+
+
+async def _with_spans(call: Call, trace_id: str) -> tuple[TraceInfo, list[str]]:
+    """Raises NotFound, and as reads.check_spans_are_here."""
+    valid.without_nul(trace_id, "trace_id")
+    found = await reads.infos(call.db, [trace_id])
+    if not found:
+        raise NotFound(f"Trace with ID {trace_id} is not found.")
+    contents = await reads.spans(call.db, found)
+    reads.check_spans_are_here(found[0])
+    return found[0], contents.get(trace_id, [])
+
+
+async def _shown(trace: TraceInfo, contents: list[str]) -> dict[str, Any]:
+    """Trace.to_proto."""
+    said: dict[str, Any] = {"trace_info": info.v3(trace)}
+    if contents:
+        said["spans"] = []
+        for begin in range(0, len(contents), _SPANS_AT_ONCE):
+            if begin:
+                await asyncio.sleep(0)
+            said["spans"] += map(otlp_json.span, contents[begin : begin + _SPANS_AT_ONCE])
+    return said
+
+
+@endpoint("GET", "3.0/mlflow/traces/batchGet", Right.READ, Trace("trace_ids"), *reads.PARTS, reads.SPANS)
+async def batch_get_traces(call: Call, message: messages.BatchGet) -> object:
+    """SqlAlchemyStore.batch_get_traces: those that are whole."""
+    traces = await _batch(call, message)
+    contents = await reads.spans(call.db, traces)
+    for trace in traces:
+        reads.check_spans_are_here(trace)
+    shown = []
+    for trace in traces:
+        of_trace = contents.get(trace.request_id, [])
+        if reads.is_whole(trace, of_trace):
+            shown.append(await _shown(trace, of_trace))
+            await asyncio.sleep(0)
+    return {"traces": shown} if shown else {}
+
+
+@endpoint("POST", "3.0/mlflow/traces/batchGetInfos", Right.READ, Trace("trace_ids"), *reads.PARTS)
+async def batch_get_trace_infos(call: Call, message: messages.BatchGet) -> object:
+    """SqlAlchemyStore.batch_get_trace_infos."""
+    traces = await _batch(call, message)
+    return {"trace_infos": list(map(info.v3, traces))} if traces else {}
+
+
+async def _batch(call: Call, message: messages.BatchGet) -> list[TraceInfo]:
+    ids = [valid.without_nul(trace_id, "trace_ids") for trace_id in message.trace_ids]
+    if message.experiment_ids is None:
+        return await reads.infos(call.db, ids)
+    return await reads.infos(call.db, ids, valid.experiment_ids(message.experiment_ids))
+
+
+@endpoint("GET", "3.0/mlflow/traces/{trace_id}", Right.READ, ID, *reads.PARTS)
+async def get_trace_info(call: Call, message: messages.GetTraceInfo) -> object:
+    """SqlAlchemyStore.get_trace_info."""
+    return {"trace": {"trace_info": info.v3(await _info(call, message.trace_id))}}
+
+
+@endpoint("GET", "2.0/mlflow/traces/{request_id}/info", Right.READ, V2_ID, *reads.PARTS)
+async def get_trace_info_v2(call: Call, message: messages.GetTraceInfoV2) -> object:
+    """handlers._deprecated_get_trace_info_v2."""
+    return {"trace_info": info.v2(await _info(call, message.request_id))}
+
+
+async def _info(call: Call, trace_id: str) -> TraceInfo:
+    found = await reads.infos(call.db, [valid.without_nul(trace_id, "trace_id")])
+    if not found:
+        raise NotFound(f"Trace with ID '{trace_id}' not found.")
+    return found[0]
+
+
+@endpoint("POST", "3.0/mlflow/traces/search", Right.READ, TraceLocations("locations"), *_SEARCHED)
+async def search_traces(call: Call, message: messages.SearchTraces) -> object:
+    """SqlAlchemyStore.search_traces."""
+    experiment_ids = [each.mlflow_experiment.experiment_id for each in message.locations if each.mlflow_experiment]
+    traces, token = await _search(call, experiment_ids, message)
+    answer: dict[str, object] = {"traces": list(map(info.v3, traces))} if traces else {}
+    return answer | {"next_page_token": token} if token else answer
+
+
+@endpoint("GET", "2.0/mlflow/traces", Right.READ, Experiment("experiment_ids"), *_SEARCHED)
+async def search_traces_v2(call: Call, message: messages.SearchTracesV2) -> object:
+    """handlers._deprecated_search_traces_v2."""
+    traces, token = await _search(call, message.experiment_ids, message)
+    answer: dict[str, object] = {"traces": list(map(info.v2, traces))} if traces else {}
+    return answer | {"next_page_token": token} if token else answer
+
+
+async def _search(
+    call: Call, experiment_ids: list[str], message: messages.SearchTraces | messages.SearchTracesV2
+) -> tuple[list[TraceInfo], str | None]:
+    """The traces of a page, and the token of the next; stock gives one wherever the page is full."""
+    if message.max_results > MAX_SEARCHED:
+        raise valid.hint("max_results", message.max_results, "int")
+    if message.max_results < 1:
+        raise InvalidParameter(
+            f"Invalid value {message.max_results} for parameter 'max_results' supplied. It must be a positive integer"
+        )
+    if not experiment_ids:
+        raise Declined("stock words it")
+    fingerprint = page_token.fingerprint("traces", message.order_by)
+    token = page_token.decode(message.page_token, fingerprint)
+    asked = TraceSearch(
+        tuple(valid.experiment_ids(experiment_ids)),
+        search.parse_filter(message.filter),
+        search.parse_order(message.order_by),
+        message.max_results,
+        token.offset,
+        token.after,
+    )
+    if not asked.experiment_ids:
+        return [], None
+    rows = await call.db.rows(search_sql.search_traces(asked, call.db.dialect, call.grantees))
+    traces = await reads.of_rows(call.db, rows)
+    if len(rows) < message.max_results:
+        return traces, None
+    after = tuple(rows[-1])[info.WIDTH :]
+    return traces, page_token.encode(PageToken(token.offset + len(rows), after, fingerprint))
