@@ -75,6 +75,9 @@ registered_model_tags
     KEY text, value text, NAME text, WORKSPACE text
 registered_models
     NAME text, creation_time bigint, last_updated_time bigint, description text, WORKSPACE text
+review_queue_items
+    QUEUE_ID text, item_type text, ITEM_ID text, status text, completed_by text, completed_time_ms bigint,
+    creation_time_ms bigint, last_update_time_ms bigint
 runs
     RUN_UUID text, name text, source_type text, source_name text, entry_point_name text, user_id text, status text,
     start_time bigint, end_time bigint, source_version text, lifecycle_stage text, artifact_uri text,

@@ -10,6 +10,7 @@ from headrace.resources.metrics import endpoints as metrics
 from headrace.resources.model_versions import endpoints as model_versions
 from headrace.resources.registered_models import endpoints as registered_models
 from headrace.resources.runs import change_endpoints, endpoints
+from headrace.resources.traces import change_endpoints as change_traces
 from headrace.resources.traces import endpoints as traces
 from headrace.resources.traces import read_endpoints as read_traces
 from headrace.settings import Settings
@@ -17,7 +18,7 @@ from headrace.settings import Settings
 # Importing a resource declares its endpoints.
 RESOURCES = (
     *(experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql),
-    *(traces, read_traces),
+    *(traces, read_traces, change_traces),
 )
 
 

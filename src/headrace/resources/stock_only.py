@@ -85,21 +85,10 @@ POST   2.0/mlflow/model-versions/set-tag                           edit      mod
 DELETE 2.0/mlflow/model-versions/delete-tag                        edit      model:name                   name version key
 GET    /model-versions/get-artifact                                read      model:name                   name version path
 
-POST   2.0/mlflow/traces                                           edit      experiment:experiment_id     experiment_id timestamp_ms request_metadata tags
-PATCH  2.0/mlflow/traces/{request_id}                              edit      trace:request_id             request_id timestamp_ms status request_metadata tags
-PATCH  2.0/mlflow/traces/{request_id}/tags                         edit      trace:request_id             request_id key value
-DELETE 2.0/mlflow/traces/{request_id}/tags                         edit      trace:request_id             request_id key
-POST   2.0/mlflow/traces/link-to-run                               edit      run:run_id+trace:trace_ids   trace_ids run_id
-POST   2.0/mlflow/traces/link-prompts                              edit      trace:trace_id               trace_id prompt_versions
-POST   2.0/mlflow/traces/delete-traces                             edit      experiment:experiment_id     experiment_id max_timestamp_millis max_traces request_ids
 GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
-POST   3.0/mlflow/traces                                           edit      experiment:trace.trace_info.trace_location.mlflow_experiment.experiment_id+new-trace:trace.trace_info.trace_id trace
-POST   3.0/mlflow/traces/delete-traces                             edit      experiment:experiment_id     experiment_id max_timestamp_millis max_traces request_ids
 POST   3.0/mlflow/traces/calculate-filter-correlation              read      experiment:experiment_ids    experiment_ids filter_string1 filter_string2 base_filter
 POST   3.0/mlflow/traces/metrics                                   read      experiment:experiment_ids    experiment_ids view_type metric_name aggregations dimensions filters time_interval_seconds start_time_ms end_time_ms max_results page_token
-PATCH  3.0/mlflow/traces/{trace_id}/tags                           edit      trace:trace_id               trace_id key value
-DELETE 3.0/mlflow/traces/{trace_id}/tags                           edit      trace:trace_id               trace_id key
 POST   3.0/mlflow/traces/{trace_id}/assessments                    edit      trace:trace_id/trace:assessment.trace_id trace_id assessment
 GET    3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    read      trace:trace_id               trace_id assessment_id
 PATCH  3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    edit      trace:trace_id/trace:assessment.trace_id trace_id assessment_id assessment update_mask
@@ -227,7 +216,6 @@ _KINDS: dict[str, type[Target]] = {
     "experiment": objects.Experiment,
     "run": objects.Run,
     "trace": objects.Trace,
-    "new-trace": objects.NewTrace,
     "logged-model": objects.LoggedModel,
     "model": objects.RegisteredModel,
     "folder": objects.ArtifactFolder,

@@ -25,6 +25,7 @@ from headrace.resources.traces.costs import Prices
 from headrace.resources.traces.messages import ExportTraces
 from headrace.resources.traces.otlp import OtlpRefused, Span
 from headrace.resources.traces.span_rows import LoggedSpans
+from headrace.resources.traces.tags import SERVERS
 from headrace.resources.traces.writes import LogSpans
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,9 @@ async def _log(call: Call, experiment_id: int, spans: list[Span], large: bool) -
 
 
 async def _before_stock(call: Call, experiment_id: str, spans: list[Span]) -> None:
-    """Stock adds spans to a trace of any experiment: refuse what a sender with limited rights may not do."""
+    """Stock adds spans to a trace of any experiment, and tags of its own: refuse what the sender may not do."""
+    if any(f"mlflow.traceTag.{key}" in span.attributes for span in spans for key in SERVERS):
+        raise Forbidden("A span tells a tag of its trace that is the server's own.")
     if call.sender is None:
         return
     ids = sorted({span.trace_id for span in spans})

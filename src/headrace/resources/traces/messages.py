@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from headrace.api.message import Int32, Message
+from msgspec import field
+
+from headrace.api.message import Int32, Int64, Message
+from headrace.resources.runs.messages import KeyValue
+
+State = Literal["STATE_UNSPECIFIED", "OK", "ERROR", "IN_PROGRESS"]
 
 
 class ExportTraces(Message):
@@ -83,3 +88,113 @@ class SearchTracesV2(Message):
     max_results: Int32 = 100
     order_by: list[str] = []
     page_token: str = ""
+
+
+class TraceInfoV3(Message):
+    """`TraceInfoV3`."""
+
+    trace_id: str = ""
+    client_request_id: str | None = None
+    trace_location: TraceLocation = field(default_factory=TraceLocation)
+    request: str = ""
+    response: str = ""
+    request_preview: str | None = None
+    response_preview: str | None = None
+    request_time: str = "1970-01-01T00:00:00Z"
+    execution_duration: str | None = None
+    state: State = "STATE_UNSPECIFIED"
+    trace_metadata: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    assessments: list[Any] = []
+
+
+class Trace(Message):
+    """`Trace`. Its spans come by POST /v1/traces: stock does not look at these."""
+
+    trace_info: TraceInfoV3 = field(default_factory=TraceInfoV3)
+    spans: list[Any] = []
+
+
+class StartTrace(Message):
+    """`StartTraceV3`."""
+
+    trace: Trace
+
+
+class StartTraceV2(Message):
+    """`StartTrace`."""
+
+    experiment_id: str = ""
+    timestamp_ms: Int64 = 0
+    request_metadata: list[KeyValue] = []
+    tags: list[KeyValue] = []
+
+
+class EndTraceV2(Message):
+    """`EndTrace`."""
+
+    request_id: str
+    timestamp_ms: Int64 = 0
+    status: Literal["TRACE_STATUS_UNSPECIFIED", "OK", "ERROR", "IN_PROGRESS"] = "TRACE_STATUS_UNSPECIFIED"
+    request_metadata: list[KeyValue] = []
+    tags: list[KeyValue] = []
+
+
+class SetTraceTag(Message):
+    """`SetTraceTagV3`."""
+
+    trace_id: str
+    key: str
+    value: str = ""
+
+
+class SetTraceTagV2(Message):
+    """`SetTraceTag`."""
+
+    request_id: str
+    key: str
+    value: str = ""
+
+
+class DeleteTraceTag(Message):
+    """`DeleteTraceTagV3`."""
+
+    trace_id: str
+    key: str
+
+
+class DeleteTraceTagV2(Message):
+    """`DeleteTraceTag`."""
+
+    request_id: str
+    key: str
+
+
+class LinkTracesToRun(Message):
+    """`LinkTracesToRun`."""
+
+    trace_ids: list[str]
+    run_id: str
+
+
+class PromptVersion(Message):
+    """`LinkPromptsToTrace.PromptVersionRef`."""
+
+    name: str = ""
+    version: str = ""
+
+
+class LinkPrompts(Message):
+    """`LinkPromptsToTrace`."""
+
+    trace_id: str
+    prompt_versions: list[PromptVersion]
+
+
+class DeleteTraces(Message):
+    """`DeleteTraces`. None: it is not there, and says nothing."""
+
+    experiment_id: str
+    max_timestamp_millis: Int64 | None = None
+    max_traces: Int32 | None = None
+    request_ids: list[str] = []

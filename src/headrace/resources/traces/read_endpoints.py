@@ -14,7 +14,7 @@ from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Experiment, Trace, TraceLocations
 from headrace.auth.principals import Right
-from headrace.errors import Declined, InvalidParameter, NotFound
+from headrace.errors import InvalidParameter, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.traces import info, messages, otlp_json, reads, search, search_sql
 from headrace.resources.traces.info import TraceInfo
@@ -144,8 +144,6 @@ async def _search(
         raise InvalidParameter(
             f"Invalid value {message.max_results} for parameter 'max_results' supplied. It must be a positive integer"
         )
-    if not experiment_ids:
-        raise Declined("stock words it")
     fingerprint = page_token.fingerprint("traces", message.order_by)
     token = page_token.decode(message.page_token, fingerprint)
     asked = TraceSearch(

@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.db.database import Database
 from headrace.db.query import Sql
-from headrace.errors import ApiError, Declined
+from headrace.errors import Declined, NotFound
 from headrace.resources.assessments import records
 from headrace.resources.traces import info
 from headrace.resources.traces.info import WIDTH, TraceInfo
@@ -74,12 +74,15 @@ def _joined(
 
 
 def check_spans_are_here(trace: TraceInfo) -> None:
-    """SqlAlchemyStore._get_spans_with_trace_info. Raises ApiError; Declined for what stock has archived."""
+    """SqlAlchemyStore._get_spans_with_trace_info. Raises Declined for what stock has archived.
+
+    Raises NotFound where a client keeps them as an artifact; stock answers 500, and its client tries again and again.
+    """
     location = trace.tags.get(LOCATION)
     if location == ARCHIVED:
         raise Declined("the trace's spans are in an archive")
     if location != HERE:
-        raise ApiError("Trace data not stored in tracking store")
+        raise NotFound("Trace data not stored in tracking store")
 
 
 async def spans(db: Database, traces: Sequence[TraceInfo]) -> dict[str, list[str]]:

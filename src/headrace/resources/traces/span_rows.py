@@ -27,13 +27,13 @@ from headrace.resources.traces.costs import Prices, cost_of
 from headrace.resources.traces.json_text import all_quoted, dumped, is_nested, loaded, quoted
 from headrace.resources.traces.otlp import Event, Link, Span
 from headrace.resources.traces.preview import preview
+from headrace.resources.traces.tags import SERVERS, SPANS
 from headrace.resources.traces.token_sums import CHAT_USAGE, LLM_COST, Node
 from headrace.resources.traces.translation import INPUTS, MODEL, MODEL_PROVIDER, OUTPUTS, SPAN_TYPE, translate
 
 _STATUS = {1: "OK", 2: "ERROR"}
 _TAG_PREFIX = "mlflow.traceTag."
 _TRACE_NAME = "mlflow.traceName"
-SPANS_LOCATION = "mlflow.trace.spansLocation"
 _NOT_AS_TAGS = ("telemetry.sdk.", "mlflow.")
 _SESSION = ("session.id", "gen_ai.conversation.id")
 _USER = "user.id"
@@ -141,7 +141,7 @@ def _trace(spans: Sequence[Span], prices: Prices, span_rows: dict[tuple[str, str
     trace.user_id = user or None
     resource = next((span.resource for span in spans if span.resource), {})
     # the server's own first, then the resource's, then the client's: the last one wins
-    trace.tags = {SPANS_LOCATION: "TRACKING_STORE", **_resource_tags(resource), **tags}
+    trace.tags = {SPANS: "TRACKING_STORE", **_resource_tags(resource), **tags}
     trace.has_usage = token_sums.usage_sums(trace.nodes) is not None
     trace.has_cost = token_sums.cost_sums(trace.nodes) is not None
     return trace
@@ -248,8 +248,6 @@ def _take_root(trace: TraceContribution, attributes: dict[str, str], tags: dict[
     trace.response_preview = _storable(preview(outputs, "assistant")) if outputs else None
     for key, value in attributes.items():
         if key.startswith(_TAG_PREFIX) and _is_tag_key(key := key.removeprefix(_TAG_PREFIX)):
-            if key == SPANS_LOCATION:
-                raise Declined("a tag that says where the spans are")
             value = _text(value)[:_MAX_TAG_VALUE]
             if key == _TRACE_NAME:
                 trace.trace_name = _at_most(_MAX_TRACE_NAME, value)
@@ -273,8 +271,8 @@ def _resource_tags(resource: dict[str, Any]) -> dict[str, str]:
 
 
 def _is_tag_key(key: str) -> bool:
-    """mlflow/utils/validation.py, _validate_trace_tag; a tag with another key is left out."""
-    if len(key) > _MAX_TAG_KEY or not _TAG_KEY.match(key):
+    """mlflow/utils/validation.py, _validate_trace_tag; one with another key is left out, and one of the server's."""
+    if key in SERVERS or len(key) > _MAX_TAG_KEY or not _TAG_KEY.match(key):
         return False
     path = posixpath.normpath(key)
     return path == key and path != "." and not path.startswith(("..", "/"))

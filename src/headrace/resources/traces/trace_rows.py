@@ -31,7 +31,7 @@ from headrace.resources.traces.token_sums import COST_COLUMNS, TOKEN_COLUMNS, No
 _UNDECIDED = ("IN_PROGRESS", "STATE_UNSPECIFIED")
 _ARTIFACTS = "mlflow.artifactLocation"
 # Artifact locations to which stock's append_to_uri_path (mlflow/utils/uri.py) adds a path by plain concatenation.
-_PLAIN_LOCATION = re.compile(r"^(/|file:///|[a-z][a-z0-9+.-]*:/{1,2}[^/?#;\\\s])[^?#;\\\s]*$")
+PLAIN_LOCATION = re.compile(r"^(/|file:///|[a-z][a-z0-9+.-]*:/{1,2}[^/?#;\\\s])[^?#;\\\s]*$")
 
 
 class Experiment(Struct, frozen=True, gc=False):
@@ -150,7 +150,7 @@ def merged(
 def artifact_location(experiment: Experiment, trace_id: str) -> str:
     """SqlAlchemyStore._get_trace_artifact_location_tag."""
     location = experiment.artifact_location
-    if not _PLAIN_LOCATION.match(location):
+    if not PLAIN_LOCATION.match(location):
         raise Declined("an artifact location that stock must read")
     return f"{location}{'' if location.endswith('/') else '/'}traces/{trace_id}/artifacts"
 

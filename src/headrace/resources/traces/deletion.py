@@ -1,0 +1,51 @@
+"""Traces are deleted in portions, each a short transaction: nobody who writes spans waits for long.
+
+Stock deletes all that is meant in one. What is archived is left to stock, whose files go with it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from headrace.db.database import Database
+from headrace.errors import Declined
+from headrace.resources.traces import change_sql as sql
+
+# stock's daily sums of traces
+KEEPS_ROLLUPS = os.environ.get("MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "false").lower() in ("true", "1")
+_DAY_MS = 86_400_000
+# A portion of traces of ten spans takes PostgreSQL 40 ms.
+AT_ONCE = 200
+_ALL = 2**62
+
+
+async def delete(
+    db: Database, experiment_id: int, *, ids: Sequence[str] = (), before: int | None = None, most: int | None = None
+) -> int:
+    """Delete traces by their ids, or the oldest until `before`; how many there were.
+
+    Raises Declined, and then nothing was done, where stock has archived one of them.
+    """
+    if before is None:
+        which = sql.SELECT_BY_ID(experiment_id=experiment_id, trace_ids=list(ids))
+    else:
+        which = sql.SELECT_BY_AGE(experiment_id=experiment_id, most=before, limit=_ALL if most is None else most)
+    selected = await db.rows(which)
+    if any(archived for _, archived in selected):
+        raise Declined("a trace that is archived")
+    deleted = 0
+    for begin in range(0, len(selected), AT_ONCE):
+        deleted += await delete_these(db, [trace_id for trace_id, _ in selected[begin : begin + AT_ONCE]])
+    return deleted
+
+
+async def delete_these(db: Database, trace_ids: Sequence[str]) -> int:
+    """A portion, in one transaction."""
+    ids = list(trace_ids)
+    statements = [sql.LOCK(trace_ids=ids), sql.DELETE(trace_ids=ids), sql.DELETE_REVIEWS(trace_ids=ids)]
+    if KEEPS_ROLLUPS:  # before the traces are locked, as stock does it
+        statements.insert(0, sql.QUEUE_REBUILDS(trace_ids=ids, eligible=int(time.time() * 1000) - _DAY_MS))
+    done = await db.transact(statements)
+    return len(done[-2])

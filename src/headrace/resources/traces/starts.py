@@ -1,0 +1,256 @@
+"""Traces as they are started, or told of once they have ended: start_trace, which overwrites, in group commit.
+
+A trace that is there (its spans came first, or the request comes again) is merged: what start_trace says counts, but
+for what it does not say. Source: SqlAlchemyStore._start_trace_once.
+
+PostgreSQL: PUT is all in one statement for a group whose traces are distinct. A trace that was not put is looked into
+(_REASONS): its experiment is not there or deleted, only stock can tell where its artifacts go, it is archived, or it
+is in another experiment than the sender may write to. _MOVE follows where a trace that was there has another time or
+experiment now: in a statement of its own, which sees the spans that came meanwhile.
+"""
+
+# ruff: noqa: S608  (the texts are made of constants of this module)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from headrace.db.database import Write
+from headrace.db.query import Dialect, Sql
+from headrace.errors import Declined, Forbidden, HeadraceError, InvalidParameter, InvalidState, NotFound
+from headrace.resources.traces.info import COLUMNS, TraceInfo
+from headrace.resources.traces.trace_rows import PLAIN_LOCATION, Experiment, artifact_location
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from headrace.db.postgres import Session
+
+_COLUMNS = tuple(COLUMNS.split(", "))
+_TYPES = {
+    "experiment_id": "integer",
+    **dict.fromkeys(("timestamp_ms", "execution_time_ms"), "bigint"),
+    **{name: "bigint" for name in _COLUMNS if "tokens" in name},
+    **{name: "double precision" for name in _COLUMNS if name.endswith("cost")},
+}
+_OVERWRITTEN = ("experiment_id", "timestamp_ms", "execution_time_ms", "status", "client_request_id")
+_KEPT = tuple(name for name in _COLUMNS[1:] if name not in _OVERWRITTEN)
+_SET = ", ".join(
+    [f"{name} = excluded.{name}" for name in _OVERWRITTEN]
+    + [f"{name} = coalesce(excluded.{name}, trace_info.{name})" for name in _KEPT]
+)
+_ELSEWHERE = """EXISTS (
+    SELECT 1 FROM trace_tags g
+    WHERE g.request_id = trace_info.request_id AND g.key = 'mlflow.trace.spansLocation' AND g.value <> 'TRACKING_STORE'
+  )"""
+_FOLDER = """e.artifact_location || CASE WHEN e.artifact_location LIKE '%/' THEN '' ELSE '/' END
+    || 'traces/' || n.request_id || '/artifacts'"""
+
+
+def _unnest(prefix: str, types: dict[str, str], *columns: str) -> str:
+    arrays = ", ".join(f":{prefix}{column}::{types.get(column, 'varchar')}[]" for column in columns)
+    return f"unnest({arrays}) AS n ({', '.join(columns)})"
+
+
+_PUT = Sql(
+    postgresql=f"""
+WITH given AS (
+  SELECT n.*, {_FOLDER} AS folder FROM {
+        _unnest("trace_", _TYPES | {"only_here": "boolean"}, *_COLUMNS, "workspace", "only_here")
+    }
+  JOIN experiments e ON e.experiment_id = n.experiment_id AND e.workspace = n.workspace
+  WHERE e.lifecycle_stage = 'active' AND e.artifact_location ~ :plain
+), put AS (
+  INSERT INTO trace_info ({COLUMNS}) SELECT {COLUMNS} FROM given ORDER BY request_id
+  ON CONFLICT (request_id) DO UPDATE SET {_SET}, db_payload_generation = trace_info.db_payload_generation + 1
+  WHERE NOT {_ELSEWHERE} AND (trace_info.experiment_id = excluded.experiment_id OR NOT EXISTS (
+    SELECT 1 FROM given WHERE given.request_id = excluded.request_id AND given.only_here))
+  RETURNING request_id, xmax = 0 AS is_new
+), tagged AS (
+  INSERT INTO trace_tags (request_id, key, value)
+  SELECT n.request_id, n.key, n.value FROM {_unnest("tag_", {}, "request_id", "key", "value")}
+  JOIN put ON put.request_id = n.request_id
+  UNION ALL SELECT request_id, 'mlflow.artifactLocation', folder FROM given JOIN put USING (request_id)
+  ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
+), told AS (
+  INSERT INTO trace_request_metadata (request_id, key, value)
+  SELECT n.request_id, n.key, n.value FROM {_unnest("metadata_", {}, "request_id", "key", "value")}
+  JOIN put ON put.request_id = n.request_id
+  ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
+)
+SELECT put.request_id, put.is_new, given.folder, was.experiment_id, was.timestamp_ms
+FROM put JOIN given USING (request_id) LEFT JOIN trace_info was ON was.request_id = put.request_id
+""",
+    sqlite="SELECT 1",
+)
+_MOVE_SPANS = Sql("""
+UPDATE spans SET experiment_id = :experiment_id WHERE trace_id = :trace_id AND experiment_id <> :experiment_id
+""")
+_MOVE_ASSESSMENTS = Sql("""
+UPDATE assessments SET experiment_id = :experiment_id, trace_timestamp_ms = :timestamp_ms WHERE trace_id = :trace_id
+""")
+# experiment_id, lifecycle_stage, workspace, artifact_location
+_EXPERIMENTS = Sql("""
+SELECT experiment_id, lifecycle_stage, workspace, artifact_location FROM experiments
+WHERE experiment_id IN :experiment_ids
+""")
+# request_id, experiment_id, whether its spans are elsewhere
+_STATES = Sql(f"""
+SELECT request_id, experiment_id, timestamp_ms, {_ELSEWHERE} AS elsewhere FROM trace_info WHERE request_id IN :trace_ids
+""")
+_PUT_ONE = f"""
+INSERT INTO trace_info ({COLUMNS}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
+ON CONFLICT (request_id) DO UPDATE SET {_SET}, db_payload_generation = trace_info.db_payload_generation + 1
+"""
+_PUT_TAG = """
+INSERT INTO trace_tags (request_id, key, value) VALUES (?, ?, ?)
+ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
+"""
+_PUT_METADATA = """
+INSERT INTO trace_request_metadata (request_id, key, value) VALUES (?, ?, ?)
+ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
+"""
+
+
+class Started(NamedTuple):
+    """`is_new`: there was no such trace. `folder`: where its artifacts go."""
+
+    is_new: bool
+    folder: str
+
+
+Outcome = Started | HeadraceError
+
+
+class StartTrace(Write, frozen=True, gc=False):
+    """A trace with its tags and metadata, without mlflow.artifactLocation.
+
+    `only_here`: one that is in another experiment is refused, for a sender whose rights on that nobody has checked.
+    """
+
+    info: TraceInfo
+    workspace: str
+    only_here: bool
+
+    one_statement = True
+
+    def weight(self) -> int:
+        return 1 + len(self.info.tags) + len(self.info.metadata)
+
+    @classmethod
+    async def apply_postgres(cls, session: Session, writes: Sequence[StartTrace]) -> Sequence[Outcome]:
+        outcomes: list[Any] = [None] * len(writes)
+        left = list(range(len(writes)))
+        while left:  # a trace that comes twice in a group: one after the other
+            seen: dict[str, int] = {}
+            for index in left:
+                seen.setdefault(writes[index].info.request_id, index)
+            some = sorted(seen.values(), key=lambda index: writes[index].info.request_id)
+            done = await _put(session, [writes[index] for index in some])
+            for index in some:
+                outcomes[index] = done[writes[index].info.request_id]
+            left = [index for index in left if index not in set(some)]
+        return outcomes
+
+    @classmethod
+    def apply_sqlite(cls, connection: sqlite3.Connection, writes: Sequence[StartTrace]) -> Sequence[Outcome]:
+        def rows(statement: Sql, **values: Any) -> list[Any]:
+            query = statement.query(values, Dialect.SQLITE)
+            numbered = {str(number): value for number, value in enumerate(query.values, 1)}
+            return [tuple(row) for row in connection.execute(query.text, numbered)]
+
+        experiments = _by_id(rows(_EXPERIMENTS, experiment_ids=sorted({write.info.experiment_id for write in writes})))
+        outcomes: list[Outcome] = []
+        for write in writes:
+            info = write.info
+            states = rows(_STATES, trace_ids=[info.request_id])
+            refusal = _reason(write, experiments, states[0] if states else None)
+            if refusal is not None:
+                outcomes.append(refusal)
+                continue
+            folder = artifact_location(
+                Experiment(info.experiment_id, experiments[info.experiment_id][3]), info.request_id
+            )
+            connection.execute(_PUT_ONE, {name: getattr(info, name) for name in _COLUMNS})
+            tags = {**info.tags, "mlflow.artifactLocation": folder}
+            connection.executemany(_PUT_TAG, [(info.request_id, key, value) for key, value in tags.items()])
+            connection.executemany(
+                _PUT_METADATA, [(info.request_id, key, value) for key, value in info.metadata.items()]
+            )
+            if states and states[0][1:3] != (info.experiment_id, info.timestamp_ms):
+                for statement, values in _moves(write):
+                    rows(statement, **values)
+            outcomes.append(Started(not states, folder))
+        return outcomes
+
+
+async def _put(session: Session, writes: Sequence[StartTrace]) -> dict[str, Outcome]:
+    """What becomes of each trace."""
+
+    async def rows(statement: Sql, **values: Any) -> list[Any]:
+        query = statement.query(values, Dialect.POSTGRESQL)
+        return [tuple(row) for row in await session.fetch(query.text, *query.values)]
+
+    outcomes: dict[str, Outcome] = {}
+    by_id = {write.info.request_id: write for write in writes}
+    for trace_id, is_new, folder, *was in await rows(_PUT, **_arrays(writes)):
+        outcomes[trace_id] = Started(is_new, folder)
+        write = by_id[trace_id]
+        if not is_new and was != [write.info.experiment_id, write.info.timestamp_ms]:
+            for statement, values in _moves(write):
+                await rows(statement, **values)
+    missed = [write for write in writes if write.info.request_id not in outcomes]
+    if missed:
+        numbers = sorted({write.info.experiment_id for write in missed})
+        experiments = _by_id(await rows(_EXPERIMENTS, experiment_ids=numbers))
+        states = _by_id(await rows(_STATES, trace_ids=[write.info.request_id for write in missed]))
+        for write in missed:
+            reason = _reason(write, experiments, states.get(write.info.request_id))
+            outcomes[write.info.request_id] = reason or Declined("the trace or its experiment changes at this moment")
+    return outcomes
+
+
+def _reason(write: StartTrace, experiments: dict[Any, Any], state: Sequence[Any] | None) -> HeadraceError | None:
+    """Why a trace can't be put, in stock's words."""
+    number, trace_id = write.info.experiment_id, write.info.request_id
+    _, stage, workspace, location = experiments.get(number, (number, "", "", ""))
+    if workspace != write.workspace:
+        return NotFound(f"No Experiment with id={number} exists")
+    if stage != "active":
+        return InvalidParameter(f"The experiment {number} must be in the 'active' state. Current state is {stage}.")
+    if not PLAIN_LOCATION.match(location or ""):
+        return Declined("an artifact location that stock must read")
+    if state is not None and write.only_here and state[1] != number:
+        return Forbidden(f"The trace {trace_id} is not in the experiment that the request names.")
+    if state is not None and state[3]:
+        return InvalidState(f"Cannot update traces that are no longer DB-backed: '{trace_id}'.")
+    return None
+
+
+def _by_id(rows: Sequence[Any]) -> dict[Any, Any]:
+    return {row[0]: row for row in rows}
+
+
+def _moves(write: StartTrace) -> list[tuple[Sql, dict[str, Any]]]:
+    place = {"trace_id": write.info.request_id, "experiment_id": write.info.experiment_id}
+    return [(_MOVE_SPANS, place), (_MOVE_ASSESSMENTS, place | {"timestamp_ms": write.info.timestamp_ms})]
+
+
+def _arrays(writes: Sequence[StartTrace]) -> dict[str, Any]:
+    """The parameters of _PUT, an array for each column."""
+    infos = [write.info for write in writes]
+    tags = [(info.request_id, key, value) for info in infos for key, value in info.tags.items()]
+    metadata = [(info.request_id, key, value) for info in infos for key, value in info.metadata.items()]
+    return {
+        "plain": PLAIN_LOCATION.pattern,
+        **{f"trace_{name}": [getattr(info, name) for info in infos] for name in _COLUMNS},
+        "trace_workspace": [write.workspace for write in writes],
+        "trace_only_here": [write.only_here for write in writes],
+        **_columns("tag_", tags),
+        **_columns("metadata_", metadata),
+    }
+
+
+def _columns(prefix: str, rows: Sequence[tuple[str, str, str | None]]) -> dict[str, list[Any]]:
+    return {prefix + name: [row[at] for row in rows] for at, name in enumerate(("request_id", "key", "value"))}
