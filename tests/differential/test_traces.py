@@ -63,6 +63,20 @@ def prompts(*versions: tuple[str, str], **fields: Any) -> Step:
 
 
 SEARCH: dict[str, Any] = {"locations": [EXPERIMENT], "filter": "request_id = 'T'"}
+SEARCHES: list[dict[str, Any]] = [
+    {},
+    {"max_results": 501},
+    {"max_results": 0},
+    {"max_results": -1},
+    {"max_results": "x"},
+    {"filter": "x = 'y'"},
+    {"filter": "timestamp > 'x'"},
+    {"order_by": ["x"]},
+    {"order_by": "x"},
+    {"page_token": "x"},
+    {"locations": []},
+    {"locations": [{"type": "INFERENCE_TABLE", "inference_table": {"full_table_name": "a"}}]},
+]
 SPANS: Step = ("POST", "/v1/traces", None)
 INFO: Step = ("GET", "3.0/mlflow/traces/T", {})
 INFO_V2: Step = ("GET", "2.0/mlflow/traces/V/info", {})
@@ -126,10 +140,7 @@ STORIES: dict[str, list[Step]] = {
              ("POST", "3.0/mlflow/traces/batchGetInfos", {"trace_ids": []}), ("POST", "3.0/mlflow/traces/batchGetInfos", {}),
              ("GET", "3.0/mlflow/traces/get", {"trace_id": "T", "allow_partial": "maybe"})],
     "searched": [start(), ("POST", "3.0/mlflow/traces/search", {}), *(
-        ("POST", "3.0/mlflow/traces/search", SEARCH | more) for more in (
-            {}, {"max_results": 501}, {"max_results": 0}, {"max_results": -1}, {"max_results": "x"}, {"filter": "x = 'y'"},
-            {"filter": "timestamp > 'x'"}, {"order_by": ["x"]}, {"order_by": "x"}, {"page_token": "x"}, {"locations": []},
-            {"locations": [{"type": "INFERENCE_TABLE", "inference_table": {"full_table_name": "a"}}]})),
+        ("POST", "3.0/mlflow/traces/search", SEARCH | more) for more in SEARCHES),
         ("GET", "2.0/mlflow/traces", {"experiment_ids": ["0"], "filter": "request_id = 'T'"}), ("GET", "2.0/mlflow/traces", {}),
         ("GET", "2.0/mlflow/traces", {"experiment_ids": ["0"], "max_results": "501"})],
     "ids that are too long": [start(trace_id="i" * 51), start(client_request_id="i" * 51), start(request_preview="i" * 1001)],
