@@ -173,7 +173,7 @@ def without_stock(guide: Guide, tmp_path_factory: pytest.TempPathFactory) -> Ite
     server = start_headrace(guide.database, folder, *options, env=guide.environment, until=f"{PREFIX}/health")
     try:
         with pytest.raises(requests.Timeout):
-            requests.get(f"{server.url}{PREFIX}/ajax-api/2.0/mlflow/registered-models/search", timeout=0.5)
+            requests.get(f"{server.url}{PREFIX}/ajax-api/2.0/mlflow/webhooks", timeout=0.5)
 
         def stock() -> list[psutil.Process]:
             children = psutil.Process(server.process.pid).children()

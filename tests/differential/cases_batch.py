@@ -138,7 +138,7 @@ BAD = cases(
         "tag key of 251": log_batch(tags=pairs(**{"k" * 251: "1"}), metrics=[metric()]),
         "tag key odd": log_batch(tags=pairs(**{"a?": "1"}), params=pairs(p="1")),
         "tag value of 8,001": log_batch(tags=pairs(t="v" * 8001), metrics=[metric()]),
-        "name tag of 251": [log_batch(tags=pairs(**{NAME_TAG: "n" * 251}), metrics=[metric()]), get_run()],
+        "name tag of 251": log_batch(tags=pairs(**{NAME_TAG: "n" * 251}), metrics=[metric()]),
         "metric without a key": log_batch(metrics=[metric(ABSENT)]),
         "metric without a value": log_batch(metrics=[metric(value=ABSENT)]),
         "metric without a timestamp": log_batch(metrics=[metric(timestamp=ABSENT)]),

@@ -339,9 +339,15 @@ def test_multipart_uploads_that_go_wrong(pair: Pair, s3: Server) -> None:
     bad: dict[str, Any]
     for bad in ({"path": "a", "num_parts": 10_001}, {"path": "a", "num_parts": 2**31}):
         assert send("POST", f"{MPU}/create/wrong", json=bad).status_code == 400
-    for bad in ({"num_parts": 1}, {"path": "a", "num_parts": "many"}, {"path": 1, "num_parts": 1}, {}):
-        pair.same("POST", f"{MPU}/create/wrong", by="stock", json=bad)
-    for file in ("..", "a/..", "a\\b", ""):
+    for bad in (
+        {"num_parts": 1},
+        {"path": "a", "num_parts": "many"},
+        {"path": 1, "num_parts": 1},
+        {"path": "", "num_parts": 1},
+        {},
+    ):
+        pair.same("POST", f"{MPU}/create/wrong", by="any", json=bad)
+    for file in ("..", "a/..", "a\\b"):
         found = send("POST", f"{MPU}/create/wrong", json={"path": file, "num_parts": 1})
         assert found.headers["headrace-answered-by"] == "stock"
 
@@ -436,12 +442,14 @@ def test_uploads_from_the_browser(pair: Pair) -> None:
                 ("run_uuid=none&path=a", b"1"),
                 (f"run_uuid={run}&path=a", bytes(10 * 1024 * 1024 + 1)),
                 (f"run_uuid={run}&path=a", {"a": "form"}),
-                (f"run_uuid={run}&path=a", iter([b"in chunks"])),
             )
             for number, (query, data) in enumerate(refused):
                 found = subject.send("POST", f"{upload}?{query}", data=data)
                 same_for_both(subject, (seen(found)[0], seen(found)[1]), f"refused {number}")
                 assert found.headers.get("headrace-answered-by", "stock") == "stock"
+            # stock takes a body in chunks for none; through Headrace it has a length
+            found = subject.send("POST", f"{upload}?run_uuid={run}&path=chunks", data=iter([b"in chunks"]))
+            assert found.status_code == (200 if subject is pair.headrace else 400)
 
 
 @pytest.mark.parametrize("where", ["proxied", "own"])

@@ -52,10 +52,11 @@ class AbortMultipartUpload(Message):
 
 
 class CreatePresignedUrl(Message):
-    """`CreatePresignedUploadUrl` and `CreatePresignedDownloadUrl` of a run."""
+    """`CreatePresignedUploadUrl` and `CreatePresignedDownloadUrl` of a run; those of a logged model are stock's."""
 
     run_id: str
     path: str
+    model_id: str | None = None
     expiration: Int64 | None = None
 
 
@@ -166,6 +167,8 @@ class Direct:
         return _signing(self._locations.destination()), f"{safe(folder)}/{plain(file.rsplit('/', 1)[-1])}"
 
     async def _of_run(self, wanted: CreatePresignedUrl) -> tuple[SigningStore, str]:
+        if wanted.model_id is not None:
+            raise Declined("artifacts of a logged model")
         path = safe(wanted.path)
         uri = await self._run_uri(wanted.run_id)
         if uri.startswith("mlflow-artifacts:"):
