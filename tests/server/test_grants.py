@@ -244,6 +244,18 @@ def test_models_keep_their_grants_by_another_name_and_lose_them_at_the_end(world
     assert world.status("nobody", "GET", f"{model}/get?name=b") == 403
 
 
+def test_what_was_granted_of_an_older_model_of_that_name_ends(world: World) -> None:
+    model = f"{API}/registered-models"
+    for name in ("ghost", "second ghost"):
+        world.guarded.headrace("user", "grant", "reader", "read", "--model", name)
+        world.guarded.headrace("user", "grant", "nobody", "read", "--model", name)
+    assert world.status("nobody", "POST", f"{model}/create", json={"name": "ghost"}) == 200
+    assert world.status("reader", "GET", f"{model}/get?name=ghost") == 403
+    assert world.status("nobody", "POST", f"{model}/rename", json={"name": "ghost", "new_name": "second ghost"}) == 200
+    assert world.status("reader", "GET", f"{model}/get?name=second+ghost") == 403
+    assert world.status("nobody", "DELETE", f"{model}/delete", json={"name": "second ghost"}) == 200
+
+
 def test_a_grant_works_at_once_and_its_end_within_five_seconds(world: World) -> None:
     path = f"{API}/runs/get?run_id={world.runs['closed']}"
     assert world.status("team", "GET", path) == 403

@@ -11,7 +11,7 @@ administrator.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
@@ -191,8 +191,3 @@ def _pattern(path: str) -> re.Pattern[str]:
     for name, many, literal in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
         text += f"(?P<{name}>{'.+' if many else '[^/]+'}){re.escape(literal)}"
     return re.compile(text, re.DOTALL)
-
-
-def answered_from(tables: Sequence[str] | frozenset[str], endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-    """The native endpoints that work on one of the tables."""
-    return [each for each in endpoints if each.handler is not None and not each.tables.isdisjoint(tables)]

@@ -227,16 +227,3 @@ def delete_grant(grantee: str, kind: str, name: str, dialect: Dialect) -> Query:
         f"DELETE FROM headrace_grants WHERE grantee = {sql.bind(grantee)} AND kind = {sql.bind(kind)}"
         f" AND object = {sql.bind(name)} RETURNING 1"
     )
-
-
-def delete_grants(kind: str, name: str, dialect: Dialect) -> Query:
-    sql = Statement(dialect)
-    return sql.query(f"DELETE FROM headrace_grants WHERE kind = {sql.bind(kind)} AND object = {sql.bind(name)}")
-
-
-def move_grants(kind: str, name: str, new_name: str, dialect: Dialect) -> Query:
-    sql = Statement(dialect)
-    return sql.query(
-        f"UPDATE headrace_grants SET object = {sql.bind(new_name)}"
-        f" WHERE kind = {sql.bind(kind)} AND object = {sql.bind(name)}"
-    )

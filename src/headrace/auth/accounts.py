@@ -193,20 +193,6 @@ class Accounts:
         """Take a grant away; False where there is none."""
         return bool(await self._revoke(sql.delete_grant(grantee, kind, name, self._store.dialect)))
 
-    async def grant_new(self, grant: Grant) -> None:
-        """Grant an object that was just made; grants of an older one of that name end."""
-        dialect = self._store.dialect
-        await self._revoke(sql.delete_grants(grant.kind, grant.object, dialect), sql.grant(grant, dialect))
-
-    async def move_grants(self, kind: str, name: str, new_name: str | None) -> None:
-        """The object has another name, or is gone."""
-        dialect = self._store.dialect
-        if new_name is None:
-            await self._revoke(sql.delete_grants(kind, name, dialect))
-        else:
-            moved = sql.move_grants(kind, name, new_name, dialect)
-            await self._revoke(sql.delete_grants(kind, new_name, dialect), moved)
-
     async def _rows(self, query: Query) -> Sequence[Any]:
         try:
             return await self._store.rows(query)

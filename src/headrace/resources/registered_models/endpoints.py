@@ -28,7 +28,7 @@ PATH = "2.0/mlflow/registered-models/"
 
 @endpoint("POST", f"{PATH}create", Right.EDIT, NewModel(), sql.CREATE, *READS)
 async def create_registered_model(call: Call, message: messages.CreateRegisteredModel) -> object:
-    """SqlAlchemyStore.create_registered_model."""
+    """SqlAlchemyStore.create_registered_model; whoever sees only what is granted owns it, and nobody else."""
     name = rules.model_name(message.name)
     tags = rules.tags(message.tags)
     description = valid.text(message.description, rules.MAX_DESCRIPTION, "description")
@@ -37,11 +37,16 @@ async def create_registered_model(call: Call, message: messages.CreateRegistered
     statements = [sql.TAG_NEW(key=key, value=value, **place) for key, value in tags.items()]
     if call.grantees is not None:
         assert call.sender is not None
-        statements.append(sql.GRANT_NEW(grantee=f"user:{call.sender.user}", name=name))
+        statements += [
+            sql.DROP_GRANTS(name=name),
+            sql.GRANT_NEW(grantee=f"user:{call.sender.user}", name=name),
+            sql.NEXT_VERSION(),
+        ]
     try:
         await call.db.change(sql.CREATE(now=now, description=description, **place), *statements)
     except Duplicate:
         raise await _name_taken(call, name, rules.is_prompt(tags)) from None
+    forget_grants()
     return {"registered_model": await reads.registered_model(call, name)}
 
 
@@ -95,7 +100,11 @@ async def rename_registered_model(call: Call, message: messages.RenameRegistered
     now = _now()
     statements = [sql.TOUCH_VERSIONS(workspace=call.workspace, new_name=new_name, now=now)]
     if call.settings.protected:
-        statements += [sql.MOVE_GRANTS(name=name, new_name=new_name), sql.NEXT_VERSION()]
+        statements += [
+            sql.DROP_GRANTS(name=new_name),
+            sql.MOVE_GRANTS(name=name, new_name=new_name),
+            sql.NEXT_VERSION(),
+        ]
     try:
         await call.db.change(sql.RENAME(workspace=call.workspace, name=name, new_name=new_name, now=now), *statements)
     except Duplicate:  # stock adds the database's own words
