@@ -108,7 +108,35 @@ STORIES: dict[str, list[Step]] = {
     "sources": [create(), *(version(source=source) for source in (
         "", "s3://b/../c", "file:///etc", "/etc", "./a", "mlflow-artifacts:/0/x/artifacts/m", "runs:/R/model",
         "models:/M/1", "models:/m-0123456789abcdef", "s3://b/a%2e%2e/x", "s3://b/a#b", "http://h/x", "dbfs:/a",
-        "s3://b/" + "x" * 600, "mlflow-artifacts://h:1/0/x", "gs://b/a b"))],
+        "mlflow-artifacts://h:1/0/x", "gs://b/a b", " ", "a", "file:a", "file://localhost/a",
+        "file://h/a", "FILE:///a", "s3:a", "s3:/a", "s3://b", "s3://b/", "s3://b/.", "s3://b/./a", "s3://b//a/",
+        "s3://b/a?x=1", "s3://b/a?../b", "s3://b/a;x", "s3://b/a%2Fb", "s3://b/a%00", "s3://b/a+b", "s3://b/..a",
+        "s3://b/a%252e%252e/%252e%252e/c", "s3://b/a\\\\..\\\\c", "s3://b/a%5c..%5cc", "s3://b/a\nb", "S3://b/a",
+        "ftp://h/a", "sftp://h/a", "hdfs://h/a", "hdfs:/a", "viewfs://h/a", "https://h/a", "r2://b@h/a", "b2://b@h/a",
+        "abfss://f@a.dfs.core.windows.net/x", "wasbs://c@a.blob.core.windows.net/x", "FTP://h/a", "c:/a", "databricks",
+        "databricks:/a", "mlflow-artifacts:", "mlflow-artifacts:/", "mlflow-artifacts:/../a", "models:", "models:/",
+        "models://h/a", "models:/a/b/c", "models:/a/ ", "models:/@a", "models:/M@", "models:/M@x", "models:/M/7",
+        "models:/M/latest", "models:/M/Staging", "models:/M/2000000000", "models:/no/1", "models:/M/1#x", "runs:/",
+        "runs://h/R/model", "runs:R/model", "runs:/no/model", "dummy-source", "[", "s3://[/a", "é", "s3://b/é"))],
+    "a long source": [create(), version(source="s3://b/" + "x" * 600)],
+    "of a logged model": [create(), create(name="N"),
+                 *(version(source=source, **more) for source in (
+                     "models:/L", "models:/x", "models:/L/a", "mlflow-artifacts:/0/models/L/artifacts",
+                     "mlflow-artifacts:/0/models/L/artifacts/sub%20folder", "mlflow-artifacts:/0/models/x/artifacts",
+                     "mlflow-artifacts:/0", "runs:/R/model", "s3://b/a", "s3://b/../a", "/a", "models:/M/1")
+                   for more in ({}, {"model_id": "L"}, {"model_id": "m-no"}, {"model_id": "L", "run_id": "R"},
+                                {"run_id": "R"})),
+                 version(name="N", source="models:/L", model_id="L", tags=[{"key": "a", "value": "1"}]),
+                 versions("GET", "get-download-uri"), VERSIONS],
+    "of another version": [create(), create(name="N"), create(name="MP", tags=[PROMPT]),
+                 version(source="runs:/R/model", run_id="R"), version(),
+                 version(name="MP", source="dummy-source", tags=[PROMPT]),
+                 models("POST", "alias", alias="best", version="2"),
+                 *(version(name="N", source=source, **more) for source in (
+                     "models:/M/1", "models:/M/01", "models:/M/2", "models:/M@best", "models:/M/latest",
+                     "models:/M@latest", "models:/M/None", "models:/MP/1")
+                   for more in ({}, {"run_id": "R"}, {"run_id": ""}, {"run_id": "x"}, {"model_id": "L"})),
+                 versions("GET", "get-download-uri", name="N"), ("GET", "model-versions/search", {"filter": "name = 'N'"})],
     "of a run": [create(), version(source="runs:/R/model", run_id="R"), version(source="runs:/R/model", run_id="x"),
                  version(source="mlflow-artifacts:/0/R/artifacts/model", run_id="R"),
                  version(source="mlflow-artifacts:/0/R/artifacts/../x", run_id="R"),
@@ -135,8 +163,14 @@ class Player:
 
     def __init__(self, subject: Subject, number: int) -> None:
         self.subject = subject
-        self.names = {"M": f"M model {number}", "N": f"N model {number}"}
+        self.names = {"MP": f"MP model {number}", "M": f"M model {number}", "N": f"N model {number}"}
         self.names["R"] = create_run(subject)
+        made = requests.post(
+            f"{subject.server.url}{API}logged-models",
+            json={"experiment_id": "0", "name": "model", "source_run_id": self.names["R"]},
+            timeout=60,
+        )
+        self.names["L"] = made.json()["model"]["info"]["model_id"]
 
     def send(self, step: Step) -> tuple[int, Any]:
         method, endpoint, fields = step
@@ -153,7 +187,7 @@ class Player:
 
     def fill(self, value: Any) -> Any:
         if isinstance(value, str):
-            return re.sub(r"\b[MN]\b|\bR\b|(?<=')M(?=%)", lambda match: self.names[match[0]], value)
+            return re.sub(r"\b(?:MP|[MNRL])\b", lambda match: self.names[match[0]], value)
         return value
 
     def unfill(self, text: str) -> str:
@@ -162,12 +196,16 @@ class Player:
         return _TIME.sub(r"\g<1>0", text)
 
     def rows(self) -> dict[str, list[str]]:
-        names = (self.names["M"], self.names["N"])
+        names = (self.names["M"], self.names["N"], self.names["MP"])
         found = {table: self.subject.database.query(f"SELECT * FROM {table}") for table in TABLES}
         return {
             table: sorted(self.unfill(repr(sorted(row.items()))) for row in rows if row["name"] in names)
             for table, rows in found.items()
-        }
+        } | {"tags of the logged model": self.logged_model_tags()}
+
+    def logged_model_tags(self) -> list[str]:
+        of_model = f"SELECT tag_key, tag_value FROM logged_model_tags WHERE model_id = '{self.names['L']}'"
+        return sorted(self.unfill(repr(row)) for row in self.subject.database.query(of_model))
 
 
 def in_order(value: Any) -> Any:

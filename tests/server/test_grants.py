@@ -256,6 +256,75 @@ def test_what_was_granted_of_an_older_model_of_that_name_ends(world: World) -> N
     assert world.status("nobody", "DELETE", f"{model}/delete", json={"name": "second ghost"}) == 200
 
 
+def test_editors_register_prompts(world: World) -> None:
+    tag = {"key": "mlflow.prompt.is_prompt", "value": "true"}
+    text = {"key": "mlflow.prompt.text", "value": "Say {{what}}"}
+    assert world.status("nobody", "POST", f"{API}/registered-models/create", json={"name": "p", "tags": [tag]}) == 200
+    for source in ("dummy-source", "prompt-template"):
+        body = {"name": "p", "source": source, "tags": [tag, text]}
+        assert world.status("nobody", "POST", f"{API}/model-versions/create", json=body) == 200
+    elsewhere = {"name": "p", "source": f"mlflow-artifacts:/{world.experiments['closed']}/a", "tags": [tag]}
+    assert world.status("nobody", "POST", f"{API}/model-versions/create", json=elsewhere) == 403
+    assert world.status("reader", "GET", f"{API}/registered-models/get?name=p") == 403
+
+
+def test_a_versions_files_need_a_right_on_what_they_lie_in(world: World) -> None:
+    """Also long after it was registered: who registered it, and with which rights, does not matter."""
+    create = f"{API}/model-versions/create"
+    numbers = {}
+    for name, run in world.runs.items():
+        folder = f"{world.experiments[name]}/{run}/artifacts/model"
+        put = world.guarded.request("PUT", f"{EDITORS_ARTIFACT}/{folder}/MLmodel", ADMIN_TOKEN, data=b"flavors: {}")
+        assert put.status_code == 200
+        proxied = f"mlflow-artifacts:/{folder}"
+        for source in (f"runs:/{run}/model", proxied):
+            body = {"name": "open", "source": source, "run_id": run}
+            answer = world.guarded.request("POST", create, ADMIN_TOKEN, json=body)
+            numbers[source] = (name, answer.json()["model_version"]["version"])
+        copied = {"name": "open", "source": f"models:/open/{numbers[proxied][1]}"}
+        answer = world.guarded.request("POST", create, ADMIN_TOKEN, json=copied)
+        numbers[f"copy of {proxied}"] = (name, answer.json()["model_version"]["version"])
+        # whose files one may not read, one may not copy
+        assert world.status("writer", "POST", create, json=copied) == (200 if name == "open" else 403)
+    for name, version in numbers.values():
+        for number in (version, f"0{version}", f" {version}", f"{version}_"):
+            query = f"?name=open&version={number}"
+            expected = 400 if number.endswith("_") else 200 if name == "open" else 403
+            assert world.status("reader", "GET", f"{API}/model-versions/get-download-uri{query}") == expected
+            assert world.status("reader", "GET", f"/model-versions/get-artifact{query}&path=MLmodel") == expected
+        assert world.status("reader", "GET", f"{API}/model-versions/get?name=open&version={version}") == 200
+    elsewhere = {"name": "open", "source": "s3://bucket/model"}  # as an administrator wants it
+    made = world.guarded.request("POST", create, ADMIN_TOKEN, json=elsewhere).json()["model_version"]["version"]
+    assert world.status("reader", "GET", f"{API}/model-versions/get-download-uri?name=open&version={made}") == 200
+    assert world.status("writer", "POST", create, json=elsewhere) == 403
+
+
+def test_pages_of_the_registry_are_cut_after_grants(world: World) -> None:
+    """What is hidden is no reason for another page, and a filter that hits it answers as one that hits nothing."""
+    for name in ("open", "closed"):
+        body = {"name": name, "source": "s3://bucket/model", "tags": [{"key": "secret", "value": name}]}
+        assert world.guarded.status("POST", f"{API}/model-versions/create", ADMIN_TOKEN, json=body) == 200
+    for what in ("registered-models", "model-versions"):
+        path, seen, token = f"{API}/{what}/search?max_results=1", set(), ""
+        while True:
+            status, page = world.call("reader", "GET", f"{path}&page_token={token}")
+            found = page.get(what.replace("-", "_"), [])
+            assert (status, len(found)) == (200, 1)
+            seen |= {each["name"] for each in found}
+            token = page.get("next_page_token", "")
+            if not token:
+                break
+        assert seen == {"open"}
+        for text in (
+            "name = 'closed'",
+            "name LIKE 'c%'",
+            "tags.secret = 'closed'",
+            "tags.secret LIKE 'c%'",
+            "name = 'x'",
+        ):
+            assert world.call("reader", "GET", f"{API}/{what}/search", params={"filter": text}) == (200, {})
+
+
 def test_a_grant_works_at_once_and_its_end_within_five_seconds(world: World) -> None:
     path = f"{API}/runs/get?run_id={world.runs['closed']}"
     assert world.status("team", "GET", path) == 403

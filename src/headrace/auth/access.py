@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
-from headrace.auth.objects import EXPERIMENT_OF, FIXED, ObjectRef, Target, words
+from headrace.auth.objects import EXPERIMENT_OF, FIXED, OPTIONAL, ObjectRef, Target, words
 from headrace.auth.principals import PERMISSIONS, Principal, Right
 from headrace.errors import Forbidden, NotFound
 
@@ -114,7 +114,7 @@ class Access:
                 keys = [(ref.kind, ref.id)]
             else:
                 keys = [("experiment", each) for each in experiments.get(ref._replace(right=None), ())]
-                if ref.kind == "new-trace" and not keys:
+                if ref.kind in OPTIONAL and not keys:
                     continue
             if max((grants.get(key, Right.OPEN) for key in keys), default=Right.OPEN) < (ref.right or right):
                 return ref

@@ -8,12 +8,12 @@ each class of them knows by its own SQL to which. A declaration says with a Targ
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from headrace.auth.principals import Right
-from headrace.db.query import Sql, Statement
-from headrace.errors import Forbidden
+from headrace.db.query import Bound, Sql, Statement
+from headrace.errors import Forbidden, InvalidParameter
 
 
 class ObjectRef(NamedTuple):
@@ -183,10 +183,38 @@ class ArtifactFolder(Target):
 
 
 class ModelSource(Target):
-    """What the files of a new model version lie in: to read it is enough."""
+    """What the files of a new model version lie in: to read it is enough. A prompt's lie nowhere."""
 
     def objects(self, message: Any) -> list[ObjectRef]:
-        return [source(text)._replace(right=Right.READ) for text in self.ids(message)]
+        return [
+            ref._replace(right=Right.READ)
+            for text in self.ids(message)
+            if text not in _PROMPT_SOURCES
+            for ref in sources(text)
+        ]
+
+
+class ModelVersionFiles(Target):
+    """A model version's files, by (name, version): its model, and what they lie in, whenever they are read."""
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        name, version = (_text(getattr(message, field) or "") for field in self.fields)
+        if not name:
+            raise Forbidden("The request does not say on what it works.")
+        return files_of(name, version)
+
+
+_PROMPT_SOURCES = ("dummy-source", "prompt-template")
+_VERSION = re.compile(r"\s*[+-]?[0-9]{1,30}\s*")
+
+
+def files_of(name: str, version: str) -> list[ObjectRef]:
+    """What must be readable for a model version's files. Raises InvalidParameter for what may be another number."""
+    if not _VERSION.fullmatch(version):
+        raise InvalidParameter(f"Parameter 'version' must be an integer, got '{version}'.")
+    number = int(version)
+    files = [ObjectRef("model-version", f"{number}/{name}")] if 0 < number < 2**31 else []  # there are no others
+    return [ObjectRef("model", name), *files]
 
 
 _FOLDER = re.compile(r"([0-9]+)(/(?!\.\.?(/|$))[^/\\%]+)*/?\Z")
@@ -198,6 +226,12 @@ def folder(path: str) -> ObjectRef:
     if match is None:
         raise Forbidden("With grants on, artifacts are reached in the folder of an experiment, by its number.")
     return ObjectRef("experiment", match[1])
+
+
+def sources(text: str) -> list[ObjectRef]:
+    """The objects that a model version's source lies in. Raises Forbidden."""
+    other = re.fullmatch(r"models:/([^/%@]+)/([0-9]{1,9})", text)
+    return files_of(*other.groups()) if other else [source(text)]
 
 
 def source(text: str) -> ObjectRef:
@@ -214,7 +248,7 @@ def source(text: str) -> ObjectRef:
 
 
 # kind -> (id, experiment_id) of those of the ids that there are
-EXPERIMENT_OF = {
+EXPERIMENT_OF: dict[str, Callable[..., Bound]] = {
     "run": Sql("SELECT run_uuid, experiment_id FROM runs WHERE run_uuid IN :ids"),
     "trace": Sql("SELECT request_id, experiment_id FROM trace_info WHERE request_id IN :ids"),
     "logged-model": Sql("SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids"),
@@ -222,6 +256,30 @@ EXPERIMENT_OF = {
 }
 # an object of the kind that needs not be there: a new trace's id, which must not be another experiment's trace
 EXPERIMENT_OF["new-trace"] = EXPERIMENT_OF["trace"]
+_FILES_OF_VERSIONS = Sql("""
+SELECT id, experiment_id FROM (
+  SELECT CAST(v.version AS varchar) || '/' || v.name AS id, COALESCE(
+    (SELECT e.experiment_id FROM experiments e
+     WHERE COALESCE(NULLIF(v.storage_location, ''), v.source) LIKE 'mlflow-artifacts:/' || e.experiment_id || '/%'),
+    (SELECT m.experiment_id FROM logged_models m
+     WHERE v.source LIKE 'models:/m-%' AND m.model_id = substr(v.source, 9)),
+    (SELECT r.experiment_id FROM runs r WHERE v.source LIKE 'runs:/%' AND r.run_uuid = substr(v.source, 7, 32)),
+    (SELECT r.experiment_id FROM runs r WHERE r.run_uuid = v.run_id)) AS experiment_id
+  FROM model_versions v WHERE v.name IN :names AND v.version IN :versions) files
+WHERE experiment_id IS NOT NULL
+""")
+
+
+def _of_versions(ids: Sequence[str]) -> Bound:
+    """The experiments that the files of model versions lie in; those of other combinations do no harm."""
+    numbers, _, names = zip(*(each.partition("/") for each in ids), strict=True)
+    return _FILES_OF_VERSIONS(names=list(names), versions=[int(number) for number in numbers])
+
+
+# a model version's files may lie in no experiment
+EXPERIMENT_OF["model-version"] = _of_versions
+# kinds whose objects may belong to no experiment, where nothing more is needed
+OPTIONAL = frozenset({"new-trace", "model-version"})
 # whether an experiment is granted to one of these
 GRANTED_EXPERIMENT = Sql("""
 SELECT 1 FROM headrace_grants WHERE kind = 'experiment' AND object = :experiment_id AND grantee IN :grantees
@@ -242,4 +300,7 @@ def granted(sql: Statement, column: str, grantees: Sequence[str] | None, kind: s
 def words(ref: ObjectRef) -> str:
     """The object in an error's words."""
     kind = {"experiment-name": "experiment", "model": "registered model", "logged-model": "logged model"}
+    if ref.kind == "model-version":
+        version, _, name = ref.id.partition("/")
+        return f"experiment that the files of version {version} of the registered model {name} lie in"
     return f"{kind.get(ref.kind, ref.kind)} {ref.id}"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from headrace.api.endpoint import Endpoint
-from headrace.auth.objects import Both, OneOf, Target
+from headrace.auth.objects import Both, ModelVersionFiles, OneOf, Target
 from headrace.resources import all_endpoints
 from headrace.settings import Settings
 
@@ -44,6 +44,8 @@ def _words(target: Target) -> str:
         return " and ".join(map(_words, target.targets))
     if isinstance(target, OneOf):
         return " or ".join(map(_words, target.targets))
+    if isinstance(target, ModelVersionFiles):
+        return "model: `name`, and the experiment of the `version`'s files"
     if target.filtered:
         return "what is granted"
     if target.creates:

@@ -62,28 +62,7 @@ GET    2.0/mlflow/logged-models/{model_id}/artifacts/directories   read      log
 GET    2.0/mlflow/logged-models/{model_id}/artifacts/files         read      logged-model:model_id        model_id artifact_file_path
 POST   2.0/mlflow/logged-models/{model_id}/params                  edit      logged-model:model_id        model_id params
 
-POST   2.0/mlflow/registered-models/create                         edit      new-model                    name tags description deployment_job_id
-GET    2.0/mlflow/registered-models/search                         read      filtered                     filter max_results order_by page_token
-GET    2.0/mlflow/registered-models/get                            read      model:name                   name
-POST   2.0/mlflow/registered-models/get-latest-versions            read      model:name                   name stages
-GET    2.0/mlflow/registered-models/get-latest-versions            read      model:name                   name stages
-POST   2.0/mlflow/registered-models/rename                         manage    model:name                   name new_name
-PATCH  2.0/mlflow/registered-models/update                         edit      model:name                   name description deployment_job_id
-DELETE 2.0/mlflow/registered-models/delete                         manage    model:name                   name
-POST   2.0/mlflow/registered-models/set-tag                        edit      model:name                   name key value
-DELETE 2.0/mlflow/registered-models/delete-tag                     edit      model:name                   name key
-POST   2.0/mlflow/registered-models/alias                          edit      model:name                   name alias version
-DELETE 2.0/mlflow/registered-models/alias                          edit      model:name                   name alias
-GET    2.0/mlflow/registered-models/alias                          read      model:name                   name alias
-POST   2.0/mlflow/model-versions/create                            edit      model:name+source:source     name source run_id tags run_link description model_id
-PATCH  2.0/mlflow/model-versions/update                            edit      model:name                   name version description
-POST   2.0/mlflow/model-versions/transition-stage                  edit      model:name                   name version stage archive_existing_versions
-DELETE 2.0/mlflow/model-versions/delete                            edit      model:name                   name version
-GET    2.0/mlflow/model-versions/get                               read      model:name                   name version
-GET    2.0/mlflow/model-versions/get-download-uri                  read      model:name                   name version
-POST   2.0/mlflow/model-versions/set-tag                           edit      model:name                   name version key value
-DELETE 2.0/mlflow/model-versions/delete-tag                        edit      model:name                   name version key
-GET    /model-versions/get-artifact                                read      model:name                   name version path
+GET    /model-versions/get-artifact                                read      version-files:name|version   name version path
 
 GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
@@ -220,6 +199,7 @@ _KINDS: dict[str, type[Target]] = {
     "model": objects.RegisteredModel,
     "folder": objects.ArtifactFolder,
     "source": objects.ModelSource,
+    "version-files": objects.ModelVersionFiles,
 }
 _WITHOUT_FIELD = {
     "-": objects.NOTHING,

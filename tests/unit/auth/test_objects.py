@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from headrace.auth import objects
 from headrace.auth.objects import ObjectRef
 from headrace.auth.principals import Right
-from headrace.errors import Forbidden
+from headrace.errors import Forbidden, InvalidParameter
 
 
 def test_the_field_that_the_handler_reads_counts() -> None:
@@ -53,16 +54,31 @@ def test_a_path_that_is_in_none(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "expected"),
+    "case",
     [
         ("runs:/r/model", ObjectRef("run", "r")),
         ("models:/m-1", ObjectRef("logged-model", "m-1")),
         ("mlflow-artifacts:/3/r/artifacts/model", ObjectRef("experiment", "3")),
+        ("models:/name/7", ObjectRef("model", "name"), ObjectRef("model-version", "7/name")),
+        ("prompt-template",),
     ],
 )
-def test_the_source_of_a_model_version(source: str, expected: ObjectRef) -> None:
+def test_the_source_of_a_model_version(case: tuple[Any, ...]) -> None:
+    source, *expected = case
     wanted = objects.ModelSource("source").objects(SimpleNamespace(source=source))
-    assert wanted == [expected._replace(right=Right.READ)]
+    assert wanted == [each._replace(right=Right.READ) for each in expected]
+
+
+@pytest.mark.parametrize("version", ["3", "03", "+3", " 3 "])
+def test_the_files_of_a_model_version(version: str) -> None:
+    refs = objects.ModelVersionFiles("name", "version").objects(SimpleNamespace(name="m", version=version))
+    assert refs == [ObjectRef("model", "m"), ObjectRef("model-version", "3/m")]
+
+
+@pytest.mark.parametrize("version", ["", "x", "1_0", "3.0", None])
+def test_a_version_that_stock_may_read_in_another_way(version: str | None) -> None:
+    with pytest.raises(InvalidParameter):
+        objects.ModelVersionFiles("name", "version").objects(SimpleNamespace(name="m", version=version))
 
 
 @pytest.mark.parametrize("source", ["s3://bucket/1/model", "file:///etc", "models:/name/1", "mlflow-artifacts:/../1"])

@@ -41,6 +41,7 @@ WHERE {_THERE} AND v.version = (SELECT version FROM registered_model_aliases
   WHERE workspace = :workspace AND name = :name AND alias = :alias)
 """)
 LATEST = _both(f"WHERE {_THERE} ORDER BY v.version DESC LIMIT 1")
+LATEST_OF_STAGE = _both(f"WHERE {_THERE} AND v.current_stage = :stage ORDER BY v.version DESC LIMIT 1")
 # The latest of each stage.
 LATEST_OF_STAGES = _both("""
 WHERE (v.workspace, v.name, v.version) IN (
@@ -116,12 +117,15 @@ LOGGED_MODEL = Sql("""
 SELECT artifact_location, source_run_id FROM logged_models
 WHERE model_id = :model_id AND lifecycle_stage <> 'deleted'
 """)
-MODEL_VERSIONS_TAG = Sql("""
-SELECT tag_value FROM logged_model_tags WHERE model_id = :model_id AND tag_key = 'mlflow.modelVersions'
-""")
-SET_MODEL_VERSIONS_TAG = Sql("""
+# after CREATE, in its transaction: the new version joins the list in the logged model's tag (AbstractStore.
+# set_model_versions_tags, whose JSON it is). `start`: of the new item, up to the number.
+LINK_LOGGED_MODEL = Sql("""
 INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value)
-SELECT model_id, experiment_id, 'mlflow.modelVersions', CAST(:value AS text) FROM logged_models
-WHERE model_id = :model_id
-ON CONFLICT (model_id, tag_key) DO UPDATE SET tag_value = excluded.tag_value
+SELECT m.model_id, m.experiment_id, 'mlflow.modelVersions', '[' || CAST(:start AS text) || max(v.version) || '}]'
+FROM logged_models m, model_versions v
+WHERE m.model_id = :model_id AND v.workspace = :workspace AND v.name = :name GROUP BY m.model_id, m.experiment_id
+ON CONFLICT (model_id, tag_key) DO UPDATE SET tag_value = CASE
+  WHEN length(logged_model_tags.tag_value) <= 2 THEN excluded.tag_value
+  ELSE substr(logged_model_tags.tag_value, 1, length(logged_model_tags.tag_value) - 1) || ', '
+    || substr(excluded.tag_value, 2) END
 """)
