@@ -36,3 +36,34 @@ def test_stock_takes_over_where_a_table_changed(backend: Backend, databases: Dat
     )
     assert database.query("SELECT key, value FROM tags WHERE key = 'a'") == [{"key": "a", "value": "b"}]
     assert database.query("SELECT key, value FROM latest_metrics") == [{"key": "m", "value": 1.0}]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_of_the_registry_too(backend: Backend, databases: Databases, tmp_path: Path) -> None:
+    database = databases.migrated(backend)
+    database.execute("ALTER TABLE model_version_tags ADD COLUMN colour VARCHAR(20)")
+    server = start_headrace(database, tmp_path, until="/health")
+    by = {}
+
+    def send(method: str, path: str, **body: object) -> None:
+        given = {"params": body} if method == "GET" else {"json": body}
+        url = f"{server.url}/api/2.0/mlflow/{path}"
+        answer = requests.request(method, url, timeout=60, **given)  # type: ignore[arg-type]
+        assert answer.status_code == 200, answer.text
+        by[path] = answer.headers["headrace-answered-by"]
+
+    try:
+        send("POST", "registered-models/create", name="m")
+        send("POST", "registered-models/set-tag", name="m", key="a", value="b")
+        send("POST", "model-versions/create", name="m", source="s3://b/a", tags=[{"key": "a", "value": "b"}])
+        send("POST", "registered-models/alias", name="m", alias="x", version="1")
+        send("GET", "registered-models/alias", name="m", alias="x")
+        send("GET", "model-versions/get-download-uri", name="m", version="1")
+        send("DELETE", "registered-models/delete", name="m")
+    finally:
+        server.stop()
+    assert {path for path, who in by.items() if who == "native"} == {
+        "registered-models/set-tag",
+        "model-versions/get-download-uri",
+    }
+    assert database.query("SELECT 1 FROM model_version_tags") == []

@@ -1,7 +1,7 @@
 """Endpoints of model versions.
 
-What may be the source of a new one, and what of that is left to stock: source.py. Where webhooks are turned on and
-there is one, what may fire it is left to stock.
+What may be the source of a new one, and what of that is left to stock: source.py. Where webhooks are turned
+on, what fires one that waits for it is left to stock.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def create_model_version(call: Call, message: messages.CreateModelVersion)
     tags = rules.tags(message.tags)
     description = valid.text(message.description, rules.MAX_DESCRIPTION, "description")
     run_link = valid.text(message.run_link, source.MAX_SOURCE, "run_link")
-    await rules.leave_to_webhooks(call)
+    await rules.leave_to_webhooks(call, "created", "model_version", "prompt_version")
     found = await source.resolve(call, message, rules.is_prompt(tags))
     place, now = {"workspace": call.workspace, "name": name}, _now()
     statements = [
@@ -169,7 +169,7 @@ async def set_model_version_tag(call: Call, message: messages.SetModelVersionTag
     name = rules.model_name(message.name)
     number = rules.version(message.version, name)
     key, value = rules.tag(message.key, message.value)
-    await rules.leave_to_webhooks(call)
+    await rules.leave_to_webhooks(call, "set", "model_version_tag", "prompt_version_tag")
     try:
         await call.db.change(sql.SET_TAG(workspace=call.workspace, name=name, version=number, key=key, value=value))
     except GuardFailed:
@@ -182,7 +182,7 @@ async def delete_model_version_tag(call: Call, message: messages.DeleteModelVers
     name = rules.model_name(message.name)
     number = rules.version(message.version, name)
     key = valid.key(message.key)
-    await rules.leave_to_webhooks(call)
+    await rules.leave_to_webhooks(call, "deleted", "model_version_tag", "prompt_version_tag")
     place = {"workspace": call.workspace, "name": name, "version": number}
     try:
         await call.db.change(sql.EXISTS(**place), sql.DELETE_TAG(key=key, **place))

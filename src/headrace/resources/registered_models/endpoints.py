@@ -1,6 +1,6 @@
 """Endpoints of registered models and their aliases; prompts are registered models with a tag.
 
-Where webhooks are turned on and there is one, what may fire it is left to stock.
+Where webhooks are turned on, what fires one that waits for it is left to stock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def create_registered_model(call: Call, message: messages.CreateRegistered
     name = rules.model_name(message.name)
     tags = rules.tags(message.tags)
     description = valid.text(message.description, rules.MAX_DESCRIPTION, "description")
-    await rules.leave_to_webhooks(call)
+    await rules.leave_to_webhooks(call, "created", "registered_model", "prompt")
     place, now = {"workspace": call.workspace, "name": name}, _now()
     statements = [sql.TAG_NEW(key=key, value=value, **place) for key, value in tags.items()]
     if call.grantees is not None:
@@ -151,7 +151,7 @@ async def set_registered_model_tag(call: Call, message: messages.SetRegisteredMo
     """SqlAlchemyStore.set_registered_model_tag."""
     name = rules.model_name(message.name)
     key, value = rules.tag(message.key, message.value)
-    await rules.leave_to_webhooks(call)
+    await rules.leave_to_webhooks(call, "set", "prompt_tag")
     try:
         await call.db.change(sql.SET_TAG(workspace=call.workspace, name=name, key=key, value=value))
     except GuardFailed:
@@ -162,7 +162,7 @@ async def set_registered_model_tag(call: Call, message: messages.SetRegisteredMo
 async def delete_registered_model_tag(call: Call, message: messages.DeleteRegisteredModelTag) -> None:
     """SqlAlchemyStore.delete_registered_model_tag; one that is not there is no error."""
     name, key = rules.model_name(message.name), valid.key(message.key)
-    await rules.leave_to_webhooks(call)
+    await rules.leave_to_webhooks(call, "deleted", "prompt_tag")
     place = {"workspace": call.workspace, "name": name}
     try:
         await call.db.change(sql.LOCK(**place), sql.DELETE_TAG(key=key, **place))
@@ -175,7 +175,7 @@ async def set_registered_model_alias(call: Call, message: messages.SetRegistered
     """SqlAlchemyStore.set_registered_model_alias."""
     name, alias = rules.model_name(message.name), rules.alias(message.alias, reserved=True)
     version = rules.version(message.version, name)
-    await rules.leave_to_webhooks(call)
+    await rules.leave_to_webhooks(call, "created", "model_version_alias", "prompt_alias")
     try:
         await call.db.change(version_sql.SET_ALIAS(workspace=call.workspace, name=name, alias=alias, version=version))
     except GuardFailed:
@@ -186,7 +186,7 @@ async def set_registered_model_alias(call: Call, message: messages.SetRegistered
 async def delete_registered_model_alias(call: Call, message: messages.Alias) -> None:
     """SqlAlchemyStore.delete_registered_model_alias; one that is not there is no error."""
     name, alias = rules.model_name(message.name), rules.alias(message.alias)
-    await rules.leave_to_webhooks(call)
+    await rules.leave_to_webhooks(call, "deleted", "model_version_alias", "prompt_alias")
     place = {"workspace": call.workspace, "name": name}
     try:
         await call.db.change(sql.LOCK(**place), sql.DELETE_ALIAS(alias=alias, **place))

@@ -70,7 +70,7 @@ VERSIONS = Searched(
 
 
 def parse_filter(text: str, searched: Searched) -> tuple[Condition, ...]:
-    """The conditions of a filter. Raises Declined for what MLflow refuses, or may read in another way."""
+    """The conditions of a filter. Raises InvalidParameter; Declined where the text is not in the grammar."""
     return parse(text, _reader(searched))
 
 
@@ -79,11 +79,15 @@ def _reader(searched: Searched) -> Callable[[Comparison], Condition]:
         prefix, key = split_name(comparison.name)
         kind = _PREFIXES.get(prefix)
         comparator = comparison.comparator.upper()
-        if kind is None or (kind is Kind.ATTRIBUTE and key not in searched.attributes):
-            raise Declined(f"no {comparison.name[:80]!r} in the registry")
+        if kind is None:
+            valid = ("attribute", "tag", "tags")
+            raise InvalidParameter(f"Invalid entity type '{prefix}'. Valid entity types are {valid}")
+        if kind is Kind.ATTRIBUTE and key not in searched.attributes:
+            valid_keys = set(searched.attributes)
+            raise InvalidParameter(f"Invalid attribute key '{key}' specified. Valid keys are '{valid_keys}'")
         comparators = _TEXTS if kind is Kind.TAG else searched.attributes[key][1]
         if comparator not in comparators:
-            raise Declined(f"{comparator} is not for {key!r}")
+            raise InvalidParameter(f"Invalid comparator for {kind.value}: {comparator}")
         value = comparison.value
         if kind is Kind.ATTRIBUTE and comparators is _NUMBERS:
             text = value.text if isinstance(value, Token) and value.kind is TokenKind.NUMBER else string_value(value)

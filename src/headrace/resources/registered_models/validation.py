@@ -23,7 +23,10 @@ _CANONICAL = {stage.lower(): stage for stage in STAGES}
 _ALIAS = re.compile(r"^[\w\-]*$")
 _VERSION_ALIAS = re.compile(r"^[vV]\d+$")
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,30}\s*")
-_ACTIVE_WEBHOOK = Sql("SELECT 1 FROM webhooks WHERE status = 'ACTIVE' AND deleted_timestamp IS NULL LIMIT 1")
+_SUBSCRIBED = Sql("""
+SELECT 1 FROM webhooks w JOIN webhook_events e ON e.webhook_id = w.webhook_id
+WHERE w.status = 'ACTIVE' AND w.deleted_timestamp IS NULL AND e.entity IN :entities AND e.action = :action LIMIT 1
+""")
 
 
 def model_name(name: str, field: str = "name") -> str:
@@ -103,7 +106,9 @@ def is_prompt(tags: dict[str, str]) -> bool:
     return tags.get(IS_PROMPT, "false").lower() == "true"
 
 
-async def leave_to_webhooks(call: Call) -> None:
-    """Where webhooks are turned on and there is one, stock does what may fire it. Raises Declined."""
-    if call.settings.enable_webhooks and await call.db.rows(_ACTIVE_WEBHOOK()):
-        raise Declined("a webhook may be waiting for this")
+async def leave_to_webhooks(call: Call, action: str, *entities: str) -> None:
+    """Where webhooks are turned on and one waits for this event, stock does what fires it. Raises Declined."""
+    if not call.settings.enable_webhooks:
+        return
+    if await call.db.rows(_SUBSCRIBED(entities=list(entities), action=action)):
+        raise Declined("a webhook waits for this")
