@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, unquote_plus, urlparse, urlsplit
 
 from headrace.api.endpoint import Call
 from headrace.api.message import invalid
+from headrace.db.query import Bound
 from headrace.errors import ApiError, Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.model_versions import sql
@@ -169,19 +170,10 @@ async def _of_version(call: Call, uri: str, other: tuple[str, str], message: Cre
     """_resolve_registered_model_source_lineage: the files of another model's version."""
     name, which = other
     place = {"workspace": call.workspace, "name": rules.model_name(name)}
-    missing: ApiError
-    if which.lower() in ("latest", "@latest"):
-        statement, missing = sql.LATEST(**place), NotFound(f"No versions of model with name '{name}' found")
-    elif which.startswith("@"):
-        alias = rules.alias(which[1:])
-        statement = sql.GET_BY_ALIAS(alias=alias, **place)
-        missing = InvalidParameter(f"Registered model alias {alias} not found.")
-    elif which.isdecimal():
-        number = rules.version(which, name)
-        statement, missing = sql.GET(version=number, **place), rules.unknown_version(name, number)
-    else:
-        statement = sql.LATEST_OF_STAGE(stage=rules.stage(which), **place)
-        missing = NotFound(f"No versions of model with name '{name}' and stage '{which}' found")
+    try:
+        statement, missing = _statement(which, **place)
+    except ApiError as error:  # told after the model is found
+        statement, missing = sql.GET(version=0, **place), error
     models, tags, versions = await call.db.rows_of(
         model_sql.GET(**place), model_sql.TAGS(workspace=call.workspace, names=[name]), statement
     )
@@ -203,6 +195,22 @@ async def _of_version(call: Call, uri: str, other: tuple[str, str], message: Cre
     _check_path(uri)
     rows = await call.db.rows(sql.SOURCE(version=version, **place))
     return Source(uri, rows[0][0], its_run if message.run_id is None else message.run_id)
+
+
+def _statement(which: str, workspace: str, name: str) -> tuple[Bound, ApiError]:
+    """What finds the version, and what is wrong where it finds none. Raises ApiError."""
+    place = {"workspace": workspace, "name": name}
+    if which.lower() in ("latest", "@latest"):
+        return sql.LATEST(**place), NotFound(f"No versions of model with name '{name}' found")
+    if which.startswith("@"):
+        alias = rules.alias(which[1:])
+        return sql.GET_BY_ALIAS(alias=alias, **place), InvalidParameter(f"Registered model alias {alias} not found.")
+    if which.isdecimal():
+        number = rules.version(which, name)
+        return sql.GET(version=number, **place), rules.unknown_version(name, number)
+    stage = rules.stage(which)
+    missing = NotFound(f"No versions of model with name '{name}' and stage '{which}' found")
+    return sql.LATEST_OF_STAGE(stage=stage, **place), missing
 
 
 def _path(uri: str) -> str:
