@@ -125,6 +125,8 @@ NATIVE_AND_PASSED = [
     ("edit", "PUT", "/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/a.txt", None),
     ("edit", "PATCH", "{API}/registered-models/update", {"name": "{name}", "description": "d"}),
     ("edit", "PATCH", "/api/3.0/mlflow/traces/{trace}/tags", {"key": "k", "value": "v"}),
+    ("edit", "POST", "/api/3.0/mlflow/traces/{trace}/assessments", {"assessment": {"feedback": {"value": 1}}}),
+    ("edit", "DELETE", "/api/3.0/mlflow/traces/{trace}/assessments/nobody", None),
     ("manage", "POST", "{API}/experiments/update", {"experiment_id": "{experiment}", "new_name": "{name}"}),
 ]  # fmt: skip
 

@@ -68,10 +68,6 @@ GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
 POST   3.0/mlflow/traces/calculate-filter-correlation              read      experiment:experiment_ids    experiment_ids filter_string1 filter_string2 base_filter
 POST   3.0/mlflow/traces/metrics                                   read      experiment:experiment_ids    experiment_ids view_type metric_name aggregations dimensions filters time_interval_seconds start_time_ms end_time_ms max_results page_token
-POST   3.0/mlflow/traces/{trace_id}/assessments                    edit      trace:trace_id/trace:assessment.trace_id trace_id assessment
-GET    3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    read      trace:trace_id               trace_id assessment_id
-PATCH  3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    edit      trace:trace_id/trace:assessment.trace_id trace_id assessment_id assessment update_mask
-DELETE 3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}    edit      trace:trace_id               trace_id assessment_id
 GET    2.0/mlflow/get-trace-artifact                               read      trace:request_id             request_id path
 GET    3.0/mlflow/get-trace-artifact                               read      trace:request_id             request_id path
 

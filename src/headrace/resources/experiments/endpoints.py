@@ -21,6 +21,7 @@ from headrace.db.query import Bound
 from headrace.entities import DatasetSummary, Experiment, KeyValue
 from headrace.errors import AlreadyExists, Declined, Forbidden, InvalidParameter, InvalidState, NotFound
 from headrace.resources import validation as valid
+from headrace.resources.assessments import made_by_runs
 from headrace.resources.experiments import messages, search, sql
 from headrace.resources.experiments.sql import EXPERIMENT_WIDTH
 from headrace.resources.runs.endpoints import STAGES
@@ -143,15 +144,16 @@ async def update_experiment(call: Call, message: messages.UpdateExperiment) -> N
         raise InvalidState("Cannot rename a non-active experiment.") from None
 
 
-@endpoint("POST", "2.0/mlflow/experiments/delete", Right.MANAGE, ID, sql.DELETE, sql.DELETE_RUNS)
+@endpoint("POST", "2.0/mlflow/experiments/delete", Right.MANAGE, ID, sql.DELETE, sql.DELETE_RUNS, "assessments")
 async def delete_experiment(call: Call, message: messages.GetExperiment) -> None:
-    """SqlAlchemyStore.delete_experiment."""
+    """SqlAlchemyStore.delete_experiment; the assessments that its runs have made go with them."""
     experiment_id = valid.experiment_id(message.experiment_id)
     now = _now()
     try:
         await call.db.change(
             sql.DELETE(workspace=call.workspace, experiment_id=experiment_id, now=now),
             sql.DELETE_RUNS(experiment_id=experiment_id, now=now),
+            *made_by_runs.deleted_with_experiment(experiment_id),
         )
     except GuardFailed:
         if await _stage_of(call, experiment_id) != "active":

@@ -63,11 +63,9 @@ RENAME = Sql("""
 UPDATE experiments SET name = :name, last_update_time = :now
 WHERE workspace = :workspace AND experiment_id = :experiment_id AND lifecycle_stage = 'active' RETURNING 1
 """)
-# Deleting runs deletes the assessments that they made, and what is computed from them: with those, stock does it.
 DELETE = Sql("""
 UPDATE experiments SET lifecycle_stage = 'deleted', last_update_time = :now
-WHERE workspace = :workspace AND experiment_id = :experiment_id AND lifecycle_stage = 'active' AND NOT EXISTS (
-  SELECT 1 FROM assessments WHERE assessment_metadata LIKE '%"mlflow.assessment.sourceRunId"%') RETURNING 1
+WHERE workspace = :workspace AND experiment_id = :experiment_id AND lifecycle_stage = 'active' RETURNING 1
 """)
 DELETE_RUNS = Sql("""
 UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now WHERE experiment_id = :experiment_id

@@ -15,6 +15,7 @@ from headrace.db.database import GuardFailed
 from headrace.db.query import Bound, Sql
 from headrace.errors import Declined
 from headrace.resources import validation as valid
+from headrace.resources.assessments import made_by_runs
 from headrace.resources.runs import messages, model_history
 from headrace.resources.runs.endpoints import check_active, unknown_run
 
@@ -26,16 +27,12 @@ MAX_MODEL_ID = 36  # the column's
 
 RUN = Run("run_id")
 
-# Deleting a run deletes the assessments that it made, and what is computed from them: with those, stock does it.
 DELETE = Sql("""
-UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now
-WHERE run_uuid = :run_id AND NOT EXISTS (SELECT 1 FROM assessments WHERE assessment_metadata LIKE :made_by_run)
-RETURNING 1
+UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now WHERE run_uuid = :run_id RETURNING 1
 """)
 RESTORE = Sql("""
 UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL WHERE run_uuid = :run_id RETURNING 1
 """)
-EXISTS = Sql("SELECT 1 FROM runs WHERE run_uuid = :run_id")
 # the lock keeps the run from being deleted meanwhile; SQLite has but one writer
 ACTIVE = Sql(
     postgresql="SELECT 1 FROM runs WHERE run_uuid = :run_id AND lifecycle_stage = 'active' FOR SHARE",
@@ -87,17 +84,14 @@ WHERE run_uuid = (SELECT run_uuid FROM runs WHERE run_uuid = :run_id AND lifecyc
 """)
 
 
-@endpoint("POST", "2.0/mlflow/runs/delete", Right.EDIT, RUN, DELETE)
+@endpoint("POST", "2.0/mlflow/runs/delete", Right.EDIT, RUN, DELETE, "assessments")
 async def delete_run(call: Call, message: messages.RunOnly) -> None:
-    """SqlAlchemyStore.delete_run."""
+    """SqlAlchemyStore.delete_run; the assessments that it has made go with it."""
     run_id = valid.without_nul(message.run_id, "run_id")
-    made_by_run = f'%"mlflow.assessment.sourceRunId": "{run_id}"%'
     try:
-        await call.db.change(DELETE(run_id=run_id, now=int(time.time() * 1000), made_by_run=made_by_run))
+        await call.db.change(DELETE(run_id=run_id, now=int(time.time() * 1000)), *made_by_runs.deleted_with_run(run_id))
     except GuardFailed:
-        if not await call.db.rows(EXISTS(run_id=run_id)):
-            raise unknown_run(run_id) from None
-        raise
+        raise unknown_run(run_id) from None
 
 
 @endpoint("POST", "2.0/mlflow/runs/restore", Right.EDIT, RUN, RESTORE)
