@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.entities.trace_info_v2 import TraceInfoV2
+from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
+from mlflow.exceptions import MlflowException
 from mlflow.utils.proto_json_utils import message_to_json
 
 from headrace.api.endpoint import Call
@@ -22,7 +24,7 @@ from headrace.db.postgres import PostgresDatabase
 from headrace.db.query import Dialect
 from headrace.db.sqlite import SqliteDatabase
 from headrace.errors import ApiError, Declined, InvalidParameter
-from headrace.resources.traces import messages, read_endpoints
+from headrace.resources.traces import messages, metric_endpoints, read_endpoints
 from headrace.settings import Settings
 from tests.differential import search_data
 from tests.differential import trace_data as data
@@ -246,6 +248,134 @@ def test_runs(stores: Stores) -> None:
     run_id = stores.stock.search_runs(["0"], "", 3).to_list()[0].info.run_id
     assert compare(stores, f"run_id = '{run_id}'", []) > 5
     assert compare(stores, f"run_id != '{run_id}'", []) > 5
+
+
+FILTERS = st.lists(CONDITIONS, min_size=1, max_size=2).map(" AND ".join)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(FILTERS, FILTERS, st.one_of(st.just(""), FILTERS))
+def test_correlations(stores: Stores, one: str, other: str, base: str) -> None:
+    asked = messages.CorrelateFilters(stores.experiments, one, other, base)
+    try:
+        ours = stores.ask(metric_endpoints.calculate_filter_correlation, asked)
+    except Declined:
+        return
+    expected = stores.stock.calculate_trace_filter_correlation(stores.experiments, one, other, base or None)
+    theirs = as_json(expected.to_proto())
+    assert ours.keys() == theirs.keys()
+    assert ours == pytest.approx(theirs)
+
+
+NUMBERS, RANGE = ["SUM", "AVG", "MIN", "MAX", "PERCENTILE"], ["AVG", "MIN", "MAX", "PERCENTILE"]
+METRICS: list[tuple[str, str, list[str], list[str]]] = [
+    ("TRACES", "trace_count", ["COUNT"], ["trace_name", "trace_status"]),
+    ("TRACES", "session_count", ["COUNT"], []),
+    ("TRACES", "latency", RANGE, ["trace_name"]),
+    ("TRACES", "output_tokens", NUMBERS, ["trace_name"]),
+    ("TRACES", "cache_read_input_tokens", NUMBERS, ["trace_name"]),
+    ("SPANS", "span_count", ["COUNT"], ["span_name", "span_type", "span_status", "span_model_name"]),
+    ("SPANS", "latency", RANGE, ["span_name", "span_status"]),
+    ("SPANS", "total_cost", NUMBERS, ["span_model_name", "span_model_provider"]),
+    ("ASSESSMENTS", "assessment_count", ["COUNT"], ["assessment_name", "assessment_value"]),
+    ("ASSESSMENTS", "assessment_value", RANGE, ["assessment_name"]),
+]
+METRIC_FILTERS = {
+    "TRACES": [
+        "trace.status = 'OK'", "trace.tag.t = 'a'", "trace.tag.`a.b` = 'A'", "trace.metadata.m = 'a'",
+        "trace.tag.`mlflow.traceName` = 'answer'", "trace.metadata.`mlflow.trace.session` = 's1'", "trace.tag.x = ''",
+        "trace.metadata.mlflow.sourceRun = 'x'", "trace.metadata.`mlflow.trace.tokenUsage` = 'x'",
+    ],
+    "SPANS": ["span.name = 'answer'", "span.type = 'LLM'", "span.status = 'OK'"],
+    "ASSESSMENTS": ["assessment.name = 'good'", "assessment.type = 'feedback'"],
+}  # fmt: skip
+
+
+@st.composite
+def metric_queries(draw: st.DrawFn) -> messages.QueryTraceMetrics:
+    view, metric, aggregations, dimensions = draw(st.sampled_from(METRICS))
+    kinds = draw(st.lists(st.sampled_from(aggregations), min_size=1, max_size=3, unique=True))
+    percent = draw(st.sampled_from([0.0, 50.0, 99.9, 100.0]))
+    filters = sorted({*METRIC_FILTERS["TRACES"], *METRIC_FILTERS[view]})
+    bucket = draw(st.sampled_from([None, 1, 60, 86_400]))
+    whole = (data.START_MS - 5_000, data.START_MS + 5_000)
+    first, last = draw(st.sampled_from([whole, (data.START_MS + 3, data.START_MS + 9), (0, 2**62), (None, None)]))
+    if bucket and first is None:
+        first, last = whole
+    return messages.QueryTraceMetrics(
+        [], view, metric,  # type: ignore[arg-type]
+        [messages.MetricAggregation(kind, percent if kind == "PERCENTILE" else None)  # type: ignore[arg-type]
+         for kind in kinds],
+        draw(st.lists(st.sampled_from(dimensions), max_size=2, unique=True)) if dimensions else [],
+        draw(st.lists(st.sampled_from(filters), max_size=2)),
+        bucket, first, last, draw(st.sampled_from([1000, 1000, 2])),
+    )  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(metric_queries())
+def test_metrics(stores: Stores, asked: messages.QueryTraceMetrics) -> None:
+    asked = msgspec.structs.replace(asked, experiment_ids=stores.experiments)
+    ours = stores.ask(metric_endpoints.query_trace_metrics, asked).get("data_points", [])
+    expected = stores.stock.query_trace_metrics(
+        asked.experiment_ids, MetricViewType(asked.view_type), asked.metric_name,
+        [MetricAggregation(AggregationType(each.aggregation_type), each.percentile_value)  # type: ignore[arg-type]
+         for each in asked.aggregations],
+        asked.dimensions, asked.filters, asked.time_interval_seconds, asked.start_time_ms, asked.end_time_ms,
+        asked.max_results,
+    )  # fmt: skip
+    theirs = [as_json(each.to_proto()) for each in expected]
+    assert [(one["metric_name"], one.get("dimensions")) for one in ours] == [
+        (one["metric_name"], one.get("dimensions")) for one in theirs
+    ]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["values"] == pytest.approx(other["values"])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        messages.QueryTraceMetrics([], "TRACES", "x", [messages.MetricAggregation("COUNT")]),
+        messages.QueryTraceMetrics([], "TRACES", "trace_count", [messages.MetricAggregation("SUM")]),
+        messages.QueryTraceMetrics([], "TRACES", "trace_count", [messages.MetricAggregation("COUNT")], ["span_name"]),
+        messages.QueryTraceMetrics(
+            [], "TRACES", "trace_count", [messages.MetricAggregation("COUNT")], time_interval_seconds=5
+        ),
+        messages.QueryTraceMetrics(
+            [], "TRACES", "trace_count", [messages.MetricAggregation("COUNT")], filters=["span.name = 'x'"]
+        ),
+        messages.QueryTraceMetrics(
+            [], "SPANS", "span_count", [messages.MetricAggregation("COUNT")], filters=["assessment.name = 'x'"]
+        ),
+    ],
+)
+def test_metrics_that_are_none(stores: Stores, asked: messages.QueryTraceMetrics) -> None:
+    """In stock's words."""
+    asked = msgspec.structs.replace(asked, experiment_ids=stores.experiments)
+    aggregations = [MetricAggregation(AggregationType(each.aggregation_type)) for each in asked.aggregations]
+    with pytest.raises(MlflowException) as stock:
+        stores.stock.query_trace_metrics(
+            asked.experiment_ids, MetricViewType(asked.view_type), asked.metric_name, aggregations, asked.dimensions,
+            asked.filters, asked.time_interval_seconds,
+        )  # fmt: skip
+    with pytest.raises(InvalidParameter) as ours:
+        stores.ask(metric_endpoints.query_trace_metrics, asked)
+    assert str(ours.value) == str(stock.value.message)
+
+
+def test_artifacts(stores: Stores) -> None:
+    """What the UI shows of a trace."""
+    for trace_id in stores.traces:
+        asked = messages.GetTraceArtifact(trace_id)
+        try:
+            expected = stores.stock.get_trace(trace_id, allow_partial=True).data.to_json_bytes()
+        except MlflowException:
+            with pytest.raises(Declined):
+                stores.run(read_endpoints.get_trace_artifact(stores.call, asked))
+            continue
+        answer = stores.run(read_endpoints.get_trace_artifact(stores.call, asked))
+        ours, theirs = json.loads(answer.body)["spans"], json.loads(expected)["spans"]
+        assert ours == theirs
 
 
 REFUSED = [

@@ -77,6 +77,20 @@ SEARCHES: list[dict[str, Any]] = [
     {"locations": []},
     {"locations": [{"type": "INFERENCE_TABLE", "inference_table": {"full_table_name": "a"}}]},
 ]
+METRICS: list[dict[str, Any]] = [
+    {},
+    {"view_type": ""},
+    {"view_type": "x"},
+    {"metric_name": ""},
+    {"metric_name": "x"},
+    {"aggregations": []},
+    {"filters": ["x"]},
+    {"aggregations": [{"aggregation_type": "SUM"}]},
+    {"dimensions": ["x"]},
+    {"time_interval_seconds": 5},
+    {"filters": "x"},
+]
+CORRELATIONS: list[dict[str, Any]] = [{}, {"filter_string1": ""}, {"filter_string2": "x"}, {"experiment_ids": []}]
 SPANS: Step = ("POST", "/v1/traces", None)
 INFO: Step = ("GET", "3.0/mlflow/traces/T", {})
 INFO_V2: Step = ("GET", "2.0/mlflow/traces/V/info", {})
@@ -143,6 +157,15 @@ STORIES: dict[str, list[Step]] = {
         ("POST", "3.0/mlflow/traces/search", SEARCH | more) for more in SEARCHES),
         ("GET", "2.0/mlflow/traces", {"experiment_ids": ["0"], "filter": "request_id = 'T'"}), ("GET", "2.0/mlflow/traces", {}),
         ("GET", "2.0/mlflow/traces", {"experiment_ids": ["0"], "max_results": "501"})],
+    "metrics": [start(execution_duration="5s"), *(("POST", "3.0/mlflow/traces/metrics", {
+        "experiment_ids": ["0"], "view_type": "TRACES", "metric_name": "latency", "filters": ["trace.tag.only = 'T'"],
+        "aggregations": [{"aggregation_type": "AVG"}, {"aggregation_type": "PERCENTILE", "percentile_value": 50}]} | more)
+        for more in METRICS), tag("only", "T"), ("POST", "3.0/mlflow/traces/metrics", {
+            "experiment_ids": ["0"], "view_type": "TRACES", "metric_name": "latency", "filters": ["trace.tag.only = 'T'"],
+            "aggregations": [{"aggregation_type": "AVG"}], "dimensions": ["trace_name"]})],
+    "correlation": [start(), *(("POST", "3.0/mlflow/traces/calculate-filter-correlation", {
+        "experiment_ids": ["0"], "filter_string1": "request_id = 'T'", "filter_string2": "status = 'OK'",
+        "base_filter": "request_id = 'T'"} | more) for more in CORRELATIONS)],
     "ids that are too long": [start(trace_id="i" * 51), start(client_request_id="i" * 51), start(request_preview="i" * 1001)],
     "no trace": [("POST", "3.0/mlflow/traces", {}), ("POST", "3.0/mlflow/traces", {"trace": {}}), start(trace_location={}),
                  start(trace_location={"type": "MLFLOW_EXPERIMENT"}), start(state="x"), start(state=1)],

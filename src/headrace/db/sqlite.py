@@ -184,12 +184,34 @@ def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
     db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     db.execute("PRAGMA case_sensitive_like = ON")
     db.create_function("regexp", 2, _regexp, deterministic=True)
+    db.create_aggregate("percentile_cont", 2, _Percentile)  # type: ignore[arg-type]
     return db
 
 
 def _regexp(pattern: str, text: object) -> bool:
     """`text REGEXP pattern`, in a time that is linear in the text (see resources/traces/search_sql.py)."""
     return isinstance(text, str) and regex.search(pattern, text)
+
+
+class _Percentile:
+    """PostgreSQL's percentile_cont: the value at a fraction of the way through all in order, or between two."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._fraction = 0.0
+
+    def step(self, value: Any, fraction: Any) -> None:
+        self._fraction = fraction
+        if value is not None:
+            self._values.append(value)
+
+    def finalize(self) -> float | None:
+        if not self._values:
+            return None
+        self._values.sort()
+        place = self._fraction * (len(self._values) - 1)
+        low, high = self._values[int(place)], self._values[min(int(place) + 1, len(self._values) - 1)]
+        return low + (place - int(place)) * (high - low)
 
 
 def _execute(db: sqlite3.Connection, query: Query) -> sqlite3.Cursor:

@@ -13,13 +13,14 @@ from headrace.resources.registered_models import endpoints as registered_models
 from headrace.resources.runs import change_endpoints, endpoints
 from headrace.resources.traces import change_endpoints as change_traces
 from headrace.resources.traces import endpoints as traces
+from headrace.resources.traces import metric_endpoints as measure_traces
 from headrace.resources.traces import read_endpoints as read_traces
 from headrace.settings import Settings
 
 # Importing a resource declares its endpoints.
 RESOURCES = (
     *(experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql),
-    *(traces, read_traces, change_traces, assessments),
+    *(traces, read_traces, change_traces, measure_traces, assessments),
 )
 
 

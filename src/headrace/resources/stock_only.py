@@ -66,10 +66,6 @@ GET    /model-versions/get-artifact                                read      ver
 
 GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
-POST   3.0/mlflow/traces/calculate-filter-correlation              read      experiment:experiment_ids    experiment_ids filter_string1 filter_string2 base_filter
-POST   3.0/mlflow/traces/metrics                                   read      experiment:experiment_ids    experiment_ids view_type metric_name aggregations dimensions filters time_interval_seconds start_time_ms end_time_ms max_results page_token
-GET    2.0/mlflow/get-trace-artifact                               read      trace:request_id             request_id path
-GET    3.0/mlflow/get-trace-artifact                               read      trace:request_id             request_id path
 
 POST   3.0/mlflow/issues                                           edit      experiment:experiment_id     experiment_id name description status severity root_causes source_run_id created_by categories
 POST   3.0/mlflow/issues/search                                    read      experiment:experiment_id     experiment_id filter_string max_results page_token include_trace_count

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import field
 
-from headrace.api.message import Int32, Int64, Message
+from headrace.api.message import Double, Int32, Int64, Message
 from headrace.resources.runs.messages import KeyValue
 
 State = Literal["STATE_UNSPECIFIED", "OK", "ERROR", "IN_PROGRESS"]
@@ -198,3 +198,42 @@ class DeleteTraces(Message):
     max_timestamp_millis: Int64 | None = None
     max_traces: Int32 | None = None
     request_ids: list[str] = []
+
+
+class GetTraceArtifact(Message):
+    """The query of get-trace-artifact."""
+
+    request_id: str = ""
+    path: str = ""
+
+
+class CorrelateFilters(Message):
+    """`CalculateTraceFilterCorrelation`."""
+
+    experiment_ids: list[str]
+    filter_string1: str
+    filter_string2: str
+    base_filter: str = ""
+
+
+class MetricAggregation(Message):
+    """`MetricAggregation`."""
+
+    aggregation_type: Literal["COUNT", "SUM", "AVG", "PERCENTILE", "MIN", "MAX"] = "COUNT"
+    percentile_value: Double | None = None
+
+
+class QueryTraceMetrics(Message):
+    """`QueryTraceMetrics`. Stock gives no second page."""
+
+    experiment_ids: list[str]
+    view_type: Literal["TRACES", "SPANS", "ASSESSMENTS"]
+    metric_name: str
+    aggregations: list[MetricAggregation]
+    dimensions: list[str] = []
+    filters: list[str] = []
+    time_interval_seconds: Int64 | None = None
+    start_time_ms: Int64 | None = None
+    end_time_ms: Int64 | None = None
+    max_results: Int32 = 1000
+    page_token: str = ""

@@ -1,7 +1,8 @@
 """Traces by their ids, and searched.
 
-What is declined: spans that stock has archived or archives, which it reads from its archive; filters that stock
-refuses, or that are not certain to mean the same here (search.py); spans of MLflow 2's schema (otlp_json.py).
+What is declined: files, which are attachments and the spans of older clients; spans that stock has archived or is
+about to archive; filters that stock refuses, or that are not certain to mean the same here (search.py); spans of
+MLflow 2's schema (otlp_json.py).
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from headrace.api.endpoint import Call, endpoint
+from headrace.api.endpoint import AJAX, Call, Response, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Experiment, Trace, TraceLocations
 from headrace.auth.principals import Right
-from headrace.errors import InvalidParameter, NotFound
+from headrace.db.query import Sql
+from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
 from headrace.resources import validation as valid
-from headrace.resources.traces import info, messages, otlp_json, reads, search, search_sql
+from headrace.resources.traces import info, messages, otlp_json, reads, search, search_sql, trace_rows
 from headrace.resources.traces.info import TraceInfo
 from headrace.resources.traces.search import TraceSearch
+from headrace.resources.traces.tags import ARTIFACTS
 
 ID = Trace("trace_id")
 V2_ID = Trace("request_id")
@@ -27,6 +30,14 @@ MAX_SEARCHED = 500
 _WAITS = (1, 2)
 # So many spans take 10 ms to show: between them the others on this event loop get their turn.
 _SPANS_AT_ONCE = 200
+LOCATION = Sql("""
+SELECT e.experiment_id, e.artifact_location FROM trace_info t JOIN experiments e ON e.experiment_id = t.experiment_id
+WHERE t.request_id = :trace_id
+""")
+_ATTACHMENT = (
+    (b"content-disposition", b"attachment; filename=traces.json"),
+    (b"x-content-type-options", b"nosniff"),
+)
 _SEARCHED = (*reads.PARTS, "spans", "entity_associations")
 
 
@@ -108,6 +119,39 @@ async def get_trace_info(call: Call, message: messages.GetTraceInfo) -> object:
 async def get_trace_info_v2(call: Call, message: messages.GetTraceInfoV2) -> object:
     """handlers._deprecated_get_trace_info_v2."""
     return {"trace_info": info.v2(await _info(call, message.request_id))}
+
+
+@endpoint("GET", "3.0/mlflow/get-trace-artifact", Right.READ, V2_ID, *reads.PARTS, reads.SPANS, LOCATION, apis=AJAX)
+@endpoint("GET", "2.0/mlflow/get-trace-artifact", Right.READ, V2_ID, *reads.PARTS, reads.SPANS, LOCATION, apis=AJAX)
+async def get_trace_artifact(call: Call, message: messages.GetTraceArtifact) -> object:
+    """handlers.get_trace_artifact_handler."""
+    if not message.request_id:
+        raise InvalidParameter('Request must include the "request_id" query parameter.')
+    found = await reads.infos(call.db, [valid.without_nul(message.request_id, "request_id")])
+    if not found:
+        raise NotFound(f"Trace with ID {message.request_id} is not found.")
+    trace = found[0]
+    if message.path or trace.tags.get(reads.LOCATION) != reads.HERE:
+        if call.sender is not None:
+            await _check_location(call, trace)
+        raise Declined("files, which stock serves")
+    contents = await reads.spans(call.db, found)
+    try:
+        data = otlp_json.artifact(contents.get(trace.request_id, []))
+    except (ValueError, AttributeError, RecursionError):
+        raise Declined("a span that only stock may read") from None
+    return Response(data, content_type=b"application/json", headers=_ATTACHMENT)
+
+
+async def _check_location(call: Call, trace: TraceInfo) -> None:
+    """That the files are in the folder of the trace's experiment: stock has let anybody say where they are.
+
+    Raises Forbidden.
+    """
+    rows = await call.db.rows(LOCATION(trace_id=trace.request_id))
+    folder = trace_rows.artifact_location(trace_rows.Experiment(*rows[0]), trace.request_id) if rows else None
+    if trace.tags.get(ARTIFACTS) != folder:
+        raise Forbidden("The trace's files are not in the folder of its experiment. Ask an administrator.")
 
 
 async def _info(call: Call, trace_id: str) -> TraceInfo:

@@ -62,7 +62,7 @@ def conditions(
     where = [
         sql.in_list("t.experiment_id", experiment_ids, "int"),
         *granted(sql, "t.experiment_id", grantees),
-        *(_condition(sql, one, experiment_ids) for one in given if one.kind is not Kind.SPAN),
+        *(condition(sql, one, experiment_ids) for one in given if one.kind is not Kind.SPAN),
     ]
     spans = [one for one in given if one.kind is Kind.SPAN]
     if spans:
@@ -87,36 +87,37 @@ def count(
     )
 
 
-def _condition(sql: Statement, condition: Condition, experiment_ids: Sequence[int]) -> str:
-    kind, key, comparator = condition.kind, condition.key, condition.comparator
+def condition(sql: Statement, given: Condition, experiment_ids: Sequence[int]) -> str:
+    """That `t` is a trace that meets a condition, which is not one on spans."""
+    kind, key, comparator = given.kind, given.key, given.comparator
     if kind is Kind.ATTRIBUTE:
-        return compare(sql, _attribute(key), condition)
+        return compare(sql, _attribute(key), given)
     if kind is Kind.ISSUE:
         return (
             "t.request_id IN (SELECT f.trace_id FROM assessments f"
-            f" WHERE f.assessment_type = 'issue' AND f.name = {sql.bind(condition.value)})"
+            f" WHERE f.assessment_type = 'issue' AND f.name = {sql.bind(given.value)})"
         )
     if kind in (Kind.FEEDBACK, Kind.EXPECTATION):
-        return _assessment(sql, condition, experiment_ids)
+        return _assessment(sql, given, experiment_ids)
     if (column := _column(kind, key)) is not None:
-        return f"{column} {comparator}" if condition.value is None else compare(sql, column, condition)
+        return f"{column} {comparator}" if given.value is None else compare(sql, column, given)
     if key in ANALYTICS and kind is Kind.METADATA:
-        return _analytics(sql, condition)
+        return _analytics(sql, given)
     if kind is Kind.TAG and key == PROMPTS:
         return (
             "EXISTS (SELECT 1 FROM entity_associations f WHERE f.source_type = 'trace'"
             " AND f.source_id = t.request_id AND f.destination_type = 'prompt_version'"
-            f" AND f.destination_id = {sql.bind(condition.value)})"
+            f" AND f.destination_id = {sql.bind(given.value)})"
         )
     found = f"EXISTS (SELECT 1 FROM {_TABLES[kind]} f WHERE f.request_id = t.request_id AND f.key = {sql.bind(key)}"
-    if condition.value is None:
+    if given.value is None:
         return f"{'NOT ' if comparator == 'IS NULL' else ''}{found})"
-    found += f" AND {compare(sql, 'f.value', condition)})"
+    found += f" AND {compare(sql, 'f.value', given)})"
     if kind is Kind.METADATA and key == RUN and comparator == "=":
         return (
             f"({found} OR EXISTS (SELECT 1 FROM entity_associations f WHERE f.source_type = 'trace'"
             " AND f.source_id = t.request_id AND f.destination_type = 'run'"
-            f" AND f.destination_id = {sql.bind(condition.value)}))"
+            f" AND f.destination_id = {sql.bind(given.value)}))"
         )
     return found
 
