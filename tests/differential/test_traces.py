@@ -80,10 +80,8 @@ SEARCHES: list[dict[str, Any]] = [
 METRICS: list[dict[str, Any]] = [
     {},
     {"view_type": ""},
-    {"view_type": "x"},
     {"metric_name": ""},
     {"metric_name": "x"},
-    {"aggregations": []},
     {"filters": ["x"]},
     {"aggregations": [{"aggregation_type": "SUM"}]},
     {"dimensions": ["x"]},
@@ -166,6 +164,10 @@ STORIES: dict[str, list[Step]] = {
     "correlation": [start(), *(("POST", "3.0/mlflow/traces/calculate-filter-correlation", {
         "experiment_ids": ["0"], "filter_string1": "request_id = 'T'", "filter_string2": "status = 'OK'",
         "base_filter": "request_id = 'T'"} | more) for more in CORRELATIONS)],
+    "metrics without aggregations": [("POST", "3.0/mlflow/traces/metrics", {
+        "experiment_ids": ["0"], "view_type": "TRACES", "metric_name": "latency", "aggregations": []})],
+    "metrics of no such view": [("POST", "3.0/mlflow/traces/metrics", {
+        "experiment_ids": ["0"], "view_type": "x", "metric_name": "latency", "aggregations": [{"aggregation_type": "AVG"}]})],
     "ids that are too long": [start(trace_id="i" * 51), start(client_request_id="i" * 51), start(request_preview="i" * 1001)],
     "no trace": [("POST", "3.0/mlflow/traces", {}), ("POST", "3.0/mlflow/traces", {"trace": {}}), start(trace_location={}),
                  start(trace_location={"type": "MLFLOW_EXPERIMENT"}), start(state="x"), start(state=1)],
@@ -175,7 +177,8 @@ STORIES: dict[str, list[Step]] = {
 # What goes to stock.
 DECLINED = {"with assessments"}
 # Where Headrace refuses, and stock stores what only one of the databases holds, or takes half of it.
-CLEARER = {"ids that are too long", "no times", "no durations", "no trace", "tags of none"}
+CLEARER = {"ids that are too long", "no times", "no durations", "no trace", "tags of none",
+           "metrics of no such view", "metrics without aggregations"}  # fmt: skip
 
 
 @pytest.mark.parametrize("story", STORIES)

@@ -12,6 +12,7 @@ from tests.unit.search import stock
 from tests.unit.search.stock import Refused, experiments, ours, runs
 
 ACCEPTED_ON_RUNS = [
+    r"run_id IN ('a\n', 'b\\d')",
     "",
     "metrics.acc > 0.9",
     "metric.acc>=.5 and params.`batch size` = '32'",
@@ -91,11 +92,10 @@ REFUSED_ON_RUNS = [
 
 LEFT_TO_STOCK = [
     # Accepted by stock, and rare: white space around dots (it becomes part of the key), keys that begin with a
-    # digit, a missing AND, Python's escapes in lists, numbers beyond 64 bits.
+    # digit, a missing AND, numbers beyond 64 bits.
     "metrics. a > 1",
     "metrics.1a > 1",
     "metrics.a > 1 metrics.b > 2",
-    r"run_id IN ('a\n')",
     "run_id IN ('a' 'b')",
     "start_time > 99999999999999999999",
     # Accepted by stock's parser, refused by the database.

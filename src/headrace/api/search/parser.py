@@ -6,8 +6,10 @@ value is a number, a quoted string or a list of quoted strings in parentheses. E
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -18,7 +20,6 @@ from headrace.errors import ApiError, Declined
 MAX_CONDITIONS = 200
 """Conditions in one filter. MLflow joins a table for each, where SQLite fails beyond 64."""
 
-_STRING_ITEM = re.compile(r"'[^'\\\r\n]*'|\"[^\"\\\r\n]*\"")
 _ORDER_BY = re.compile(rf"(?P<name>{NAME}|\"(?:\"\"|\\\"|[^\"])*\")(?:[ \t]+(?P<direction>ASC|DESC))?", re.IGNORECASE)
 _MAX_ORDER_BY_LENGTH = 2_000
 
@@ -207,15 +208,18 @@ def _value(reader: _Reader) -> Token:
 
 
 def _list(reader: _Reader) -> tuple[str, ...]:
-    """MLflow evaluates the list as Python: only strings without escapes mean the same here."""
+    """MLflow evaluates the list as Python's literal, escapes included."""
     items: list[str] = []
     if reader.take_if("(") is None:
         raise Declined("a list is expected")
     while True:
         text = reader.take(TokenKind.SINGLE, TokenKind.DOUBLE).text
-        if _STRING_ITEM.fullmatch(text) is None:
-            raise Declined("a string with escapes or line ends in a list")
-        items.append(text[1:-1])
+        try:
+            with warnings.catch_warnings():  # of escapes that Python doesn't know, which it leaves as they stand
+                warnings.simplefilter("ignore")
+                items.append(ast.literal_eval(text))
+        except (SyntaxError, ValueError):
+            raise Declined("a string in a list that is none in Python") from None
         comma = reader.take_if(",")
         if reader.take_if(")"):
             return tuple(items)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from headrace.api.message import missing
 from headrace.api.search.ast import Condition, Kind
 from headrace.api.search.parser import Comparison, parse, split_name, string_value, strip_backticks
 from headrace.db.query import Dialect, Query, Statement
@@ -79,6 +80,8 @@ _VIEW_OF = {"trace": "TRACES", "span": "SPANS", "assessment": "ASSESSMENTS"}
 
 def check(asked: QueryTraceMetrics) -> None:
     """validate_query_trace_metrics_params. Raises InvalidParameter."""
+    if not asked.aggregations:  # of which stock tells SQLAlchemy's words
+        raise missing("aggregations")
     metrics = _METRICS[asked.view_type]
     metric = metrics.get(asked.metric_name)
     if metric is None:
