@@ -22,6 +22,7 @@ from headrace.api.decode import check_content_type, decode, rewrite
 from headrace.api.endpoint import Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message
 from headrace.api.permits import Permit
+from headrace.api.workspaces import Workspaces
 from headrace.artifacts.direct import JsonHandler
 from headrace.artifacts.routes import Artifacts
 from headrace.artifacts.routes import Handler as StreamHandler
@@ -69,8 +70,11 @@ class App:
         self._texts = {f"{prefix}/health": b"OK", f"{prefix}/version": version("mlflow").encode()}
         # tables that are not as Headrace's SQL expects them: stock answers what works on one
         self._not_ours: frozenset[str] = frozenset() if settings.models_here else frozenset({"registered_models"})
+        self._workspaces: Workspaces | None = None
         if database is not None:
             self._call = Call(database, settings)
+            if settings.enable_workspaces:
+                self._workspaces = Workspaces(database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -82,7 +86,7 @@ class App:
             await self._answer(match, scope, receive, send)
         elif (text := self._texts.get(scope["path"])) is not None and scope["method"] == "GET":
             await send_whole(scope, send, 200, text, (_TEXT, NATIVE))
-        elif (handler := self._artifacts.find_json(scope["method"], scope["path"])) is not None:
+        elif self._workspaces is None and (handler := self._artifacts.find_json(scope["method"], scope["path"])):
             await self._answer_by(handler, match, scope, receive, send)
         elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
             await self._stream(stream, match, scope, receive, send)
@@ -94,7 +98,7 @@ class App:
 
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""
-        security = _native_headers(scope, match.endpoint)
+        security = _native_headers(scope, match.endpoint, self._workspaces is not None)
         if security is None:
             await self._pass_on(match, scope, receive, send)
             return
@@ -110,7 +114,10 @@ class App:
             call = self._call
             if permit is not None:
                 await permit.check(message)
-                call = Call(call.db, call.settings, "default", permit.grantees, permit.who)
+                call = Call(call.db, call.settings, call.workspace, permit.grantees, permit.who)
+            if self._workspaces is not None:
+                workspace = await self._workspaces.enter(scope, match.endpoint, message)
+                call = msgspec.structs.replace(call, workspace=workspace)
             handler = match.endpoint.handler
             assert handler is not None
             answer = await handler(call, message)
@@ -202,7 +209,8 @@ class App:
         await self._forward.forward(scope, receive, send, body)
 
     def _streamed(self, method: str, path: str) -> StreamHandler | None:
-        return self._artifacts.find(method, path) or self._ui.find(method, path) or self._absent.find(method, path)
+        artifacts = self._artifacts.find(method, path) if self._workspaces is None else None  # stock's, by workspace
+        return artifacts or self._ui.find(method, path) or self._absent.find(method, path)
 
     async def _stream(self, handler: StreamHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the handler answer as it reads, or hand the request to stock before any of its body is read."""
@@ -311,12 +319,15 @@ def _failure(scope: Scope) -> ApiError:
     return ApiError(f"Headrace has failed at this request. Its log says why, as error {error_id}.")
 
 
-def _native_headers(scope: Scope, endpoint: Endpoint | None = None) -> Headers | None:
-    """The security headers of the answer, or None where one of the request's headers makes it stock's."""
+def _native_headers(scope: Scope, endpoint: Endpoint | None = None, workspaces: bool = False) -> Headers | None:
+    """The security headers of the answer, or None where one of the request's headers makes it stock's.
+
+    `workspaces`: whether the one that a header names is looked at.
+    """
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value not in (b"", b"identity") and not (endpoint and endpoint.raw):
             return None
-        if name == b"x-mlflow-workspace" and value.strip() not in (b"", b"default"):
+        if name == b"x-mlflow-workspace" and not workspaces and value.strip() not in (b"", b"default"):
             return None
     security: Headers | None = scope[SECURITY]
     return security

@@ -79,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     enable_ai_gateway: bool = False
     enable_assistant: bool = False
     enable_webhooks: bool = False
+    enable_workspaces: bool = False
+    workspace_store_uri: str | None = None
     log_level: str = "info"
     stock_socket: str = ""  # the Unix socket's path; filled in by serve
     builds_indexes: bool = True  # one worker of a server does; filled in by serve
@@ -590,6 +592,20 @@ SETTINGS = (
         from_mlflow=False,
     ),
     Setting(
+        "enable_workspaces",
+        "MLFLOW_ENABLE_WORKSPACES",
+        parse_boolean,
+        "false",
+        "Turn on MLflow's workspaces: each request works in the one that its header X-MLFLOW-WORKSPACE names.",
+    ),
+    Setting(
+        "workspace_store_uri",
+        "MLFLOW_WORKSPACE_STORE_URI",
+        _text,
+        "that of --backend-store-uri",
+        "Where workspaces are listed; Headrace has them in the backend store's database only.",
+    ),
+    Setting(
         "log_level",
         "HEADRACE_LOG_LEVEL",
         _choice(*_LEVELS),
@@ -706,6 +722,7 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             "on PostgreSQL or SQLite only. Use one, or --insecure-no-auth behind a proxy that asks who is there."
         )
     _check_single_sign_on(settings)
+    _check_workspaces(settings)
     database = settings.database
     if isinstance(database, database_url.SqliteURL):
         if database.path in ("", ":memory:"):
@@ -725,6 +742,27 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             f"MLflow need {least}. Raise it, or lower --workers."
         )
     return settings
+
+
+def _check_workspaces(settings: Settings) -> None:
+    """Raises ConfigurationError for what workspaces can't go with."""
+    if not settings.enable_workspaces:
+        return
+    if settings.grants:
+        raise ConfigurationError(
+            "--enable-workspaces and --grants are both set, but a grant says no workspace. Use roles with workspaces, "
+            "or grants without them."
+        )
+    for name in ("workspace_store_uri", "registry_store_uri"):
+        if getattr(settings, name) not in (None, "", settings.backend_store_uri):
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} is another store than --backend-store-uri, but with --enable-workspaces "
+                "all are in one database. Leave it out."
+            )
+    if not settings.native:
+        raise ConfigurationError(
+            "--enable-workspaces needs a backend store on PostgreSQL or SQLite (--backend-store-uri)."
+        )
 
 
 def _check_single_sign_on(settings: Settings) -> None:

@@ -20,6 +20,8 @@ def option(setting: Setting) -> Callable[[Any], Any]:
         names = setting.flag
         if setting.name == "serve_artifacts":
             names += "/--no-serve-artifacts"
+        if setting.name == "enable_workspaces":
+            names += "/--disable-workspaces"
         return click.option(names, setting.name, is_flag=True, default=None, help=text)
     names_of_text = [setting.flag] + ([setting.short] if setting.short else [])
     metavar = "|".join(setting.choices) or setting.name.split("_")[-1].upper()

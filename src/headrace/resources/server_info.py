@@ -36,14 +36,14 @@ def endpoints(settings: Settings) -> list[Endpoint]:
 def server_info(settings: Settings) -> bytes | None:
     """The answer of a server with these settings; None: stock alone knows it.
 
-    Source: handlers.build_server_info_payload. Headrace refuses to start with workspaces or trace archival.
+    Source: handlers.build_server_info_payload. Headrace refuses to start with trace archival.
     """
     multipart = _is_s3(settings.artifacts_destination) if settings.serve_artifacts else False
     if multipart is None or not settings.native:
         return None
     info = {
         "store_type": "SqlStore",
-        "workspaces_enabled": False,
+        "workspaces_enabled": settings.enable_workspaces,
         "trace_archival_enabled": False,
         "multipart_uploads_enabled": multipart,
         "multipart_downloads_enabled": multipart,

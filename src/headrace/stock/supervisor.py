@@ -43,7 +43,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "_MLFLOW_IN_JOB_EXECUTOR": "false",
         "_MLFLOW_SGI_NAME": "uvicorn",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_ENABLE_WORKSPACES": "false",
+        "MLFLOW_ENABLE_WORKSPACES": "true" if settings.enable_workspaces else "false",
         "MLFLOW_ENABLE_AI_GATEWAY": "true" if settings.enable_ai_gateway else "false",
         # no URL has this scheme: stock sends nothing to webhooks that are in the database already
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": None if settings.enable_webhooks else "off",

@@ -63,6 +63,8 @@ async def create_experiment(call: Call, message: messages.CreateExperiment) -> o
     """SqlAlchemyStore.create_experiment."""
     name = _name(message.name)
     if message.artifact_location:
+        if call.settings.enable_workspaces:
+            raise InvalidParameter("artifact_location cannot be specified when workspaces are enabled")
         if call.grantees is not None:
             raise Forbidden("With grants on, only an administrator may choose an artifact_location.")
         raise Declined("an artifact location of the client's own")
@@ -71,8 +73,7 @@ async def create_experiment(call: Call, message: messages.CreateExperiment) -> o
         raise Declined("repeated tags")
     if any(key.startswith(_READ_BY_STOCK) for key, _ in tags):
         raise Declined("a tag that stock reads")
-    root = call.settings.default_artifact_root
-    root = root if root.endswith("/") else f"{root}/"
+    root = await _artifact_root(call)
     if not re.match(PLAIN_LOCATION, f"{root}0"):
         raise Declined("an artifact root that stock must read")
     place = {"workspace": call.workspace, "name": name}
@@ -188,6 +189,19 @@ async def search_datasets(call: Call, message: messages.SearchDatasets) -> objec
         raise Declined("which datasets are left out is up to stock")
     summaries = [DatasetSummary(str(number), name, digest, context or None) for number, name, digest, context in rows]
     return {"dataset_summaries": summaries} if summaries else {}
+
+
+async def _artifact_root(call: Call) -> str:
+    """Where the folders of new experiments lie, with a slash at its end. Source: _get_artifact_location."""
+    root = call.settings.default_artifact_root
+    root = root if root.endswith("/") else f"{root}/"
+    if not call.settings.enable_workspaces:
+        return root
+    rows = await call.db.rows(sql.ROOT_OF_WORKSPACE(workspace=call.workspace))
+    own = rows[0][0] if rows else None
+    if own:
+        return own if own.endswith("/") else f"{own}/"
+    return f"{root}workspaces/{call.workspace}/"
 
 
 async def read_experiment(call: Call, statement: Bound) -> Experiment | None:

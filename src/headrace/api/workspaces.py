@@ -1,0 +1,147 @@
+"""Workspaces (`--enable-workspaces`): a request works in the one that its header names, and reaches nothing outside.
+
+Experiments, registered models and evaluation datasets say themselves in which workspace they are, and the statements
+that find them by name take :workspace. All else belongs to an experiment: the objects that a message names, by the
+endpoint's target, must be in the request's workspace. Experiments move when a workspace is deleted, so that nothing
+of this is remembered.
+
+Source: mlflow/server/workspace_helpers.py, WorkspaceAwareSqlAlchemyStore.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from headrace.api.endpoint import Endpoint
+from headrace.api.message import Message
+from headrace.asgi.types import Scope
+from headrace.auth.objects import EXPERIMENT_OF, Both, ObjectRef, OneOf, Target
+from headrace.db.database import Database
+from headrace.db.query import Sql
+from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
+
+DEFAULT = "default"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_RESERVED = frozenset({"workspaces", "api", "ajax-api", "static-files"})
+# What an endpoint may work on that names no object: its statements take :workspace.
+_BY_WORKSPACE = frozenset({
+    "experiments", "experiment_tags", "registered_models", "registered_model_tags", "registered_model_aliases",
+    "model_versions", "model_version_tags",
+})  # fmt: skip
+_EXISTS = Sql("SELECT 1 FROM workspaces WHERE name = :name")
+_WORKSPACE_OF_EXPERIMENTS = Sql("SELECT experiment_id, workspace FROM experiments WHERE experiment_id IN :ids")
+_WORKSPACE_OF_DATASETS = Sql("SELECT dataset_id, workspace FROM evaluation_datasets WHERE dataset_id IN :ids")
+# kinds that are found by name in a workspace
+_NAMED = frozenset({"experiment-name", "model", "model-version"})
+# what stock says where there is none
+_NOT_FOUND = {
+    "experiment": "No Experiment with id={} exists",
+    "run": "Run with id={} not found",
+    "trace": "Trace with ID {} is not found.",
+    "new-trace": "Trace with ID '{}' not found.",
+    "logged-model": "Logged model with ID '{}' not found.",
+    "dataset": "Evaluation dataset with id '{}' not found",
+}
+
+
+class Workspaces:
+    """For one worker of a server with workspaces."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def enter(self, scope: Scope, endpoint: Endpoint, message: Message) -> str:
+        """The workspace of a request, once all that its message names is known to be in it, or not to be at all.
+
+        Raises NotFound, InvalidParameter, and Declined where only stock knows what of it the workspace shows.
+        """
+        workspace = workspace_of(scope)
+        if workspace != DEFAULT:
+            check_name(workspace)
+            if not await self._database.rows(_EXISTS(name=workspace)):
+                raise NotFound(f"Workspace '{workspace}' not found")
+        named = _named(endpoint.target, message)
+        if named:
+            await self._check(workspace, named)
+        elif not endpoint.tables <= _BY_WORKSPACE:
+            await self._leave_out_others(workspace, message)
+        return workspace
+
+    async def _leave_out_others(self, workspace: str, message: Message) -> None:
+        """Of a search in several experiments, those elsewhere are left out (_filter_experiment_ids)."""
+        asked: list[str] = [str(each) for each in getattr(message, "experiment_ids", None) or []]
+        homes = await self._homes("experiment", asked)
+        here = [each for each in asked if homes.get(each) == workspace]
+        if not here:
+            raise Declined("what of this is in the workspace")
+        message.experiment_ids = here  # type: ignore[attr-defined]
+
+    async def _check(self, workspace: str, refs: Iterable[ObjectRef]) -> None:
+        by_kind: dict[str, list[str]] = {}
+        for ref in refs:
+            if ref.kind not in _NAMED:
+                by_kind.setdefault(ref.kind, []).append(ref.id)
+        for kind, ids in by_kind.items():
+            homes = await self._homes(kind, ids)
+            for each in ids:
+                if homes.get(each, workspace) != workspace:
+                    raise NotFound(_NOT_FOUND[kind].format(each))
+
+    async def _homes(self, kind: str, ids: list[str]) -> dict[str, str]:
+        """object -> workspace, of those that there are."""
+        if kind == "dataset":
+            return {str(key): home for key, home in await self._database.rows(_WORKSPACE_OF_DATASETS(ids=ids))}
+        if kind == "experiment":
+            experiments = {each: each for each in ids}
+        else:
+            rows = await self._database.rows(EXPERIMENT_OF[kind](ids=ids))
+            experiments = {str(key): str(experiment) for key, experiment in rows}
+        numbers = {each: number for each in experiments.values() if (number := _number(each)) is not None}
+        rows = await self._database.rows(_WORKSPACE_OF_EXPERIMENTS(ids=list(numbers.values()))) if numbers else []
+        home_of = {int(number): home for number, home in rows}
+        return {
+            each: home_of[numbers[experiment]]
+            for each, experiment in experiments.items()
+            if numbers.get(experiment) in home_of
+        }
+
+
+def workspace_of(scope: Scope) -> str:
+    """What the header X-MLFLOW-WORKSPACE names. Raises InvalidParameter for two that differ."""
+    names = {value.strip().decode("latin-1") for name, value in scope["headers"] if name == b"x-mlflow-workspace"}
+    if len(names) > 1:
+        raise InvalidParameter("The header X-MLFLOW-WORKSPACE is there twice, with different values. Send it once.")
+    return next(iter(names), "") or DEFAULT
+
+
+def check_name(name: str) -> None:
+    """WorkspaceNameValidator.validate. Raises InvalidParameter."""
+    if not 2 <= len(name) <= 63:
+        raise InvalidParameter(f"Workspace name '{name}' must be between 2 and 63 characters.")
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter(
+            f"Workspace name '{name}' must match the pattern ^[a-z0-9]([-a-z0-9]*[a-z0-9])?$ "
+            "(lowercase alphanumeric with optional internal hyphens)."
+        )
+    if name in _RESERVED:
+        raise InvalidParameter(f"Workspace name '{name}' is reserved and cannot be used.")
+
+
+def _number(text: str) -> int | None:
+    """An experiment's number, in every way in which it can be written; None for what the column can't hold."""
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if 0 <= number < 2**31 else None
+
+
+def _named(target: Target, message: Message) -> list[ObjectRef]:
+    """The objects that a message names; what only grants ask for, that it names any, does not matter here."""
+    if isinstance(target, Both | OneOf):
+        return [ref for each in target.targets for ref in _named(each, message)]
+    try:
+        return target.objects(message)
+    except Forbidden:
+        return []

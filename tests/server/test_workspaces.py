@@ -1,0 +1,280 @@
+"""Workspaces: what is in one is there in it, and from another as if it were not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+
+from headrace.api.endpoint import ENDPOINTS
+from tests.support.databases import BACKENDS, Databases
+from tests.support.servers import Server, start_headrace, start_stock
+
+OURS, THEIRS = "team-a", "team-b"
+TRACE = "tr-" + "5" * 32
+METRIC = {"key": "m", "value": 1, "timestamp": 1, "step": 0}
+ASSESSMENT = {
+    "assessment_name": "good", "trace_id": TRACE, "feedback": {"value": True},
+    "source": {"source_type": "HUMAN", "source_id": "me"},
+}  # fmt: skip
+LOCATION = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "{experiment}"}}
+TRACE_INFO = {
+    "trace_id": TRACE, "trace_location": LOCATION, "request_time": "2026-01-01T00:00:00Z", "state": "OK",
+    "execution_duration": "1s",
+}  # fmt: skip
+RUN, EXPERIMENT, MODEL, REQUEST = (
+    {"run_id": "{run}"},
+    {"experiment_id": "{experiment}"},
+    {"name": "M"},
+    {"request_id": TRACE},
+)
+VERSION = {"name": "M", "version": "1"}
+SPAN = {
+    "traceId": "5" * 32, "spanId": "1" * 16, "name": "s", "startTimeUnixNano": "1", "endTimeUnixNano": "2",
+}  # fmt: skip
+# Every native endpoint that names an object, and a message that it takes; what ends something comes last.
+MESSAGES: list[tuple[str, str, dict[str, Any]]] = [
+    ("GET", "2.0/mlflow/experiments/get", EXPERIMENT),
+    ("GET", "2.0/mlflow/experiments/get-by-name", {"experiment_name": "E"}),
+    ("POST", "2.0/mlflow/experiments/set-experiment-tag", EXPERIMENT | {"key": "k", "value": "v"}),
+    ("POST", "2.0/mlflow/experiments/delete-experiment-tag", EXPERIMENT | {"key": "k"}),
+    ("POST", "2.0/mlflow/experiments/update", EXPERIMENT | {"new_name": "E"}),
+    ("POST", "2.0/mlflow/runs/create", EXPERIMENT),
+    ("GET", "2.0/mlflow/runs/get", RUN),
+    ("POST", "2.0/mlflow/runs/update", RUN | {"run_name": "r"}),
+    ("POST", "2.0/mlflow/runs/log-metric", RUN | METRIC),
+    ("POST", "2.0/mlflow/runs/log-parameter", RUN | {"key": "p", "value": "v"}),
+    ("POST", "2.0/mlflow/runs/set-tag", RUN | {"key": "t", "value": "v"}),
+    ("POST", "2.0/mlflow/runs/delete-tag", RUN | {"key": "t"}),
+    ("POST", "2.0/mlflow/runs/log-batch", RUN | {"metrics": [METRIC]}),
+    ("POST", "2.0/mlflow/runs/log-inputs", RUN | {"datasets": []}),
+    ("POST", "2.0/mlflow/runs/outputs", RUN | {"models": []}),
+    ("POST", "2.0/mlflow/runs/log-model", RUN | {"model_json": json.dumps({
+        "run_id": "{run}", "artifact_path": "m", "utc_time_created": "2026-01-01 00:00:00.0", "flavors": {}})}),
+    ("GET", "2.0/mlflow/metrics/get-history", RUN | {"metric_key": "m"}),
+    ("GET", "2.0/mlflow/metrics/get-history-bulk", RUN | {"metric_key": "m"}),
+    ("GET", "2.0/mlflow/metrics/get-history-bulk-interval", {"run_ids": "{run}", "metric_key": "m"}),
+    ("POST", "2.0/mlflow/model-versions/create", {"name": "M", "source": "runs:/{run}/m", "run_id": "{run}"}),
+    ("GET", "2.0/mlflow/model-versions/get", VERSION),
+    ("GET", "2.0/mlflow/model-versions/get-download-uri", VERSION),
+    ("PATCH", "2.0/mlflow/model-versions/update", VERSION | {"description": "d"}),
+    ("POST", "2.0/mlflow/model-versions/transition-stage", VERSION | {"stage": "Staging"}),
+    ("POST", "2.0/mlflow/model-versions/set-tag", VERSION | {"key": "k", "value": "v"}),
+    ("DELETE", "2.0/mlflow/model-versions/delete-tag", VERSION | {"key": "k"}),
+    ("GET", "2.0/mlflow/registered-models/get", MODEL),
+    ("PATCH", "2.0/mlflow/registered-models/update", MODEL | {"description": "d"}),
+    ("GET", "2.0/mlflow/registered-models/get-latest-versions", MODEL),
+    ("POST", "2.0/mlflow/registered-models/get-latest-versions", MODEL),
+    ("POST", "2.0/mlflow/registered-models/set-tag", MODEL | {"key": "k", "value": "v"}),
+    ("DELETE", "2.0/mlflow/registered-models/delete-tag", MODEL | {"key": "k"}),
+    ("POST", "2.0/mlflow/registered-models/alias", VERSION | {"alias": "best"}),
+    ("GET", "2.0/mlflow/registered-models/alias", MODEL | {"alias": "best"}),
+    ("DELETE", "2.0/mlflow/registered-models/alias", MODEL | {"alias": "best"}),
+    ("POST", "3.0/mlflow/traces", {"trace": {"trace_info": TRACE_INFO}}),
+    ("POST", "2.0/mlflow/traces", EXPERIMENT | {"timestamp_ms": 1}),
+    ("PATCH", "2.0/mlflow/traces/{request_id}", REQUEST | {"timestamp_ms": 2, "status": "OK"}),
+    ("PATCH", "3.0/mlflow/traces/{trace_id}/tags", {"trace_id": TRACE, "key": "k", "value": "v"}),
+    ("PATCH", "2.0/mlflow/traces/{request_id}/tags", REQUEST | {"key": "k2", "value": "v"}),
+    ("DELETE", "3.0/mlflow/traces/{trace_id}/tags", {"trace_id": TRACE, "key": "k"}),
+    ("DELETE", "2.0/mlflow/traces/{request_id}/tags", REQUEST | {"key": "k2"}),
+    ("POST", "2.0/mlflow/traces/link-to-run", RUN | {"trace_ids": [TRACE]}),
+    ("POST", "2.0/mlflow/traces/link-prompts", {"trace_id": TRACE, "prompt_versions": [VERSION]}),
+    ("POST", "/v1/traces", {"resourceSpans": [{"scopeSpans": [{"spans": [SPAN]}]}]}),
+    ("GET", "3.0/mlflow/traces/get", {"trace_id": TRACE, "allow_partial": "true"}),
+    ("GET", "3.0/mlflow/traces/batchGet", {"trace_ids": TRACE}),
+    ("POST", "3.0/mlflow/traces/batchGetInfos", {"trace_ids": [TRACE]}),
+    ("GET", "3.0/mlflow/traces/{trace_id}", {"trace_id": TRACE}),
+    ("GET", "2.0/mlflow/traces/{request_id}/info", REQUEST),
+    ("GET", "2.0/mlflow/get-trace-artifact", REQUEST),
+    ("GET", "3.0/mlflow/get-trace-artifact", REQUEST),
+    ("POST", "3.0/mlflow/traces/search", {"locations": [LOCATION]}),
+    ("GET", "2.0/mlflow/traces", {"experiment_ids": "{experiment}"}),
+    ("POST", "3.0/mlflow/traces/metrics", {
+        "experiment_ids": ["{experiment}"], "view_type": "TRACES", "metric_name": "trace_count",
+        "aggregations": [{"aggregation_type": "COUNT"}]}),
+    ("POST", "3.0/mlflow/traces/calculate-filter-correlation", {
+        "experiment_ids": ["{experiment}"], "filter_string1": "status = 'OK'", "filter_string2": "status = 'OK'"}),
+    ("POST", "3.0/mlflow/traces/{trace_id}/assessments", {"trace_id": TRACE, "assessment": ASSESSMENT}),
+    ("GET", "3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", {
+        "trace_id": TRACE, "assessment_id": "{assessment}"}),
+    ("PATCH", "3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", {
+        "trace_id": TRACE, "assessment_id": "{assessment}", "update_mask": "rationale",
+        "assessment": {"trace_id": TRACE, "assessment_id": "{assessment}", "rationale": "r"}}),
+    ("DELETE", "3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}", {
+        "trace_id": TRACE, "assessment_id": "{assessment}"}),
+    ("POST", "2.0/mlflow/traces/delete-traces", EXPERIMENT | {"request_ids": ["tr-none"]}),
+    ("POST", "3.0/mlflow/traces/delete-traces", EXPERIMENT | {"request_ids": [TRACE]}),
+    ("DELETE", "2.0/mlflow/model-versions/delete", VERSION),
+    ("POST", "2.0/mlflow/registered-models/rename", MODEL | {"new_name": "N"}),
+    ("DELETE", "2.0/mlflow/registered-models/delete", {"name": "N"}),
+    ("POST", "2.0/mlflow/runs/delete", RUN),
+    ("POST", "2.0/mlflow/runs/restore", RUN),
+    ("POST", "2.0/mlflow/experiments/delete", EXPERIMENT),
+    ("POST", "2.0/mlflow/experiments/restore", EXPERIMENT),
+]  # fmt: skip
+
+
+class Team:
+    """Requests in one workspace; `ids` fills the placeholders of messages."""
+
+    def __init__(self, server: Server, workspace: str, ids: dict[str, str]) -> None:
+        self.server, self.workspace, self.ids = server, workspace, ids
+
+    def send(self, method: str, path: str, message: dict[str, Any]) -> requests.Response:
+        text = json.dumps(message)
+        for name, value in self.ids.items():
+            text = text.replace(f"{{{name}}}", value)
+        message = json.loads(text)
+        headers = {"X-MLFLOW-WORKSPACE": self.workspace}
+        if path.startswith("/"):
+            headers["x-mlflow-experiment-id"] = self.ids["experiment"]
+            url = self.server.url + path
+        else:
+            url = f"{self.server.url}/ajax-api/{path}".format(**message)  # more is there than below /api/
+        how: dict[str, Any] = {"params": message} if method == "GET" else {"json": message}
+        return requests.request(method, url, headers=headers, timeout=60, **how)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def server(
+    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    server = start_headrace(
+        databases.migrated(request.param), tmp_path_factory.mktemp("workspaces"), "--enable-workspaces", until="/health"
+    )
+    for name in (OURS, THEIRS):
+        made = requests.post(f"{server.url}/api/3.0/mlflow/workspaces", json={"name": name}, timeout=120)
+        assert made.status_code == 201, made.text
+    yield server
+    server.stop()
+
+
+def test_nothing_is_reached_from_another_workspace(server: Server) -> None:
+    """Each request is first sent from the other workspace, then from its own, where it does what it always does."""
+    ours = Team(server, OURS, {})
+    made = ours.send("POST", "2.0/mlflow/experiments/create", {"name": "E"})
+    ours.ids["experiment"] = made.json()["experiment_id"]
+    ours.ids["run"] = ours.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]["run_id"]
+    assert ours.send("POST", "2.0/mlflow/registered-models/create", MODEL).status_code == 200
+    theirs = Team(server, THEIRS, ours.ids)
+    for method, path, message in MESSAGES:
+        where = f"{method} {path}"
+        from_there = theirs.send(method, path, message)
+        assert from_there.status_code in (404, 400), f"{where}: {from_there.text}"
+        assert from_there.status_code == 404 or "alias" in from_there.text, f"{where}: {from_there.text}"
+        assert from_there.headers.get("headrace-answered-by") == "native", where
+        here = ours.send(method, path, message)
+        assert here.status_code == 200 or path.endswith("get-trace-artifact"), f"{where}: {here.text}"
+        assert here.headers.get("headrace-answered-by") == "native", where
+        if method == "POST" and path.endswith("assessments"):
+            ours.ids["assessment"] = here.json()["assessment"]["assessment_id"]
+    known = {(method, path) for method, path, _ in MESSAGES}
+    named = {(each.method, each.path) for each in ENDPOINTS if each.target.checked and each.handler is not None}
+    assert known >= named
+
+
+def test_searches_show_the_workspace(server: Server) -> None:
+    searches: list[tuple[str, str, dict[str, Any], str]] = [
+        ("POST", "2.0/mlflow/experiments/search", {"max_results": 10}, "experiments"),
+        ("GET", "2.0/mlflow/registered-models/search", {}, "registered_models"),
+        ("GET", "2.0/mlflow/model-versions/search", {}, "model_versions"),
+        ("POST", "2.0/mlflow/runs/search", {"experiment_ids": ["{experiment}", "{other}"]}, "runs"),
+    ]
+    ids: dict[str, str] = {}
+    for name, key in ((OURS, "experiment"), (THEIRS, "other")):
+        team = Team(server, name, ids)
+        ids[key] = team.send("POST", "2.0/mlflow/experiments/create", {"name": "S"}).json()["experiment_id"]
+        for _ in range(2):
+            assert team.send("POST", "2.0/mlflow/runs/create", {"experiment_id": f"{{{key}}}"}).status_code == 200
+        # the same name in both
+        assert team.send("POST", "2.0/mlflow/registered-models/create", {"name": "S"}).status_code == 200
+        source = {"name": "S", "source": f"s3://bucket/{name}"}
+        assert team.send("POST", "2.0/mlflow/model-versions/create", source).status_code == 200
+    for name, key, elsewhere in ((OURS, "experiment", THEIRS), (THEIRS, "other", OURS)):
+        for method, path, message, field in searches:
+            answer = Team(server, name, ids).send(method, path, message)
+            assert answer.headers["headrace-answered-by"] == "native", path
+            assert answer.json()[field], path
+            assert elsewhere not in answer.text, path
+        runs = Team(server, name, ids).send(*searches[3][:3]).json()["runs"]
+        assert [run["info"]["experiment_id"] for run in runs] == [ids[key]] * 2
+    default = Team(server, "", ids)
+    assert "S" not in [each["name"] for each in default.send(*searches[0][:3]).json()["experiments"]]
+
+
+def test_which_workspace(server: Server) -> None:
+    url = f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0"
+    for name, status, words in (
+        ("", 200, '"Default"'),
+        ("default", 200, '"Default"'),
+        ("nowhere", 404, "Workspace 'nowhere' not found"),
+        ("No", 400, "must match the pattern"),
+        ("x", 400, "between 2 and 63"),
+        ("workspaces", 400, "reserved"),
+    ):
+        answer = requests.get(url, headers={"X-MLFLOW-WORKSPACE": name}, timeout=60)
+        assert (answer.status_code, words in answer.text) == (status, True), answer.text
+
+
+def test_stock_would_say_the_same(server: Server, databases: Databases, tmp_path: Path) -> None:
+    """In its words where something is elsewhere, and where artifacts of a new experiment lie."""
+    stock = start_stock(databases.migrated("sqlite"), tmp_path, "--enable-workspaces")
+    try:
+        assert (
+            requests.post(f"{stock.url}/api/3.0/mlflow/workspaces", json={"name": THEIRS}, timeout=60).status_code
+            == 201
+        )
+        told = []
+        for each in (stock, server):
+            ids = {"experiment": "0"}
+            default, theirs = Team(each, "", ids), Team(each, THEIRS, ids)
+            ids["run"] = default.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]["run_id"]
+            assert default.send("POST", "3.0/mlflow/traces", {"trace": {"trace_info": TRACE_INFO | {
+                "trace_id": "tr-" + "6" * 32}}}).status_code == 200  # fmt: skip
+            made = theirs.send("POST", "2.0/mlflow/experiments/create", {"name": "W"}).json()["experiment_id"]
+            location = theirs.send("GET", "2.0/mlflow/experiments/get", {"experiment_id": made}).json()
+            answers = [
+                theirs.send("GET", "2.0/mlflow/experiments/get", EXPERIMENT),
+                theirs.send("GET", "2.0/mlflow/runs/get", RUN),
+                theirs.send("POST", "2.0/mlflow/runs/log-metric", RUN | METRIC),
+                theirs.send("GET", "3.0/mlflow/traces/get", {"trace_id": "tr-" + "6" * 32}),
+                theirs.send("POST", "2.0/mlflow/experiments/create", {"name": "X", "artifact_location": "s3://b/x"}),
+            ]
+            texts = [answer.text.replace(ids["run"], "RUN") for answer in answers]
+            place = location["experiment"]["artifact_location"].removesuffix(made)
+            told.append(
+                [place, *((answer.status_code, json.loads(text)) for answer, text in zip(answers, texts, strict=True))]
+            )
+        assert told[0] == told[1]
+    finally:
+        stock.stop()
+
+
+def test_mlflows_client(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_WORKSPACE", OURS)
+    mlflow.set_tracking_uri(server.url)
+    (tmp_path / "note.txt").write_text("hello")
+    mlflow.set_experiment("by the client")
+    with mlflow.start_run() as run:
+        mlflow.log_metric("m", 1)
+        mlflow.log_artifact(str(tmp_path / "note.txt"))
+    client = mlflow.MlflowClient(server.url)
+    assert "/workspaces/team-a/" in client.get_run(run.info.run_id).info.artifact_uri
+    assert [each.path for each in client.list_artifacts(run.info.run_id)] == ["note.txt"]
+    monkeypatch.setenv("MLFLOW_WORKSPACE", THEIRS)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="not found"):
+        client.get_run(run.info.run_id)
+    with pytest.raises(mlflow.exceptions.MlflowException):
+        client.list_artifacts(run.info.run_id)
+    for path in (
+        f"get-artifact?path=note.txt&run_id={run.info.run_id}",
+        f"ajax-api/2.0/mlflow/get-artifact?path=note.txt&run_uuid={run.info.run_id}",
+    ):
+        answer = requests.get(f"{server.url}/{path}", headers={"X-MLFLOW-WORKSPACE": THEIRS}, timeout=60)
+        assert answer.status_code in (403, 404), answer.text
