@@ -41,6 +41,7 @@ from headrace.errors import ApiError, Declined, Forbidden, Malformed, PayloadToo
 from headrace.resources import all_endpoints
 from headrace.settings import Settings
 from headrace.stock.forward import Forwarder
+from headrace.stock.never import NoStock
 from headrace.ui.files import UI
 from headrace.ui.stub_answers import Absent
 from headrace.uri import redact
@@ -61,7 +62,9 @@ class App:
         self._settings = settings
         self._database = database
         self._find = router.find
-        self._forward = Forwarder(settings.stock_socket, settings.stock_wait)
+        self._stock: Forwarder | NoStock = NoStock()
+        if settings.stock != "never":
+            self._stock = Forwarder(settings.stock_socket, settings.stock_wait, settings.stock_idle)
         self._artifacts = Artifacts(settings, database)
         self._ui = UI(prefix, page_headers(settings))
         self._absent = Absent(settings, os.environ)
@@ -122,11 +125,10 @@ class App:
             assert handler is not None
             answer = await handler(call, message)
         except Declined as reason:
-            logger.debug("declined %s: %s", scope["path"], reason)
             if isinstance(reason, Malformed):
                 send = instead_of_failure(send, str(reason))
             assert message is not None
-            await self._to_stock(match, scope, receive, send, message, body)
+            await self._to_stock(match, scope, receive, send, message, body, str(reason))
         except ApiError as error:
             await send_error(scope, send, error, security)
         except Exception:
@@ -151,8 +153,7 @@ class App:
                 await permit.check(message)
             answer = await handler(body, scope["query_string"])
         except Declined as reason:
-            logger.debug("declined %s: %s", scope["path"], reason)
-            await self._to_stock(match, scope, receive, send, message, body)
+            await self._to_stock(match, scope, receive, send, message, body, str(reason))
         except ApiError as error:
             await send_error(scope, send, error, security)
         else:
@@ -173,12 +174,12 @@ class App:
         packed, encoded = await self._compression.compress(scope, content)
         await send_whole(scope, send, status, packed, (*headers, *security, *encoded))
 
-    async def _pass_on(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, match: Match, scope: Scope, receive: Receive, send: Send, reason: str = "") -> None:
         """Hand a request to stock, of which nothing was read. One with limited rights is decoded and checked first."""
         permit: Permit | None = scope.get(PERMIT)
         chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
         if permit is None and not chunked:
-            await self._forward.forward(scope, receive, send)
+            await self._stock.forward(scope, receive, send, route=_route(match, scope), reason=reason)
             return
         try:
             body = await self._read(scope, receive)
@@ -193,10 +194,17 @@ class App:
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())
         else:
-            await self._to_stock(match, scope, receive, send, message, body)
+            await self._to_stock(match, scope, receive, send, message, body, reason)
 
     async def _to_stock(
-        self, match: Match, scope: Scope, receive: Receive, send: Send, message: Message | None, body: bytes | None
+        self,
+        match: Match,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        message: Message | None,
+        body: bytes | None,
+        reason: str,
     ) -> None:
         permit: Permit | None = scope.get(PERMIT)
         if permit is not None and permit.exact:
@@ -206,7 +214,7 @@ class App:
                 await send_error(scope, send, error, scope[SECURITY] or ())
                 return
             body = rewrite(match, scope, message, body or b"")
-        await self._forward.forward(scope, receive, send, body)
+        await self._stock.forward(scope, receive, send, body, route=_route(match, scope), reason=reason)
 
     def _streamed(self, method: str, path: str) -> StreamHandler | None:
         artifacts = self._artifacts.find(method, path) if self._workspaces is None else None  # stock's, by workspace
@@ -215,20 +223,21 @@ class App:
     async def _stream(self, handler: StreamHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the handler answer as it reads, or hand the request to stock before any of its body is read."""
         security = _native_headers(scope)
+        reason = ""
         if security is not None:
             permit: Permit | None = scope.get(PERMIT)
             try:
                 if permit is not None:
                     await permit.check(decode(match, scope, b"", permit))
                 await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
-            except Declined as reason:
-                logger.debug("declined %s: %s", scope["path"], reason)
+            except Declined as declined:
+                reason = str(declined)
             except ApiError as error:
                 await send_error(scope, send, error, security)
                 return
             else:
                 return
-        await self._pass_on(match, scope, receive, send)
+        await self._pass_on(match, scope, receive, send, reason)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client went away. Raises PayloadTooLarge."""
@@ -290,7 +299,7 @@ class App:
             self._connecting.cancel()
         if self._database is not None:
             await self._database.close()
-        await self._forward.close()
+        await self._stock.close()
 
 
 def create_app(settings: Settings) -> Application:
@@ -310,6 +319,11 @@ def create_app(settings: Settings) -> Application:
     if settings.audit != "off":
         guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
     return Shield(guarded, settings)
+
+
+def _route(match: Match, scope: Scope) -> str:
+    """What the metrics call the endpoint: never a client's own text, of which there is no end."""
+    return f"{scope['method']} {match.endpoint.path}" if match.endpoint.path else "other"
 
 
 def _failure(scope: Scope) -> ApiError:

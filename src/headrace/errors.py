@@ -13,6 +13,7 @@
     │   ├── Forbidden           403: somebody, who may not; or this server may not, in its artifact store
     │   ├── TooManyAttempts     429 with Retry-After: logins that failed too often
     │   ├── PayloadTooLarge     413
+    │   ├── NeedsStock          501: stock alone answers it, and --stock is never
     │   └── Unavailable         503 with Retry-After; stock's client tries again by itself
     └── Declined                not an error: stock must answer this request
         └── Malformed           and may have no better answer than a 500
@@ -139,6 +140,13 @@ class PayloadTooLarge(ApiError):
 
     status = 413
     error_code = "INVALID_PARAMETER_VALUE"
+
+
+class NeedsStock(ApiError):
+    """Only stock MLflow can answer this, and the server is started without it."""
+
+    status = 501
+    error_code = "NOT_IMPLEMENTED"
 
 
 class Unavailable(ApiError):

@@ -75,6 +75,7 @@ class Child:
         self.channel: socket.socket | None = None
         self.ready_since: float | None = None
         self.was_ready = False
+        self.resting = False  # it ends because nobody needs it, and stays so until it is started
         self.start_at: float | None = None
 
     def spawn(self) -> None:
@@ -91,7 +92,7 @@ class Child:
                 env=public | self.environment,
                 start_new_session=True,  # Ctrl-C is for us; we tell the children
             )
-        self.channel, self.ready_since, self.start_at = ours, None, None
+        self.channel, self.ready_since, self.start_at, self.resting = ours, None, None, False
         if self.configuration is not None:
             self._send()
 
@@ -186,6 +187,7 @@ class Supervisor:
         self._stage = -1
         self._deadline = float("inf")
         self._selector = selectors.DefaultSelector()
+        self._timers: dict[Callable[[], None], float] = {}
 
     def watch(self, file: socket.socket, callback: Callable[[], None]) -> None:
         """Call back in the loop whenever `file` is readable."""
@@ -201,6 +203,23 @@ class Supervisor:
         """Spawn a child that is under supervision."""
         child.spawn()
         self._listen_to(child)
+
+    def rest(self, child: Child) -> None:
+        """End a child that nobody needs at the moment."""
+        child.resting, child.start_at = True, None
+        child.signal(signal.SIGTERM)
+
+    def wake(self, child: Child) -> bool:
+        """Start a child that rests or never ran; False where it runs or is about to."""
+        if child.popen is None and child.start_at is None:
+            self.start(child)
+            return True
+        child.resting = False  # one that is just ending starts again at its end
+        return False
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        """Call back in the loop at `when` (time.monotonic), instead of the time that was said before."""
+        self._timers[callback] = when
 
     def stop(self, exit_code: int = 0) -> None:
         """Begin to stop; a second call ends everything at once."""
@@ -238,6 +257,10 @@ class Supervisor:
 
     def _step(self) -> bool:
         """Look after the children; False when there is nothing left to do."""
+        if not self._stop_requests:
+            for callback in [each for each, when in self._timers.items() if when <= time.monotonic()]:
+                del self._timers[callback]
+                callback()
         for child in self.children:
             if child.popen is not None and (code := child.popen.poll()) is not None:
                 self._forget(child)
@@ -267,8 +290,11 @@ class Supervisor:
         return True
 
     def _timeout(self) -> float | None:
-        times = [self._deadline] if self._stop_requests else []
-        times += [child.start_at for child in self.children if child.start_at is not None]
+        if self._stop_requests:
+            times = [self._deadline]
+        else:
+            starts = [child.start_at for child in self.children if child.start_at is not None]
+            times = [*starts, *self._timers.values()]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _on_signals(self, numbers: bytes) -> None:
@@ -282,6 +308,9 @@ class Supervisor:
         if child.essential and not child.was_ready:
             self.log(f"{child.name} could not start ({_how(code)})")
             self.stop(exit_code=code if code in (2, 3) else 1)
+            return
+        if child.resting:
+            child.ready_since = None
             return
         now = time.monotonic()
         delay = child.back_off.after(now - child.ready_since if child.ready_since is not None else 0.0)

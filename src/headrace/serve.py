@@ -40,7 +40,7 @@ def serve(settings: Settings) -> int:
         prepare(settings, _log)
         if settings.protected:
             _set_up_auth(settings)
-        stock = Stock(settings, supervisor)
+        stock = Stock(settings, supervisor) if settings.stock != "never" else None
         for number, worker in enumerate(workers):
             of_worker = msgspec.structs.replace(settings, builds_indexes=number == 0)
             worker.configure(
@@ -116,8 +116,8 @@ def _worker(number: int, listener: socket.socket, settings: Settings) -> Child:
     )
 
 
-def _on_ready(settings: Settings, stock: Stock) -> None:
-    if settings.stock == "background":
+def _on_ready(settings: Settings, stock: Stock | None) -> None:
+    if stock is not None and settings.stock == "background":
         stock.start()
     url = _url(settings)
     artifacts = settings.artifacts_destination + ", through this server"

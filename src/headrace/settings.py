@@ -52,7 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secrets_cache_ttl: int = 60
     secrets_cache_max_size: int = 1000
     ssm_prefix: str | None = None
-    stock: str = "background"
+    stock: str = "lazy"
+    stock_idle: float = 600.0
     stock_wait: float = 20.0
     max_body_bytes: int = 64 * 1024 * 1024
     queue_limit: int = 10_000
@@ -110,9 +111,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def connections(self) -> Connections:
         """The budget of --database-connections, shared out. Of 12, one worker gets 7 and stock 4."""
-        least = _LEAST_OF_STOCK + _BUILDER + _LEAST_OF_WORKER * self.workers
-        budget = self.database_connections or max(DATABASE_CONNECTIONS, least)
-        stock = max(_LEAST_OF_STOCK, min(budget // 3, budget - _BUILDER - _LEAST_OF_WORKER * self.workers))
+        of_stock, of_workers = _least(self)
+        budget = self.database_connections or max(DATABASE_CONNECTIONS, of_stock + of_workers)
+        stock = of_stock and max(of_stock, min(budget // 3, budget - of_workers))
         return Connections(stock, max(_LEAST_OF_WORKER, (budget - stock - _BUILDER) // self.workers))
 
     @property
@@ -234,7 +235,7 @@ def is_loopback(host: str) -> bool:
 
 
 _LEVELS = ("debug", "info", "warning", "error")
-_STOCK = ("background", "lazy")
+_STOCK = ("lazy", "background", "never")
 _AUDIT = ("changes", "all", "off")
 _COMPRESS = ("remote", "always", "never")
 _TRANSFER = ("proxy", "direct")
@@ -355,9 +356,18 @@ SETTINGS = (
         "stock",
         "HEADRACE_STOCK",
         _choice(*_STOCK),
-        "background",
-        "When stock MLflow starts: in the background at once, or (lazy) when a request needs it.",
+        "lazy",
+        "When stock MLflow runs: from the first request that only it can answer until --stock-idle (lazy), from the "
+        "start on (background), or never: what only it can answer is then a 501.",
         choices=_STOCK,
+        from_mlflow=False,
+    ),
+    Setting(
+        "stock_idle",
+        "HEADRACE_STOCK_IDLE",
+        _seconds,
+        "600",
+        "With --stock lazy: seconds without a request for stock MLflow after which it ends.",
         from_mlflow=False,
     ),
     Setting(
@@ -723,6 +733,8 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
         )
     _check_single_sign_on(settings)
     _check_workspaces(settings)
+    if settings.stock == "never":
+        _check_without_stock(settings)
     database = settings.database
     if isinstance(database, database_url.SqliteURL):
         if database.path in ("", ":memory:"):
@@ -735,7 +747,7 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
                 f"--workers is {settings.workers}, but SQLite has one writer: leave --workers out, or use "
                 "PostgreSQL (--backend-store-uri postgresql://...)."
             )
-    least = _LEAST_OF_STOCK + _BUILDER + _LEAST_OF_WORKER * settings.workers
+    least = sum(_least(settings))
     if settings.database_connections and settings.database_connections < least:
         raise ConfigurationError(
             f"--database-connections is {settings.database_connections}, but {settings.workers} workers and stock "
@@ -762,6 +774,27 @@ def _check_workspaces(settings: Settings) -> None:
     if not settings.native:
         raise ConfigurationError(
             "--enable-workspaces needs a backend store on PostgreSQL or SQLite (--backend-store-uri)."
+        )
+
+
+def _least(settings: Settings) -> tuple[int, int]:
+    """The fewest connections to PostgreSQL that stock, and all the workers, can do with."""
+    of_stock = _LEAST_OF_STOCK if settings.stock != "never" else 0
+    return of_stock, _BUILDER + _LEAST_OF_WORKER * settings.workers
+
+
+def _check_without_stock(settings: Settings) -> None:
+    """Raises ConfigurationError for what only stock can do."""
+    wanted = [name for name in ("enable_ai_gateway", "enable_assistant", "enable_webhooks") if getattr(settings, name)]
+    if not settings.native:
+        wanted.append("backend_store_uri")
+    if not settings.models_here:
+        wanted.append("registry_store_uri")
+    for name in wanted:
+        given = getattr(settings, name)
+        shown = f"--{name.replace('_', '-')}" + ("" if given is True else f" {uri.redact(given)}")
+        raise ConfigurationError(
+            f"{shown} is stock MLflow's alone, and --stock is never. Use --stock lazy, or leave it out."
         )
 
 

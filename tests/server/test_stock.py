@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -24,10 +23,11 @@ def sqlite(databases: Databases) -> tuple[str, str]:
 def test_lazy_starts_it_with_the_first_request_that_needs_it_and_after_its_end_again(
     serve: Serve, sqlite: tuple[str, str]
 ) -> None:
-    server = serve(*sqlite, "--stock", "lazy", "--stock-wait", "120")
-    time.sleep(0.5)
+    server = serve(*sqlite, "--stock-wait", "120")
+    assert server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
     assert server.children("headrace.stock.launch") == []
     assert server.get(PASSED_THROUGH, 2 * PATIENCE_SECONDS).status_code == 200
+    assert f"stock MLflow starts: GET {PASSED_THROUGH.split('?')[0]} needs it" in server.log
     first = server.stock
     assert first is not None
     check_it_has_no_port_and_no_other_processes_and_is_small(server, first)
@@ -37,6 +37,34 @@ def test_lazy_starts_it_with_the_first_request_that_needs_it_and_after_its_end_a
     assert server.stock is not None
     assert server.stock.pid != first.pid
     assert "stock MLflow ended (SIGKILL); it starts again in 0.5 s" in server.log
+
+
+def test_it_ends_when_nobody_needs_it_and_starts_again_when_somebody_does(
+    serve: Serve, sqlite: tuple[str, str]
+) -> None:
+    server = serve(*sqlite, "--stock-idle", "1.5", "--stock-wait", "120", until=PASSED_THROUGH)
+    first = server.stock
+    assert first is not None
+    wait_until(lambda: not first.is_running() or first.status() == psutil.STATUS_ZOMBIE, "stock has ended")
+    assert "no request has needed stock MLflow for 1.5 s; it ends" in server.log
+    assert server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").headers["headrace-answered-by"] == "native"
+    assert server.get(PASSED_THROUGH, 2 * PATIENCE_SECONDS).status_code == 200
+    assert server.stock is not None
+    assert server.stock.pid != first.pid
+
+
+def test_without_it_what_only_it_can_answer_is_501_and_says_which_option_turns_it_on(
+    serve: Serve, sqlite: tuple[str, str]
+) -> None:
+    server = serve(*sqlite, "--stock", "never")
+    refused = server.get(PASSED_THROUGH)
+    assert (refused.status_code, refused.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+    assert refused.headers["x-content-type-options"] == "nosniff"
+    assert "--stock lazy" in refused.json()["message"]
+    malformed = requests.post(f"{server.url}/api/2.0/mlflow/runs/search", data=b"{", timeout=10)
+    assert malformed.status_code == 400
+    assert server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
+    assert "answered 501, for want of stock: GET 3.0/mlflow/label-schemas/list" in server.log
 
 
 def check_it_has_no_port_and_no_other_processes_and_is_small(server: Serving, stock: psutil.Process) -> None:

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "resources": WORDS | {"api", "auth", "db"},
     "artifacts": WORDS | {"api", "db", "resources"},
     "ui": WORDS | {"api", "asgi", "auth"},
-    "stock": WORDS | {"process", "child"},
+    "stock": WORDS | {"process", "child", "asgi"},
     "app": WORDS | {"api", "artifacts", "asgi", "auth", "db", "resources", "stock", "ui"},
     "worker": WORDS | {"app", "asgi", "child"},
     "database": WORDS | {"db", "process", "sql", "stock"},

@@ -6,6 +6,7 @@ import os
 import signal
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,53 @@ def test_a_process_that_no_longer_answers_is_started_again(
     assert supervisor.run() == 0
     said = capfd.readouterr().out
     assert "stock did not answer 3 times in a row; it is ended\nstock ended (SIGKILL)" in said
+
+
+ENDS_SLOWLY = """
+    import signal, time
+    open(c["starts"], "a").write("x")
+    def end(*_):
+        while not os.path.exists(c["may end"]): time.sleep(0.01)
+        sys.exit()
+    signal.signal(signal.SIGTERM, end)
+"""
+
+
+def test_a_child_that_rests_stays_away_until_it_is_woken(
+    child: Callable[..., Child], supervisor: Supervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    starts, may_end = tmp_path / "starts", tmp_path / "may end"
+    one = child(ENDS_SLOWLY + READY, name="it")
+    one.configuration = {"starts": str(starts), "may end": str(may_end)}
+    supervisor.add(one)
+    looks: list[tuple[str, bool, int]] = []
+
+    def look(what: str, done: bool) -> None:
+        looks.append((what, done, starts.stat().st_size if starts.exists() else 0))
+
+    def every_few_ms() -> None:
+        supervisor.call_at(time.monotonic() + 0.01, every_few_ms)
+        if not looks:
+            look("woken first", supervisor.wake(one))
+        elif len(looks) == 1 and one.ready_since is not None:
+            supervisor.rest(one)
+            look("told to end", one.resting)
+            look("wanted while it ends", supervisor.wake(one))  # not yet again: it ends first
+            may_end.touch()
+        elif len(looks) == 3 and one.ready_since is not None and starts.stat().st_size == 2:
+            supervisor.rest(one)
+            look("told to end again", one.resting)
+        elif len(looks) == 4 and one.popen is None:
+            look("stays away", one.start_at is None)
+            supervisor.stop()
+
+    supervisor.call_at(0, every_few_ms)
+    assert supervisor.run() == 0
+    assert looks == [
+        ("woken first", True, 0),
+        ("told to end", True, 1),
+        ("wanted while it ends", False, 1),
+        ("told to end again", True, 2),
+        ("stays away", True, 2),
+    ]
+    assert capfd.readouterr().out == "it ended (exit code 0); it starts again in 0.01 s\n"

@@ -21,7 +21,7 @@ def instead_of_failure(send: Send, reason: str) -> Send:
 
     async def passing(message: Message) -> None:
         nonlocal failed
-        if message["type"] == "http.response.start" and message["status"] == 500:
+        if message["type"] == "http.response.start" and message["status"] in (500, 501):  # 501: --stock never
             failed = True
             await _refuse(send, reason)
         elif not failed:

@@ -14,6 +14,7 @@ import json
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import httpcore
 
 from headrace.errors import Unavailable
 from headrace.stock.launch import CLIENT_HEADER
-from headrace.stock.supervisor import WANTED
+from headrace.stock.supervisor import LONGEST_REQUEST, WANTED
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -50,12 +51,17 @@ class ClientGone(Exception):
 class Forwarder:
     """Connections to the stock process at `socket_path`; those of GET and HEAD are kept for the next one.
 
-    While stock is away a request waits for it, its body unread, for up to `wait_seconds`; then it gets a 503.
+    While stock is away a request waits for it, its body unread, for up to `wait_seconds`; then it gets a 503. One that
+    takes long says again and again that stock is wanted, so that it does not end after `idle_seconds`.
     """
 
-    def __init__(self, socket_path: str, wait_seconds: float = 20.0) -> None:
+    def __init__(self, socket_path: str, wait_seconds: float = 20.0, idle_seconds: float = 600.0) -> None:
         self._wanted = str(Path(socket_path).with_name(WANTED))
         self._wait_seconds = wait_seconds
+        self._remind_seconds = idle_seconds / 3
+        self.requests: Counter[str] = Counter()  # by route, since this worker's start
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
         self._kept, self._fresh = (
             httpcore.AsyncConnectionPool(
                 uds=socket_path,
@@ -68,20 +74,38 @@ class Forwarder:
 
     async def close(self) -> None:
         """Close the connections; requests under way break."""
+        self._sender.close()
         await self._kept.aclose()
         await self._fresh.aclose()
 
-    async def forward(self, scope: Scope, receive: Receive, send: Send, body: bytes | None = None) -> None:
+    async def forward(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        body: bytes | None = None,
+        *,
+        route: str = "",
+        reason: str = "",
+    ) -> None:
         """Answer one request of an ASGI `scope` by stock. `body`: what was read of it already, all of it.
 
+        `route`: the endpoint, for the count; `reason`: why it is not answered natively, for the log.
         Raises nothing for what stock or the client does. When stock breaks off in the middle of its answer
         this returns with the answer incomplete, and uvicorn closes the connection without a proper end.
         """
         request = _Request(scope, receive, body)
+        wanted = f"{request.what} needs it" + (f" ({reason})" if reason else "")
+        self.requests[route] += 1
+        _log.debug("stock answers %s: %s", route, reason or "it has no native handler")
         exchange = asyncio.ensure_future(self._exchange(request, send))
         gone = asyncio.ensure_future(request.client_gone())
         try:
-            await asyncio.wait((exchange, gone), return_when=asyncio.FIRST_COMPLETED)
+            done: set[asyncio.Future[None]] = set()
+            while not done:
+                self._ask_for_stock(wanted)
+                tasks = (exchange, gone)
+                done, _ = await asyncio.wait(tasks, timeout=self._remind_seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             exchange.cancel()
             gone.cancel()
@@ -123,7 +147,6 @@ class Forwarder:
             except httpcore.PoolTimeout:
                 raise Unavailable("Stock MLflow is busy with other requests. Try again later.") from None
             except _NOT_SENT:
-                self._ask_for_stock()
                 if time.monotonic() >= deadline:
                     raise Unavailable(
                         "Stock MLflow, which answers this request, is not running at the moment. Try again."
@@ -136,11 +159,10 @@ class Forwarder:
                         "Stock MLflow stopped while it worked on this request, which may be done or not."
                     ) from None
 
-    def _ask_for_stock(self) -> None:
-        """Tell the supervisor that stock is wanted: it starts on that with --stock lazy."""
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            sender.sendto(b"1", self._wanted)
+    def _ask_for_stock(self, wanted: str) -> None:
+        """Tell the supervisor that stock is wanted, and by what."""
+        with contextlib.suppress(OSError):  # its queue is full of the same, or it is gone
+            self._sender.sendto(wanted.encode("ascii", "replace")[:LONGEST_REQUEST], self._wanted)
 
 
 class _Request:

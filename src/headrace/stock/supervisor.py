@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from headrace.process import BackOff, Child, Supervisor
 from headrace.settings import Settings
 from headrace.stock.probe import Probe
 
-# A request that needs stock sends a datagram here (stock/forward.py); --stock lazy starts on it.
+# A request that needs stock says so in a datagram to this socket (stock/forward.py), and again while it is under way.
 WANTED = "wanted"
+LONGEST_REQUEST = 400  # bytes of what a datagram says
 _LONGEST_PATH = 100  # bytes; sun_path holds 108 on Linux, 104 on macOS
 
 
@@ -65,10 +67,15 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Stock:
-    """Starts stock when `start` is called, or on first need; restarts are the Supervisor's."""
+    """Stock is started at once (--stock background), or when it is wanted and ended when it is not (lazy).
+
+    Restarts are the Supervisor's.
+    """
 
     def __init__(self, settings: Settings, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self._socket = settings.stock_socket
+        self._idle = settings.stock_idle if settings.stock == "lazy" else None
         self._child = Child("stock MLflow", "headrace.stock.launch", stage=1, back_off=BackOff(0.5), prefix="stock | ")
         self._child.configure(_configuration(settings))
         supervisor.add(self._child)
@@ -76,21 +83,31 @@ class Stock:
         self._wanted.bind(str(Path(settings.stock_socket).with_name(WANTED)))
         self._wanted.setblocking(False)
         supervisor.watch(self._wanted, self._on_wanted)
-        self._probe = Probe(self._child, settings.stock_socket, supervisor.log)
-        self._started = False
+        self._probe: Probe | None = None
 
-    def start(self) -> None:
-        """Start it, unless that has been done."""
-        if not self._started:
-            self._started = True
-            self._supervisor.start(self._child)
+    def start(self) -> bool:
+        """Start it, unless it runs or is about to; whether that was done."""
+        if self._probe is None:
+            self._probe = Probe(self._child, self._socket, self._supervisor.log)
             self._probe.start()
+        return self._supervisor.wake(self._child)
 
     def _on_wanted(self) -> None:
+        request = b""
         with contextlib.suppress(BlockingIOError):
-            while self._wanted.recv(16):
-                pass
-        self.start()
+            while message := self._wanted.recv(LONGEST_REQUEST):
+                request = request or message
+        if self.start():
+            self._supervisor.log(f"stock MLflow starts: {request.decode(errors='replace')}")
+        if self._idle is not None:
+            self._supervisor.call_at(time.monotonic() + self._idle, self._rest)
+
+    def _rest(self) -> None:
+        self._supervisor.log(f"no request has needed stock MLflow for {self._idle:g} s; it ends")
+        # First its address: who comes from now on waits for the next one, who is connected gets an answer.
+        with contextlib.suppress(OSError):
+            os.unlink(self._socket)
+        self._supervisor.rest(self._child)
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
