@@ -6,6 +6,7 @@ import base64
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -14,6 +15,7 @@ from headrace.auth import sessions
 from tests.server.guarded import ADMIN_TOKEN, PASSWORD, Guarded, start_guarded
 from tests.support.databases import Databases
 from tests.support.processes import wait_until
+from tests.support.servers import start_headrace
 
 SEARCH = "/ajax-api/2.0/mlflow/experiments/search?max_results=5"
 CREATE = "/ajax-api/2.0/mlflow/experiments/create"
@@ -130,6 +132,82 @@ def test_the_uis_logout_ends_the_session(guarded: Guarded) -> None:
     login = "Basic " + base64.b64encode(f"{made_up}:{made_up}".encode()).decode()
     browser.get(url, headers=by_browser | {"Authorization": login}, timeout=30)
     assert browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 401
+
+
+def link_of(guarded: Guarded, name: str) -> str:
+    link = guarded.headrace("user", "link", name, "--url", guarded.server.url)
+    assert link.startswith(f"{guarded.server.url}{SIGN_IN}?link=")
+    return link
+
+
+def test_a_link_signs_in_once(guarded: Guarded) -> None:
+    link = link_of(guarded, "eve")
+    for _ in range(2):  # looking at it uses nothing up
+        page = requests.get(link, timeout=30)
+        assert (page.status_code, "signs you in as <b>eve</b>" in page.text) == (200, True)
+        assert "headrace_session" not in page.headers.get("set-cookie", "")
+    browser = requests.Session()
+    browser.headers["Sec-Fetch-Site"] = "same-origin"
+    form = {"link": "1", "password": ""}
+    other_site = {"Sec-Fetch-Site": "cross-site"}
+    assert requests.post(link, data=form, headers=other_site, timeout=30).status_code == 403
+    answer = browser.post(link, data=form, allow_redirects=False, timeout=30)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    who = browser.get(guarded.server.url + CURRENT, headers={"X-Headrace-UI": "1"}, timeout=30).json()
+    assert who["user"]["username"] == "eve"
+    for again in (requests.get(link, timeout=30), requests.post(link, data=form, timeout=30)):
+        assert (again.status_code, "used already" in again.text) == (401, True)
+
+
+def test_a_link_is_for_a_password_that_was_forgotten(guarded: Guarded) -> None:
+    link, other = link_of(guarded, "eve"), link_of(guarded, "eve")
+    short = requests.post(link, data={"link": "1", "password": "short"}, timeout=30)
+    assert (short.status_code, "12 characters or more" in short.text) == (400, True)
+    new = {"link": "1", "password": "a quite new password"}
+    assert requests.post(link, data=new, allow_redirects=False, timeout=30).status_code == 303
+    assert guarded.status("GET", SEARCH, auth=("eve", "a quite new password")) == 200
+    assert guarded.status("GET", SEARCH, auth=("eve", PASSWORD)) == 401
+    assert requests.post(other, data=new, timeout=30).status_code == 401  # a new password ends what was before
+    guarded.headrace("user", "password", "eve", stdin=PASSWORD)
+
+
+def test_links_that_nobody_made(guarded: Guarded) -> None:
+    (row,) = guarded.database.query("SELECT value FROM headrace_state WHERE name = 'secret'")
+    secret, now, hour = bytes.fromhex(row["value"]), int(time.time() * 1000), 3_600_000
+    good = sessions.Session("of a test", "eve", now, now + hour)
+    bad = [
+        sessions.seal(good, secret),  # a session is no link
+        sessions.seal(good, b"another secret", "link"),
+        sessions.seal(sessions.Session("2", "eve", now - 2 * hour, now - hour), secret, "link"),
+        sessions.seal(sessions.Session("3", "nobody", now, now + hour), secret, "link"),
+        "", ".", "a.b", "%C3%A9",
+    ]  # fmt: skip
+    for each in bad:
+        for method in ("GET", "POST"):
+            answer = guarded.request(method, f"{SIGN_IN}?link={each}", data={"link": "1"} if method == "POST" else None)
+            assert "used already" in answer.text or each == "", each
+            assert answer.status_code == (401 if each or method == "POST" else 200)
+    link = sessions.seal(good, secret, "link")
+    assert guarded.status("GET", SEARCH, cookies={sessions.COOKIE: link}) == 401  # and a link is no session
+
+
+def test_the_first_administrator_signs_in_with_a_browser(databases: Databases, tmp_path: Path) -> None:
+    server = start_headrace(databases.migrated("sqlite"), tmp_path, "--auth", "--stock", "lazy", until="/health")
+    try:
+        log = server.process.log.read_text()
+        link = re.search(r"http://\S+/headrace/sign-in\?link=\S+", log)
+        token = re.search(r"MLFLOW_TRACKING_TOKEN=(hr_[\w-]+)", log)
+        assert link is not None
+        assert token is not None
+        browser = requests.Session()
+        answer = browser.post(link[0], data={"link": "1"}, allow_redirects=False, timeout=30)
+        assert answer.status_code == 303
+        assert browser.get(server.url + TOKENS, timeout=30).status_code == 200
+        login = {"name": "admin", "password": token[1]}
+        refused = requests.post(server.url + SIGN_IN, data=login, timeout=30)
+        assert (refused.status_code, "headrace user link" in refused.text) == (401, True)
+    finally:
+        server.stop()
 
 
 def test_a_session_is_new_at_each_sign_in(guarded: Guarded) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from headrace.auth.accounts import opened_accounts
 from headrace.auth.audit_table import AuditTable
 from headrace.settings import Settings
 from tests.server.conftest import run_headrace
-from tests.server.guarded import PASSWORD
+from tests.server.guarded import PASSWORD, start_guarded
 from tests.support.databases import Databases
+from tests.support.processes import clean_environment
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +86,68 @@ async def _make_audit_table(uri: str) -> None:
         await AuditTable(accounts.store).set_up()
 
 
+# flask_wtf, which only basic-auth's web pages need, is not installed: an empty module of that name lets its store load
+BASIC_AUTH = """
+import sys, types
+from unittest.mock import MagicMock
+sys.modules["flask_wtf"] = sys.modules["flask_wtf.csrf"] = MagicMock()
+from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+store = SqlAlchemyStore()
+store.init_db("sqlite:///basic_auth.db")
+store.create_user("root", "the root password", is_admin=True)
+ada = store.create_user("ada", "ada's old password")
+store.create_user("here", "password of before")
+store.create_experiment_permission("0", "ada", "EDIT")
+store.create_registered_model_permission("churn", "ada", "MANAGE")
+role = store.create_role("team", "default")
+store.assign_role_to_user(ada.id, role.id)
+store.add_role_permission(role.id, "experiment", "0", "READ")
+store.add_role_permission(role.id, "experiment", "*", "EDIT")
+"""
+
+
+def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", BASIC_AUTH], cwd=tmp_path, check=True, env=clean_environment(), timeout=120)
+    before = (tmp_path / "basic_auth.db").read_bytes()
+    guarded = start_guarded(databases.migrated("sqlite"), tmp_path, "--stock", "lazy", users={"here": "viewer"})
+    try:
+        dry = guarded.headrace("user", "import", "basic_auth.db", "--dry-run")
+        assert [each["name"] for each in json.loads(guarded.headrace("user", "list", "--json"))] == ["here"]
+        told = guarded.headrace("user", "import", "basic_auth.db")
+        assert told.splitlines() == dry.splitlines()[:-1]
+        assert told.splitlines() == [
+            "ada: viewer, the password as it was, 2 permissions; not taken over: EDIT on experiment *",
+            "here: is here already, left alone",
+            "root: admin, the password as it was, 0 permissions",
+        ]
+        found = {
+            (each["object"], each["permission"]) for each in json.loads(guarded.headrace("user", "grants", "--json"))
+        }
+        assert found == {("0", "edit"), ("churn", "manage")}
+        search = "/api/2.0/mlflow/experiments/search?max_results=5"
+        for name, password, status in (
+            ("ada", "ada's old password", 200),
+            ("root", "the root password", 200),
+            ("ada", "the root password", 401),
+            ("here", "password of before", 401),
+            ("here", PASSWORD, 200),
+            ("ada", "ada's old password", 200),
+        ):
+            assert guarded.status("GET", search, auth=(name, password)) == status, name
+        kept = guarded.database.query("SELECT password FROM headrace_users")
+        assert all(row["password"].startswith("$argon2id$") for row in kept)  # since each has signed in
+        assert "left alone" in guarded.headrace("user", "import", "sqlite:///basic_auth.db").splitlines()[0]
+        assert (tmp_path / "basic_auth.db").read_bytes() == before
+    finally:
+        guarded.server.stop()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["user", "link", "nobody"], "There is no user nobody"),
+        (["user", "import", "no-such.db"], "is not the users' database of MLflow's basic-auth: unable to open"),
+        (["user", "import", "/dev/null"], "is not the users' database of MLflow's basic-auth: no such table: users"),
         (["user", "disable", "nobody"], "There is no user nobody"),
         (["user", "token", "nobody"], "There is no user nobody"),
         (["user", "grant", "nobody", "read", "--model", "m"], "There is no user nobody"),

@@ -98,6 +98,14 @@ def set_password(name: str, password: str | None, now: int, dialect: Dialect) ->
     )
 
 
+def rehash_password(name: str, old: str, new: str, dialect: Dialect) -> Query:
+    sql = Statement(dialect)
+    return sql.query(
+        f"UPDATE headrace_users SET password = {sql.bind(new)}"
+        f" WHERE name = {sql.bind(name)} AND password = {sql.bind(old)}"
+    )
+
+
 def set_role(name: str, role: str, dialect: Dialect) -> Query:
     sql = Statement(dialect)
     return sql.query(f"UPDATE headrace_users SET role = {sql.bind(role)} WHERE name = {sql.bind(name)} RETURNING 1")

@@ -109,6 +109,10 @@ class Accounts:
         """A new password, which ends the user's sessions; False where there is no such user."""
         return bool(await self._revoke(sql.set_password(name, password, now(), self._store.dialect)))
 
+    async def rehash_password(self, name: str, old: str, new: str) -> None:
+        """The same password, hashed anew: sessions go on. Does nothing where it has changed meanwhile."""
+        await self._change(sql.rehash_password(name, old, new, self._store.dialect))
+
     async def set_role(self, name: str, role: str) -> bool:
         """Another role; False where there is no such user."""
         return bool(await self._revoke(sql.set_role(name, role, self._store.dialect)))
@@ -149,12 +153,13 @@ class Accounts:
 
     # Sessions
 
-    async def end_session(self, session_id: str, expires_at: int) -> None:
-        """Remember that a session has ended, until it would have ended by itself."""
-        await self._revoke(
+    async def end_session(self, session_id: str, expires_at: int) -> bool:
+        """Remember that a session (or a link) has ended, until it would have by itself; False where it had already."""
+        ended = await self._revoke(
             sql.end_session(session_id, expires_at, self._store.dialect),
             sql.forget_sessions(now(), self._store.dialect),
         )
+        return bool(ended)
 
     async def has_ended(self, session_id: str) -> bool:
         """Whether the session was ended."""

@@ -19,11 +19,11 @@ from typing import Any
 
 from headrace.auth import sessions, tokens
 from headrace.auth.accounts import Accounts, User, now
-from headrace.auth.passwords import MAX_LENGTH, Passwords
+from headrace.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords, is_werkzeugs
 from headrace.auth.principals import ROLES, SCOPES, Principal, Right
 from headrace.auth.single_sign_on import Claims, SingleSignOn, is_jwt
 from headrace.auth.throttle import Throttle
-from headrace.errors import Unauthenticated, Unavailable
+from headrace.errors import InvalidParameter, Unauthenticated, Unavailable
 
 POLL_SECONDS = 2.0
 # Without a look at the database for so long, nobody is known any more.
@@ -31,6 +31,7 @@ STALE_SECONDS = 5.0
 USED_EVERY = 15  # polls between two writes of when tokens were used
 KEPT = 10_000
 ADMIN = "admin"  # the user of the first token and of HEADRACE_ADMIN_TOKEN
+USED_LINK = "This link was used already, or is too old. `headrace user link NAME` makes another."
 HOW_TO = "Set MLFLOW_TRACKING_TOKEN to a token, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
 
 
@@ -106,6 +107,10 @@ class Authenticator:
 
     async def sign_in(self, name: str, password: str, address: str) -> str:
         """The cookie of a new session. Raises Unauthenticated, TooManyAttempts, Unavailable."""
+        if password.startswith(tokens.PREFIX):
+            raise Unauthenticated(
+                "That is a token, which is for programs. `headrace user link NAME` makes a link that signs you in here."
+            )
         if await self._of_password(name, password, address) is None:
             raise Unauthenticated("The user name or the password is wrong.")
         return await self.new_session(name)
@@ -115,6 +120,32 @@ class Authenticator:
         issued = now()
         session = sessions.Session(tokens.new_id(), name, issued, issued + sessions.LIFETIME_MS)
         return sessions.seal(session, await self.secret())
+
+    async def user_of_link(self, link: str) -> str:
+        """Whom a link signs in, if it still does. Raises Unauthenticated, Unavailable."""
+        return (await self._link(link)).user
+
+    async def sign_in_by_link(self, link: str, password: str) -> str:
+        """The cookie of a new session, this once; a password that is not empty is the user's from now on.
+
+        Raises Unauthenticated, InvalidParameter (the link can be used again), TooManyAttempts, Unavailable.
+        """
+        found = await self._link(link)
+        if password and not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+            raise InvalidParameter(f"A password has {MIN_LENGTH} characters or more, and {MAX_LENGTH} at most.")
+        hashed = await self._passwords.hash(password) if password else None
+        if not await self._accounts.end_session(found.id, found.expires_at):
+            raise Unauthenticated(USED_LINK)
+        if hashed is not None:
+            await self._accounts.set_password(found.user, hashed)
+            self.forget()
+        return await self.new_session(found.user)
+
+    async def _link(self, link: str) -> sessions.Session:
+        found = sessions.unseal(link, await self.secret(), now(), "link")
+        if found is None or await self._accounts.has_ended(found.id) or await self._user_of(found) is None:
+            raise Unauthenticated(USED_LINK)
+        return found
 
     async def secret(self) -> bytes:
         """What the database signs with. Raises Unavailable."""
@@ -173,6 +204,8 @@ class Authenticator:
             hashed = user.password if user is not None and user.disabled_at is None else None
             if len(password) > MAX_LENGTH or not await self._passwords.verify(hashed, password) or user is None:
                 return None
+            if hashed is not None and is_werkzeugs(hashed):
+                await self._accounts.rehash_password(name, hashed, await self._passwords.hash(password))
             return _principal(user, via="password")
 
         return await self._throttle.attempt(name, address, verify)
@@ -187,10 +220,17 @@ class Authenticator:
         session = sessions.unseal(cookie, await self.secret(), now())
         if session is None or await self._accounts.has_ended(session.id):
             return None
+        user = await self._user_of(session)
+        if user is None:
+            return None
+        return _principal(user, via="session", session_id=session.id, expires=session.expires_at / 1000)
+
+    async def _user_of(self, session: sessions.Session) -> User | None:
+        """Who may still use it."""
         user = await self._accounts.user(session.user)
         if user is None or user.disabled_at is not None or session.issued_at < user.sessions_after:
             return None
-        return _principal(user, via="session", session_id=session.id, expires=session.expires_at / 1000)
+        return user
 
     async def _watch(self) -> None:
         for turn in itertools.count(1):

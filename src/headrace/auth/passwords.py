@@ -1,9 +1,16 @@
-"""Passwords, as argon2id (RFC 9106's profile for little memory: 64 MiB, 3 passes), never in the event loop."""
+"""Passwords, as argon2id (RFC 9106's profile for little memory: 64 MiB, 3 passes), never in the event loop.
+
+Those that were imported from MLflow's basic-auth are Werkzeug's, METHOD$SALT$HEX, until their user's next sign-in.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -16,12 +23,36 @@ MAX_LENGTH = 1024
 AT_ONCE = 2
 WAITING = 32
 
+Result = TypeVar("Result")
+
 _hasher = PasswordHasher()
 
 
 def hash_password(password: str) -> str:
     """argon2's own text form, with its parameters and salt. Takes about 50 ms."""
     return _hasher.hash(password)
+
+
+def is_werkzeugs(hashed: str) -> bool:
+    """Whether this is a hash of Werkzeug's that can be verified."""
+    return _werkzeugs(hashed, "") is not None
+
+
+def _werkzeugs(hashed: str, password: str) -> bool | None:
+    """Whether the password is the one of a hash of Werkzeug's; None where it is none of the two kinds that it makes."""
+    method, salt, digest = [*hashed.split("$"), "", ""][:3]
+    try:
+        match method.split(":"):
+            case ["scrypt", n, r, p]:
+                cost, most = {"n": int(n), "r": int(r), "p": int(p)}, 132 * int(n) * int(r) * int(p)
+                made = hashlib.scrypt(password.encode(), salt=salt.encode(), maxmem=most, **cost)
+            case ["pbkdf2", algorithm, rounds]:
+                made = hashlib.pbkdf2_hmac(algorithm, password.encode(), salt.encode(), int(rounds))
+            case _:
+                return None
+    except ValueError:
+        return None
+    return hmac.compare_digest(made.hex().encode(), digest.encode())
 
 
 class Passwords:
@@ -34,17 +65,26 @@ class Passwords:
 
     async def verify(self, hashed: str | None, password: str) -> bool:
         """Whether the password is the one of the hash; never for None. Raises TooManyAttempts."""
+        return await self._in_thread(self._verify, hashed, password)
+
+    async def hash(self, password: str) -> str:
+        """What is kept of a password. Raises TooManyAttempts."""
+        return await self._in_thread(hash_password, password)
+
+    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         if self._waiting >= AT_ONCE + WAITING:
             raise TooManyAttempts(1)
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._verify, hashed, password)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
         finally:
             self._waiting -= 1
 
     def _verify(self, hashed: str | None, password: str) -> bool:
         if self._nobody is None:
             self._nobody = hash_password("nobody's")
+        if hashed is not None and (right := _werkzeugs(hashed, password)) is not None:
+            return right
         try:
             return _hasher.verify(hashed or self._nobody, password) and hashed is not None
         except (VerificationError, InvalidHashError):

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 COOKIE = "headrace_session"
 LIFETIME_MS = 12 * 3600 * 1000
+LINK_LIFETIME_MS = 3600 * 1000
 
 
 class Session(Struct, frozen=True, array_like=True):
@@ -24,23 +25,23 @@ class Session(Struct, frozen=True, array_like=True):
     expires_at: int
 
 
-def seal(session: Session, secret: bytes) -> str:
-    """The cookie's value."""
+def seal(session: Session, secret: bytes, kind: str = "session") -> str:
+    """The cookie's value. A `link` is as good as a session for one thing: to begin another, once."""
     payload = base64.urlsafe_b64encode(msgspec.json.encode(session)).decode()
-    return f"{payload}.{_signature(payload, secret)}"
+    return f"{payload}.{_signature(payload, secret, kind)}"
 
 
-def unseal(value: str, secret: bytes, now: int) -> Session | None:
-    """The session of a cookie; None for one that is forged, broken or too old."""
+def unseal(value: str, secret: bytes, now: int, kind: str = "session") -> Session | None:
+    """The session of a cookie; None for one that is forged, broken, too old, or of another kind."""
     payload, _, signature = value.partition(".")
-    if not hmac.compare_digest(signature.encode(), _signature(payload, secret).encode()):
+    if not hmac.compare_digest(signature.encode(), _signature(payload, secret, kind).encode()):
         return None
     session = msgspec.json.decode(base64.urlsafe_b64decode(payload), type=Session)
     return session if session.issued_at <= now < session.expires_at else None
 
 
-def _signature(payload: str, secret: bytes) -> str:
-    digest = hmac.new(secret, b"session " + payload.encode(), hashlib.sha256).digest()
+def _signature(payload: str, secret: bytes, kind: str) -> str:
+    digest = hmac.new(secret, f"{kind} {payload}".encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(digest).decode()
 
 

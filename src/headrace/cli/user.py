@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -138,6 +139,61 @@ async def token(accounts: Accounts, name: str, label: str, role: str | None, day
         print_table([{"token": made, "user": name, "name": label, "role": scope, "expires_at": expires_at}], json)
     else:
         click.echo(made)
+
+
+@user.command()
+@click.argument("name")
+@click.option(
+    "--url",
+    envvar="MLFLOW_TRACKING_URI",
+    default="http://localhost:5000",
+    show_default=True,
+    help="The server's address, as the browser sees it.  [env: MLFLOW_TRACKING_URI]",
+)
+@with_accounts
+async def link(accounts: Accounts, name: str, url: str) -> None:
+    """Make a link that signs a user in with a browser, once, within an hour: for a password that was forgotten, too.
+
+    Where it leads, the user may set a new password.
+    """
+    from headrace.auth.setup_process import make_link
+
+    found = await accounts.user(name)
+    if found is None:
+        raise no_such_user(name)
+    if found.disabled_at is not None:
+        raise click.ClickException(f"{name} is locked out. `headrace user enable {name}` lets them in again.")
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise click.UsageError(f"--url is the server's address, such as https://mlflow.example.com, not {url}.")
+    click.echo(await make_link(accounts, name, url))
+
+
+@user.command("import")
+@click.argument("file")
+@click.option("--role", type=_role, default="viewer", show_default=True, help="Of those who are no administrators.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@with_accounts
+async def import_users(accounts: Accounts, file: str, role: str, dry_run: bool) -> None:
+    """Take over the users of MLflow's basic-auth from its FILE basic_auth.db, with passwords and permissions.
+
+    Passwords stay as they are. Who is here already is left alone, so it may be done again.
+    """
+    from headrace.auth.basic_auth import read
+
+    for each in read(file):
+        if await accounts.user(each.name) is not None:
+            click.echo(f"{each.name}: is here already, left alone")
+            continue
+        as_role = "admin" if each.is_admin else role
+        if not dry_run:
+            await accounts.add_user(each.name, as_role, each.password)
+            for grant in each.grants:
+                await accounts.grant(grant)
+        told = "".join(f"; not taken over: {text}" for text in each.left_out)
+        password = "the password as it was" if each.password else "no password, for its hash is of an unknown kind"
+        click.echo(f"{each.name}: {as_role}, {password}, {len(each.grants)} permissions{told}")
+    if dry_run:
+        click.echo("Nothing was changed (--dry-run).")
 
 
 _permission = click.Choice(list(PERMISSIONS))

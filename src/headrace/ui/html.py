@@ -56,6 +56,23 @@ def sign_in(style: str, error: str | None, name: str = "", single: str = "") -> 
     )
 
 
+def link(style: str, name: str, error: str | None) -> bytes:
+    """What a link that signs in leads to. The form posts to the address with the link in it."""
+    return _page(
+        "Sign in",
+        style,
+        f"""<h1>MLflow</h1>
+{_alert(error)}<p>This link signs you in as <b>{escape(name)}</b>. It works once.</p>
+<form method="post"><input type="hidden" name="link" value="1">
+<input name="name" autocomplete="username" value="{escape(name)}" hidden>
+<label for="password">New password, if you want one (12 characters or more)</label>
+<input id="password" name="password" type="password" autocomplete="new-password" autofocus>
+<button>Sign in</button>
+</form>""",
+        narrow=True,
+    )
+
+
 def tokens(
     style: str,
     base: str,

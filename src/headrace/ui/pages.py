@@ -24,7 +24,7 @@ from headrace.auth.accounts import Accounts, now
 from headrace.auth.authenticator import Authenticator
 from headrace.auth.principals import ROLES, Principal, Right
 from headrace.auth.setup_process import make_token
-from headrace.errors import Forbidden, TooManyAttempts, Unauthenticated
+from headrace.errors import Forbidden, InvalidParameter, TooManyAttempts, Unauthenticated
 from headrace.ui import html, identity
 
 if TYPE_CHECKING:
@@ -99,10 +99,37 @@ class Pages:
         await send_whole(scope, send, 200, html.STYLE, _CSS)
 
     async def _show_sign_in(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
-        await send_whole(scope, send, 200, html.sign_in(self._prefix + STYLE, None, single=self._single(scope)), _HTML)
+        link, error = _link_of(scope), None
+        if link is not None:
+            try:
+                await self._send_link(scope, send, await self._authenticator.user_of_link(link))
+            except Unauthenticated as used:
+                error = used
+            else:
+                return
+        page = html.sign_in(self._prefix + STYLE, str(error) if error else None, single=self._single(scope))
+        await send_whole(scope, send, error.status if error else 200, page, _HTML)
+
+    async def _send_link(self, scope: Scope, send: Send, name: str, error: str | None = None) -> None:
+        """A page between the link and the session: what only looks at links, such as a mail filter, uses none up."""
+        await send_whole(scope, send, 400 if error else 200, html.link(self._prefix + STYLE, name, error), _HTML)
+
+    async def _sign_in_by_link(self, scope: Scope, send: Send, link: str, password: str) -> None:
+        try:
+            cookie = await self._authenticator.sign_in_by_link(link, password)
+        except InvalidParameter as error:
+            await self._send_link(scope, send, await self._authenticator.user_of_link(link), str(error))
+        except Unauthenticated as error:
+            page = html.sign_in(self._prefix + STYLE, str(error), single=self._single(scope))
+            await send_whole(scope, send, error.status, page, _HTML)
+        else:
+            await self._redirect(scope, send, f"{self._prefix}/", self.set_cookie(scope, cookie))
 
     async def _sign_in(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         form = await _form(scope, receive)
+        if "link" in form:
+            await self._sign_in_by_link(scope, send, _link_of(scope) or "", form.get("password", ""))
+            return
         name, password = form.get("name", ""), form.get("password", "")
         try:
             cookie = await self._authenticator.sign_in(name, password, address_of(scope))
@@ -231,6 +258,12 @@ def address_of(scope: Scope) -> str:
     """The client's address."""
     client = scope.get("client")
     return str(client[0]) if client else ""
+
+
+def _link_of(scope: Scope) -> str | None:
+    """The link that signs in, in the query."""
+    found = parse_qs(scope["query_string"].decode("ascii", "replace")).get("link")
+    return found[0] if found else None
 
 
 def _roles(who: Principal) -> list[str]:
