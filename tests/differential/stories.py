@@ -17,7 +17,6 @@ from tests.differential.harness import Subject
 
 # of this year; the stories' own times are earlier
 _NOW = re.compile(r"\b(?:179|18\d)\d{10}\b|\b20(?:2[6-9]|3\d)-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z?")
-_DIGEST = re.compile(r"(digest\W{3,6})[0-9a-f]{8}\b")
 # of an assessment, a dataset, its record, a link
 _ID = re.compile(r"\b(?:(?:a|d|dr)-)?[0-9a-f]{32}\b")
 _PLACEHOLDER = re.compile(r"<(\w+)>")
@@ -67,7 +66,10 @@ class Teller:
     def comparable(self, value: Any) -> Any:
         """Without ids and times; JSON in texts has its keys in order, and its length, since its spaces count, too."""
         if isinstance(value, dict):
-            return {self.comparable(key): self.comparable(item) for key, item in value.items()}
+            return {
+                self.comparable(key): "a digest" if key == "digest" and item else self.comparable(item)
+                for key, item in value.items()
+            }
         if isinstance(value, list):
             return [self.comparable(item) for item in value]
         if isinstance(value, int) and not isinstance(value, bool) and _NOW.fullmatch(str(value)):
@@ -75,8 +77,9 @@ class Teller:
         if not isinstance(value, str):
             return value
         for name, id_ in self.ids.items():
-            value = value.replace(id_, f"<{name}>")
-        value = _DIGEST.sub(r"\1", _NOW.sub("a time", _ID.sub("an id", value)))
+            if value == id_ or not id_.isdigit():  # an experiment's is a number of few digits
+                value = value.replace(id_, f"<{name}>")
+        value = _NOW.sub("a time", _ID.sub("an id", value))
         if value[:1] in "{[" and value:
             try:
                 return f"{len(value)}: {json.dumps(json.loads(value), sort_keys=True)}"

@@ -16,6 +16,7 @@ from tests.support.processes import clean_environment, wait_until
 from tests.support.servers import PASSED_THROUGH
 
 API = "/api/2.0/mlflow"
+DATASETS = "/api/3.0/mlflow/datasets"
 EDITORS_ARTIFACT = "/api/2.0/mlflow-artifacts/artifacts"
 
 
@@ -27,6 +28,7 @@ class World(NamedTuple):
     experiments: dict[str, str]
     runs: dict[str, str]
     traces: dict[str, str]
+    datasets: dict[str, str]
 
     def call(self, user: str, method: str, path: str, **more: Any) -> tuple[int, Any]:
         answer = self.guarded.request(method, path, self.tokens[user], **more)
@@ -45,7 +47,7 @@ def world(
         databases.migrated(request.param), tmp_path_factory.mktemp("grants"), "--grants", users=users,
         until=PASSED_THROUGH,
     )  # fmt: skip
-    experiments, runs, traces = {}, {}, {}
+    experiments, runs, traces, datasets = {}, {}, {}, {}
 
     def made(path: str, body: dict[str, Any]) -> Any:
         answer = guarded.request("POST", path, ADMIN_TOKEN, json=body)
@@ -64,13 +66,15 @@ def world(
         }  # fmt: skip
         made("/api/3.0/mlflow/traces", {"trace": {"trace_info": info}})
         traces[name] = f"tr-{name}"
+        dataset = made(f"{DATASETS}/create", {"name": name, "experiment_ids": [experiments[name]]})
+        datasets[name] = dataset["dataset"]["dataset_id"]
     for user, permission in (("reader", "read"), ("writer", "edit"), ("manager", "manage")):
         guarded.headrace("user", "grant", user, permission, "--experiment", "open")
         guarded.headrace("user", "grant", user, permission, "--model", "open")
     guarded.headrace("user", "groups", "team", "friends")
     guarded.headrace("user", "grant", "friends", "edit", "--group", "--experiment", experiments["open"])
     tokens = {name: guarded.headrace("user", "token", name) for name in users}
-    yield World(guarded, tokens, experiments, runs, traces)
+    yield World(guarded, tokens, experiments, runs, traces, datasets)
     guarded.server.stop()
 
 
@@ -127,6 +131,15 @@ NATIVE_AND_PASSED = [
     ("edit", "PATCH", "/api/3.0/mlflow/traces/{trace}/tags", {"key": "k", "value": "v"}),
     ("edit", "POST", "/api/3.0/mlflow/traces/{trace}/assessments", {"assessment": {"feedback": {"value": 1}}}),
     ("edit", "DELETE", "/api/3.0/mlflow/traces/{trace}/assessments/nobody", None),
+    ("read", "GET", "{DATASETS}/{dataset}", None),
+    ("read", "GET", "{DATASETS}/{dataset}/records", None),
+    ("read", "GET", "{DATASETS}/{dataset}/experiment-ids", None),
+    ("edit", "POST", "{DATASETS}/create", {"name": "another", "experiment_ids": ["{experiment}"]}),
+    ("edit", "POST", "{DATASETS}/{dataset}/records", {"records": "[]"}),
+    ("edit", "DELETE", "{DATASETS}/{dataset}/records", {"dataset_record_ids": ["dr-1"]}),
+    ("edit", "PATCH", "{DATASETS}/{dataset}/tags", {"tags": "{}"}),
+    ("edit", "DELETE", "{DATASETS}/{dataset}/tags/a", None),
+    ("edit", "POST", "{DATASETS}/{dataset}/add-experiments", {"experiment_ids": ["{experiment}"]}),
     ("manage", "POST", "{API}/experiments/update", {"experiment_id": "{experiment}", "new_name": "{name}"}),
 ]  # fmt: skip
 
@@ -138,7 +151,7 @@ def test_the_matrix(world: World, needed: str, method: str, path: str, body: Any
     for name in ("open", "closed"):
         words = {
             "API": API, "experiment": world.experiments[name], "run": world.runs[name], "name": name,
-            "trace": world.traces[name],
+            "trace": world.traces[name], "DATASETS": DATASETS, "dataset": world.datasets[name],
         }  # fmt: skip
         text = json.dumps(body)
         for word, value in words.items():
@@ -325,6 +338,39 @@ def test_pages_of_the_registry_are_cut_after_grants(world: World) -> None:
             "name = 'x'",
         ):
             assert world.call("reader", "GET", f"{API}/{what}/search", params={"filter": text}) == (200, {})
+
+
+def test_evaluation_datasets_show_what_is_granted(world: World) -> None:
+    """A dataset belongs to any number of experiments: a right on one is enough, and the others are not told."""
+    create, search = f"{DATASETS}/create", f"{DATASETS}/search"
+    ours, theirs = world.experiments["open"], world.experiments["closed"]
+    both = {"name": "shared", "experiment_ids": [ours, theirs]}
+    shared = world.guarded.request("POST", create, ADMIN_TOKEN, json=both).json()["dataset"]["dataset_id"]
+    world.guarded.request("POST", create, ADMIN_TOKEN, json={"name": "nowhere"})
+    seen, token = [], ""
+    while True:
+        status, page = world.call("reader", "GET", f"{search}?max_results=1&order_by=name&page_token={token}")
+        assert (status, len(page["datasets"])) == (200, 1)
+        seen.append(page["datasets"][0]["name"])
+        if not (token := page.get("next_page_token", "")):
+            break
+    assert {"open", "shared"} <= set(seen) <= {"open", "shared", "another"}
+    for hidden in ({"experiment_ids": [theirs]}, {"filter_string": "name IN ('closed', 'nowhere')"}):
+        assert world.call("reader", "POST", search, json=hidden) == (200, {})
+        assert world.call("nobody", "POST", search, json=hidden) == (200, {})
+    status, found = world.call("reader", "GET", f"{DATASETS}/{shared}/experiment-ids")
+    assert (status, found) == (200, {"experiment_ids": [ours]})
+    assert world.status("nobody", "GET", f"{DATASETS}/{shared}") == 403
+    # who may not change an experiment neither gives it a dataset nor takes one from it
+    for what, dataset, experiment in (("add", "open", theirs), ("add", "closed", ours), ("remove", "open", theirs)):
+        path = f"{DATASETS}/{world.datasets[dataset]}/{what}-experiments"
+        assert world.status("writer", "POST", path, json={"experiment_ids": [experiment]}) == 403
+    assert world.status("writer", "POST", create, json={"name": "x", "experiment_ids": [ours, theirs]}) == 403
+    assert world.status("writer", "POST", create, json={"name": "of none"}) == 403
+    remove = f"{DATASETS}/{shared}/remove-experiments"
+    assert world.status("writer", "POST", remove, json={"experiment_ids": [ours]}) == 200
+    assert world.status("writer", "GET", f"{DATASETS}/{shared}") == 403
+    assert world.status("writer", "DELETE", f"{DATASETS}/{shared}") == 403
 
 
 def test_a_grant_works_at_once_and_its_end_within_five_seconds(world: World) -> None:

@@ -253,6 +253,9 @@ EXPERIMENT_OF: dict[str, Callable[..., Bound]] = {
     "trace": Sql("SELECT request_id, experiment_id FROM trace_info WHERE request_id IN :ids"),
     "logged-model": Sql("SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids"),
     "experiment-name": Sql("SELECT name, experiment_id FROM experiments WHERE name IN :ids"),
+    "dataset": Sql("""
+        SELECT source_id, destination_id FROM entity_associations
+        WHERE source_type = 'evaluation_dataset' AND source_id IN :ids AND destination_type = 'experiment'"""),
 }
 # an object of the kind that needs not be there: a new trace's id, which must not be another experiment's trace
 EXPERIMENT_OF["new-trace"] = EXPERIMENT_OF["trace"]
@@ -288,18 +291,28 @@ SELECT 1 FROM headrace_grants WHERE kind = 'experiment' AND object = :experiment
 FIXED = frozenset({"run", "trace", "logged-model"})
 
 
-def granted(sql: Statement, column: str, grantees: Sequence[str] | None, kind: str = "experiment") -> list[str]:
-    """Condition: a row's experiment, or model, is granted to one of these; none for None (see Call.grantees)."""
+def granted(
+    sql: Statement, column: str, grantees: Sequence[str] | None, kind: str = "experiment", *, text: bool = False
+) -> list[str]:
+    """Condition: a row's experiment, or model, is granted to one of these; none for None (see Call.grantees).
+
+    `text`: the column has the ids of experiments as texts.
+    """
     if grantees is None:
         return []
-    key = "CAST(object AS integer)" if kind == "experiment" else "object"
+    key = "CAST(object AS integer)" if kind == "experiment" and not text else "object"
     where = f"kind = {sql.bind(kind)} AND {sql.in_list('grantee', grantees)}"
     return [f"{column} IN (SELECT {key} FROM headrace_grants WHERE {where})"]  # noqa: S608  (placeholders)
 
 
 def words(ref: ObjectRef) -> str:
     """The object in an error's words."""
-    kind = {"experiment-name": "experiment", "model": "registered model", "logged-model": "logged model"}
+    kind = {
+        "dataset": "evaluation dataset",
+        "experiment-name": "experiment",
+        "logged-model": "logged model",
+        "model": "registered model",
+    }
     if ref.kind == "model-version":
         version, _, name = ref.id.partition("/")
         return f"experiment that the files of version {version} of the registered model {name} lie in"

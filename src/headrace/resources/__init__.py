@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.api.endpoint import ENDPOINTS, Endpoint
 from headrace.resources import server_info, stock_only
 from headrace.resources.assessments import endpoints as assessments
+from headrace.resources.evaluation_datasets import endpoints as evaluation_datasets
 from headrace.resources.experiments import endpoints as experiments
 from headrace.resources.graphql import endpoints as graphql
 from headrace.resources.metrics import endpoints as metrics
@@ -20,7 +21,7 @@ from headrace.settings import Settings
 # Importing a resource declares its endpoints.
 RESOURCES = (
     *(experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql),
-    *(traces, read_traces, change_traces, measure_traces, assessments),
+    *(traces, read_traces, change_traces, measure_traces, assessments, evaluation_datasets),
 )
 
 

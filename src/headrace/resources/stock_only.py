@@ -90,20 +90,6 @@ POST   3.0/mlflow/review-queues/items/remove                       edit      -
 GET    3.0/mlflow/review-queues/items/list                         read      -
 POST   3.0/mlflow/review-queues/items/set-status                   edit      -
 
-POST   3.0/mlflow/datasets/create                                  edit      experiment:experiment_ids    name experiment_ids source_type source schema profile created_by tags
-POST   3.0/mlflow/datasets/search                                  read      experiment:experiment_ids    experiment_ids filter_string max_results order_by page_token
-GET    3.0/mlflow/datasets/search                                  read      experiment:experiment_ids    experiment_ids filter_string max_results order_by page_token
-GET    3.0/mlflow/datasets/{dataset_id}                            read      -
-DELETE 3.0/mlflow/datasets/{dataset_id}                            edit      -
-PATCH  3.0/mlflow/datasets/{dataset_id}/tags                       edit      -
-DELETE 3.0/mlflow/datasets/{dataset_id}/tags/{key}                 edit      -
-GET    3.0/mlflow/datasets/{dataset_id}/records                    read      -
-POST   3.0/mlflow/datasets/{dataset_id}/records                    edit      -
-DELETE 3.0/mlflow/datasets/{dataset_id}/records                    edit      -
-GET    3.0/mlflow/datasets/{dataset_id}/experiment-ids             read      -
-POST   3.0/mlflow/datasets/{dataset_id}/add-experiments            edit      -
-POST   3.0/mlflow/datasets/{dataset_id}/remove-experiments         edit      -
-
 POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id     experiment_id name serialized_scorer
 GET    3.0/mlflow/scorers/list                                     read      experiment:experiment_ids    experiment_id experiment_ids
 GET    3.0/mlflow/scorers/versions                                 read      experiment:experiment_id     experiment_id name

@@ -1,0 +1,1 @@
+"""Evaluation datasets: inputs with expectations and outputs, which mlflow.genai.evaluate runs an application on."""
