@@ -247,7 +247,7 @@ def test_a_name_that_is_taken(pair: Pair) -> None:
             assert answered_by in (None, "native")
 
 
-def test_a_run_with_assessments_is_left_to_stock(pair: Pair) -> None:
+def test_a_run_that_has_made_assessments(pair: Pair) -> None:
     place = Place(pair.headrace, next(NUMBERS))
     metadata = json.dumps({"mlflow.assessment.sourceRunId": place.ids[R]})
     database = pair.headrace.database
@@ -266,5 +266,5 @@ def test_a_run_with_assessments_is_left_to_stock(pair: Pair) -> None:
         metadata=metadata,
     )
     assert place.post("runs/delete", {"run_id": R2})[2] == "native"
-    assert place.post("runs/delete", {"run_id": R}) == (200, {}, "stock")
+    assert place.post("runs/delete", {"run_id": R}) == (200, {}, "native")
     assert not database.query("SELECT * FROM assessments WHERE trace_id = :trace", trace=trace)
