@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headrace.aws import stacks, templates, tunnel
 from headrace.aws.client import Cloud
@@ -64,23 +64,59 @@ def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _permissions(cloud: Cloud, arn: str, account: str, name: str) -> Finding:
-    policy = json.loads(fill(templates.deployer_policy(), account, cloud.region, name))
-    actions = sorted({action for statement in policy["Statement"] for action in _listed(statement["Action"])})
-    single = [action for action in actions if "*" not in action]
-    results = cloud.pages(
-        "iam", "simulate_principal_policy", "EvaluationResults", PolicySourceArn=_principal(arn), ActionNames=single
-    )
-    # Asked for every resource: one that is allowed for ours alone counts as denied here, and is told as such.
-    denied = [item["EvalActionName"] for item in results if item["EvalDecision"] != "allowed"]
+    """Asks IAM about each statement of the deployer's policy, on its resources and under its conditions."""
+    principal = _principal(cloud, arn)
+    denied: list[str] = []
+    asked = 0
+    for which in ("deployer-policy", "deployer-policy-2"):
+        for statement in json.loads(templates.policy(which, account, cloud.region, name))["Statement"]:
+            single = [action for action in _listed(statement["Action"]) if "*" not in action]
+            asked += len(single)
+            denied += _denied(cloud, principal, single, statement)
     if not denied:
-        return Finding("permissions", True, f"all {len(single)} actions are allowed")
+        return Finding("permissions", True, f"all {asked} actions are allowed")
     shown = ", ".join(denied[:8]) + (f" and {len(denied) - 8} more" if len(denied) > 8 else "")
     return Finding(
         "permissions",
         False,
-        f"not allowed on every resource: {shown}",
-        "Attach the policy that `headrace aws export deployer-policy` prints (if it is attached, this is well).",
+        f"not allowed: {shown}",
+        "Attach the policies that `headrace aws export deployer-policy` and `... deployer-policy-2` print.",
     )
+
+
+def _denied(cloud: Cloud, principal: str, actions: list[str], statement: dict[str, Any]) -> list[str]:
+    """The actions that IAM denies. It takes only such together as need the same information: where it refuses a group,
+    each half is asked about by itself."""
+    if not actions:
+        return []
+    conditions = [
+        {"ContextKeyName": key, "ContextKeyValues": _listed(values), "ContextKeyType": "string"}
+        for test in statement.get("Condition", {}).values()
+        for key, values in test.items()
+    ]
+    try:
+        results = list(
+            cloud.pages(
+                "iam",
+                "simulate_principal_policy",
+                "EvaluationResults",
+                PolicySourceArn=principal,
+                ActionNames=actions,
+                ResourceArns=_listed(statement["Resource"]),
+                ContextEntries=conditions,
+            )
+        )
+    except AwsError as error:
+        if error.code not in ("InvalidInput", "InvalidInputException") or len(actions) == 1:
+            raise
+        half = len(actions) // 2
+        return [
+            *_denied(cloud, principal, actions[:half], statement),
+            *_denied(cloud, principal, actions[half:], statement),
+        ]
+    # an action that knows no resource of the statement's other kinds is asked about on those, too, and denied there
+    allowed = {item["EvalActionName"] for item in results if item["EvalDecision"] == "allowed"}
+    return [action for action in actions if action not in allowed]
 
 
 def _vcpus(cloud: Cloud) -> Finding:
@@ -130,17 +166,20 @@ def _programs() -> Finding:
     )
 
 
-def fill(policy: str, account: str, region: str, name: str) -> str:
-    """The deployer's policy for this account, region and deployment."""
-    return policy.replace("ACCOUNT", account).replace("REGION", region).replace("NAME", name)
+def _principal(cloud: Cloud, arn: str) -> str:
+    """arn:aws:sts::1:assumed-role/R/session -> arn:aws:iam::1:role/R, which IAM can simulate.
 
-
-def _principal(arn: str) -> str:
-    """arn:aws:sts::1:assumed-role/R/session -> arn:aws:iam::1:role/R, which IAM can simulate."""
+    A role of Identity Center has a path, which only IAM can tell.
+    """
     if ":assumed-role/" not in arn:
         return arn
     head, role = arn.split(":assumed-role/")
-    return f"{head.replace(':sts:', ':iam:')}:role/{role.split('/')[0]}"
+    name = role.split("/")[0]
+    try:
+        return str(cloud.call("iam", "get_role", RoleName=name)["Role"]["Arn"])
+    except AwsError:  # one may not look at one's own role
+        path = "aws-reserved/sso.amazonaws.com/" if name.startswith("AWSReservedSSO_") else ""
+        return f"{head.replace(':sts:', ':iam:')}:role/{path}{name}"
 
 
 def _listed(value: str | list[str]) -> list[str]:

@@ -1,10 +1,11 @@
-"""The CloudFormation templates and the deployer's IAM policy, as texts."""
+"""The CloudFormation templates and the IAM policies of people, as texts."""
 
 from __future__ import annotations
 
 import re
 from importlib.resources import files
 
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 _INCLUDE = re.compile(r'^( *)- "# include (\S+)"$', re.M)
 
 
@@ -18,9 +19,21 @@ def app() -> str:
     return _INCLUDE.sub(_include, _read("app.yaml"))
 
 
-def deployer_policy() -> str:
-    """The IAM policy (JSON) of who runs `headrace aws`; ACCOUNT, REGION and NAME are to be filled in."""
-    return _read("deployer-policy.json")
+# what `headrace aws export` prints -> its file. IAM takes 6,144 characters a managed policy: the deployer's is two.
+POLICIES = {
+    "deployer-policy": "deployer-policy-1.json",
+    "deployer-policy-2": "deployer-policy-2.json",
+    "connect-policy": "connect-policy.json",
+}
+
+
+def policy(which: str, account: str, region: str, name: str) -> str:
+    """An IAM policy (JSON) for this account, region and deployment: a key of POLICIES."""
+    partition = next((each for start, each in _PARTITIONS.items() if region.startswith(start)), "aws")
+    text = _read(POLICIES[which])
+    for placeholder, value in {"PARTITION": partition, "ACCOUNT": account, "REGION": region, "NAME": name}.items():
+        text = text.replace(placeholder, value)
+    return text
 
 
 def script(name: str) -> str:
