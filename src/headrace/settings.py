@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_wait: float = 60.0
     compress_json: str = "remote"
     shutdown_timeout: float = 8.0
+    keep_alive: float = 75.0
     auth: bool = False
     insecure_no_auth: bool = False
     grants: bool = False
@@ -437,6 +438,14 @@ SETTINGS = (
         _seconds,
         "8",
         "Seconds that requests under way get after SIGTERM (Docker kills after 10).",
+        from_mlflow=False,
+    ),
+    Setting(
+        "keep_alive",
+        "HEADRACE_KEEP_ALIVE",
+        _seconds,
+        "75",
+        "Seconds that a connection may rest between requests: more than a proxy or balancer in front keeps it.",
         from_mlflow=False,
     ),
     Setting(

@@ -19,7 +19,6 @@ from headrace.errors import ConfigurationError, HeadraceError, SchemaOutOfDate
 from headrace.settings import Settings
 
 _LONGEST_END = 10.0  # seconds that the queue may take to drain when nobody is left to kill us
-_KEEP_ALIVE = 75  # seconds; longer than a load balancer's 60, so that it closes first
 
 
 class Server(uvicorn.Server):
@@ -78,7 +77,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_keep_alive=int(settings.keep_alive),
         timeout_graceful_shutdown=int(settings.shutdown_timeout),
     )
     # The protocol in full: asyncio sets TCP_NODELAY on sockets that say they are TCP, and on macOS a

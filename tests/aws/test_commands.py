@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
@@ -31,10 +32,27 @@ OTHER_IMAGE = "example.org/headrace@sha256:" + 64 * "2"
 
 
 def test_export_needs_no_account(account: Account) -> None:
-    for what in ("data", "app", "deployer-policy"):
+    for what in ("data", "app"):
         done = account.run("export", what, plugin=False)
         assert done.returncode == 0
         assert "Resource" in done.stdout
+
+
+def test_exported_policies_can_be_used_as_they_are(account: Account) -> None:
+    for region, partition in (("us-east-1", "aws"), ("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn")):
+        for what in ("deployer-policy", "deployer-policy-2", "connect-policy"):
+            done = account.run(
+                "export", what, "--region", region, "--account", "210987654321", "--name", "ours", plugin=False
+            )
+            text = done.stdout
+            assert f"arn:{partition}:" in text
+            assert not re.search(
+                r"PARTITION|ACCOUNT|REGION|NAME|arn:aws:" if partition != "aws" else r"ACCOUNT|NAME", text
+            )
+            assert len(json.dumps(json.loads(text), separators=(",", ":"))) < 6_144, "IAM's limit of a managed policy"
+    assert '"210987654321"' not in text
+    done = account.run("export", "connect-policy", plugin=False)
+    assert "123456789012" in done.stdout  # of the credentials
 
 
 def test_a_plan_changes_nothing(account: Account) -> None:

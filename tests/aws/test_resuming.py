@@ -36,8 +36,11 @@ class MortalCloud(Cloud):
         super().__init__(REGION, endpoint_url=url)
         self.died_after = died_after
         self.told = told
+        self.dead = False
 
     def call(self, service: str, operation: str, **arguments: Any) -> Answer:
+        if self.dead:  # who was killed does not clean up
+            raise Killed
         answer = super().call(service, operation, **arguments)
         if operation == "send_command":
             image = re.search("HEADRACE_IMAGE=(.*)", arguments["Parameters"]["commands"][0])
@@ -53,6 +56,7 @@ class MortalCloud(Cloud):
         """A change that is not AWS's, too."""
         if what not in self.died_after:
             self.died_after.append(what)
+            self.dead = True
             raise Killed
 
 
@@ -167,7 +171,7 @@ def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> 
     """
     cloud, world = deployment.cloud, deployment.world
     data, app = ([f"{what}_change_set {NAME}-{part}" for what in ("create", "execute")] for part in ("data", "app"))
-    journal = "parameter /mlflow/UPGRADE"
+    journal, image = "parameter /mlflow/UPGRADE", "parameter /mlflow/IMAGE"
 
     def died(command: Callable[[Cloud], object], *points: str) -> None:
         found = deployment.kill(command)
@@ -190,17 +194,21 @@ def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> 
         put(TWO),
         f"put_{journal}",
         "create_db_snapshot",
+        "suspend_processes",
         f"put_{journal} migrating",
+        f"put_{image}",
         *2 * ["stop the server"],
         "migrate",
         *2 * [f"put {TWO}"],
         *app,
+        "resume_processes",
+        f"delete_{image}",
         f"delete_{journal}",
     )
     assert (deployment.images(), set(deployment.served().values())) == ((TWO, ONE), {TWO})
     assert len(cloud.call("rds", "describe_db_snapshots", SnapshotType="manual")["DBSnapshots"]) == 1
 
-    died(back, *2 * [f"put {ONE}"], *app)
+    died(back, "suspend_processes", *2 * [f"put {ONE}"], *app, "resume_processes")
     assert (deployment.images(), set(deployment.served().values())) == ((ONE, ONE), {ONE})
 
     died_after: list[str] = []
@@ -210,8 +218,10 @@ def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> 
     assert set(deployment.served().values()) == {ONE, THREE}
     with pytest.raises(ConfigurationError, match=f"`headrace aws upgrade {THREE}` continues it"):
         up()(cloud)
-    assert status.status(cloud, NAME, drift=False)["upgrade"]["target"] == THREE
-    died(back, *2 * [f"put {ONE}"], app[0], f"delete_{journal}")
+    found = status.status(cloud, NAME, drift=False)
+    assert (found["upgrade"]["target"], found["suspended"]) == (THREE, ["ReplaceUnhealthy", "AZRebalance"])
+    died(back, "suspend_processes", *2 * [f"put {ONE}"], app[0], "resume_processes", f"delete_{journal}")
+    assert status.status(cloud, NAME, drift=False)["suspended"] == []
     assert (deployment.images(), set(deployment.served().values())) == ((ONE, ONE), {ONE})
     assert plan.up(cloud, Choices(), say)
 

@@ -120,12 +120,21 @@ def test_a_stack_that_was_never_made_is_deleted_first(
     made = stack("ROLLBACK_COMPLETE")
     made["Stacks"][0]["StackId"] = "arn:s"
     answers.add_response("describe_stacks", made)
+    database = {"LogicalResourceId": "Database", "PhysicalResourceId": "db", "ResourceType": "AWS::RDS::DBInstance"}
+    summary = database | {"ResourceStatus": "DELETE_FAILED", "LastUpdatedTimestamp": datetime(2026, 1, 1, tzinfo=UTC)}
+    answers.add_response("list_stack_resources", {"StackResourceSummaries": [summary]})
     answers.add_response("describe_stacks", made)
     answers.add_response("describe_stack_events", events())
     answers.add_response("delete_stack", {}, {"StackName": "s"})
     answers.add_response("describe_stacks", stack("DELETE_COMPLETE"), {"StackName": "arn:s"})
     answers.add_response("describe_stack_events", events())
-    assert stacks.settle(cloud, "s", say) is None
+    with Stubber(cloud.client("rds")) as rds:  # its protection would keep the stack for ever
+        rds.add_response("modify_db_instance", {}, {
+            "DBInstanceIdentifier": "db", "DeletionProtection": False, "ApplyImmediately": True,
+        })  # fmt: skip
+        rds.add_response("describe_db_instances", {"DBInstances": [{"DeletionProtection": False}]})
+        assert stacks.settle(cloud, "s", say) is None
+        rds.assert_no_pending_responses()
 
 
 def test_an_update_that_could_not_go_back_says_how_to_go_on(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headrace.aws import database, journal, stacks
-from headrace.aws.client import Answer, Cloud, passing_over, polling
-from headrace.aws.stacks import Say, Stack
+from headrace.aws import journal, stacks
+from headrace.aws.client import Answer, Cloud, passing_over
+from headrace.aws.stacks import Say
 from headrace.errors import AwsError
 
 _SECRETS = ("DB_PASS", "ADMIN_TOKEN")
@@ -35,7 +35,7 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
     identifier, bucket, key = data.output("DatabaseId"), data.output("Bucket"), data.output("KeyArn")
     made = stacks.resources(cloud, data.name)
     with passing_over("DBInstanceNotFound"):
-        _unprotect(cloud, data)
+        stacks.unprotect(cloud, identifier)
     with passing_over("NoSuchBucket"):
         _delete_bucket(cloud, bucket, say)
     if "Repository" in made:
@@ -56,20 +56,6 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         ),
         f"aws kms schedule-key-deletion --region {cloud.region} --key-id {key}",
     ]
-
-
-def _unprotect(cloud: Cloud, data: Stack) -> None:
-    """Let the stack delete the database; by its policy it leaves a snapshot."""
-    cloud.call(
-        "rds",
-        "modify_db_instance",
-        DBInstanceIdentifier=data.output("DatabaseId"),
-        DeletionProtection=False,
-        ApplyImmediately=True,
-    )
-    for _ in polling():
-        if not database.instance(cloud, data).get("DeletionProtection"):
-            return
 
 
 def _delete_bucket(cloud: Cloud, bucket: str, say: Say) -> None:

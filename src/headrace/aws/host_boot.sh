@@ -7,10 +7,13 @@ deployment=${HEADRACE_SSM_PREFIX#/}
 home=/etc/headrace
 mkdir -p "$home"
 if [ -n "$domain" ]; then
-  # The host rules of `mlflow server`: who comes through the load balancer names its domain.
+  # The host rules of `mlflow server`: who comes through the load balancer names its domain. Nobody else reaches the
+  # port, so that what says in its name who the client is, is the balancer. Its connections rest 300 s.
   cat > "$home/server.env" <<END
 MLFLOW_SERVER_ALLOWED_HOSTS=$domain,localhost,localhost:*,127.0.0.1,127.0.0.1:*,10.*,192.168.*,172.*
 MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=https://$domain
+HEADRACE_TRUSTED_PROXIES=10.0.0.0/8,172.16.0.0/12,192.168.0.0/16
+HEADRACE_KEEP_ALIVE=360
 END
 fi
 
@@ -42,8 +45,17 @@ chmod 755 /usr/local/bin/run_container.sh /usr/local/bin/headrace-metrics
 systemctl daemon-reload
 systemctl enable --now headrace-metrics.timer
 
+# While an upgrade migrates the database, only its image can serve: it is asked for, each time anew.
+launched=$HEADRACE_IMAGE
+wanted_image() {
+  local wanted
+  wanted=$(aws ssm get-parameter --region "$HEADRACE_REGION" --name "$HEADRACE_SSM_PREFIX/IMAGE" \
+    --query Parameter.Value --output text 2>/dev/null) || wanted=
+  export HEADRACE_IMAGE=${wanted:-$launched}
+}
+
 # The database's role may come after the host: `headrace aws up` makes it through this host.
-until bash /usr/local/bin/run_container.sh; do
+until wanted_image && bash /usr/local/bin/run_container.sh; do
   echo "run_container.sh failed; once more in 5 s"
   sleep 5
 done

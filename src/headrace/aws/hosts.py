@@ -6,6 +6,8 @@ import base64
 import re
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from headrace.aws.client import Answer, Cloud, passing_over, polling
@@ -16,6 +18,7 @@ from headrace.errors import AwsError
 _ENDED = {"Success", "Failed", "Cancelled", "TimedOut", "Undeliverable", "Terminated"}
 _UNDER_WAY = {"Pending", "InProgress", "Baking"}
 _IMAGE_LINE = re.compile(r"^export HEADRACE_IMAGE=.*\n", re.M)
+_REPLACING = ("ReplaceUnhealthy", "AZRebalance")
 _TAIL = 1500  # characters of a command's output that an error shows
 
 
@@ -65,6 +68,38 @@ def wait_online(cloud: Cloud, app: Stack, say: Say, seconds: float = 600) -> lis
     raise AssertionError("unreachable")
 
 
+@contextmanager
+def kept(cloud: Cloud, app: Stack, say: Say) -> Iterator[None]:
+    """For the time of the block the group replaces no host: one whose server is stopped fails the balancer's checks.
+
+    A command that is killed in the block leaves the group so; `status` says it, and the next one resumes it.
+    """
+    group = app.output("Hosts")
+    cloud.call("autoscaling", "suspend_processes", AutoScalingGroupName=group, ScalingProcesses=list(_REPLACING))
+    try:
+        yield
+    finally:
+        resume(cloud, app, say)
+
+
+def resume(cloud: Cloud, app: Stack, say: Say) -> None:
+    """Let the group replace hosts that are unhealthy."""
+    if suspended(cloud, app):
+        cloud.call(
+            "autoscaling",
+            "resume_processes",
+            AutoScalingGroupName=app.output("Hosts"),
+            ScalingProcesses=list(_REPLACING),
+        )
+        say("the group replaces unhealthy hosts again")
+
+
+def suspended(cloud: Cloud, app: Stack) -> list[str]:
+    """Which of the processes that replace hosts the group does not do."""
+    found = {one["ProcessName"] for one in _group(cloud, app).get("SuspendedProcesses", [])}
+    return [process for process in _REPLACING if process in found]
+
+
 def outdated(cloud: Cloud, app: Stack) -> list[str]:
     """Ids of the hosts that were made from another launch template than the group's, but for the image.
 
@@ -86,6 +121,7 @@ def renew(cloud: Cloud, app: Stack, say: Say) -> None:
     Raises AwsError. A replacement that an earlier command has started is waited for.
     """
     group = app.output("Hosts")
+    resume(cloud, app, say)  # which an upgrade that was killed has left
     if under_way := [one for one in _refreshes(cloud, group) if one["Status"] in _UNDER_WAY]:
         say("new hosts for old ones: under way since an earlier command; waiting for it")
         _follow_refresh(cloud, app, under_way[0]["InstanceRefreshId"])

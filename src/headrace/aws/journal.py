@@ -64,9 +64,28 @@ def begin(cloud: Cloud, name: str, source: str, target: str) -> Journal:
 
 
 def end(cloud: Cloud, name: str) -> None:
-    """The upgrade has ended, or was taken back."""
+    """The upgrade has ended, or was taken back: hosts start with the image of the stack."""
+    want(cloud, name, None)
     with passing_over("ParameterNotFound"):
         cloud.call("ssm", "delete_parameter", Name=_parameter(name))
+
+
+def want(cloud: Cloud, name: str, image: str | None) -> None:
+    """What a host that boots, or tries again, runs in the place of its launch template's image (host_boot.sh)."""
+    parameter = f"/{name}/IMAGE"
+    if image is None:
+        with passing_over("ParameterNotFound"):
+            cloud.call("ssm", "delete_parameter", Name=parameter)
+        return
+    cloud.call(
+        "ssm",
+        "put_parameter",
+        Name=parameter,
+        Description="Headrace: the image that the database's schema needs, while an upgrade is under way",
+        Type="String",
+        Value=image,
+        Overwrite=True,
+    )
 
 
 def _parameter(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from headrace.aws import images, journal, stacks, templates
+from headrace.aws import database, images, journal, stacks, templates
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import Choices, architecture_of
 from headrace.aws.stacks import Say, Stack
@@ -79,7 +79,14 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     app = stacks.settle(cloud, choices.app_stack, say)
     data_parameters = choices.data_parameters(_parameters(data))
     if data is None or not data.exists:
+        _check_parameters(cloud, choices.name)
         data_parameters["MakeRepository"] = str(not images.repository_exists(cloud, choices.name)).lower()
+    elif choices.size:  # the disk may have grown by itself, and RDS makes none smaller
+        grown = int(database.instance(cloud, data).get("AllocatedStorage", 0))
+        if grown > int(data_parameters["DatabaseStorage"]):
+            data_parameters["DatabaseStorage"] = str(grown)
+        limit = max(int(data_parameters["DatabaseStorageLimit"]), grown + grown // 4)
+        data_parameters["DatabaseStorageLimit"] = str(limit)
     image = _image(cloud, choices, _parameters(app).get("Image", ""))
     if choices.architecture is None and not _parameters(app):
         choices = replace(choices, architecture=images.architecture(cloud, choices.name, image))
@@ -102,6 +109,22 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
         WaitHealthy(choices),
         TryOut(choices),
     ]
+
+
+# what the data stack puts into SSM
+_MADE = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "BUCKET")
+
+
+def _check_parameters(cloud: Cloud, name: str) -> None:
+    """Raises ConfigurationError where somebody's parameters are where a new data stack puts its own."""
+    taken = [key for key in _MADE if cloud.parameter(f"/{name}/{key}") is not None]
+    if taken:
+        names = " ".join(f"/{name}/{key}" for key in taken)
+        raise ConfigurationError(
+            f"SSM in {cloud.region} has {names} already, of another deployment, or made by hand. With another --name "
+            f"(such as {name[:20]}-2) both go on; if nothing reads them any more: aws ssm delete-parameters --region "
+            f"{cloud.region} --names {names}"
+        )
 
 
 def _parameters(stack: Stack | None) -> dict[str, str]:

@@ -33,9 +33,12 @@ DATABASE_GB = 0.115  # one zone
 KEY = 1.0
 SECRET = 0.40
 ALARM = 0.10
-ALARMS = 8
+ALARMS = 9  # behind a balancer, as without
+METRIC = 0.30  # a custom one
+METRICS = 3
 NOT_COUNTED = (
-    "artifacts (S3: 0.023 a GB), logs (0.50 a GB), traffic out (0.09 a GB), backups beyond the database's size"
+    "artifacts (S3: 0.023 a GB), logs (0.50 a GB), traffic out (0.09 a GB), backups and upgrades' snapshots beyond the "
+    "database's size, CPU credits of a t4g or t3 host that is busy for hours (0.04 and 0.05 a vCPU-hour)"
 )
 # what -> where the number was read, with its date
 READ = {
@@ -50,7 +53,7 @@ READ = {
 # in undated tables of public programs, all of which agree, in one undated page, or from memory
 UNDATED = (
     "t4g.small, t4g.medium, t3.small, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
-    "tables); database's master secret, alarms (one page each); disks, S3, traffic (from memory)"
+    "tables); database's master secret, alarms, custom metrics (one page each); disks, S3, traffic (from memory)"
 )
 
 
@@ -76,7 +79,7 @@ def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
         ),
         Item(f"RDS storage {storage} GB", storage * zones * DATABASE_GB),
         Item(f"{addresses} x public IPv4 address", _monthly(ADDRESS_HOUR, addresses)),
-        Item("KMS key, database's master secret, alarms", KEY + SECRET + ALARMS * ALARM),
+        Item("KMS key, master secret, alarms, metrics", KEY + SECRET + ALARMS * ALARM + METRICS * METRIC),
     ]
     if balanced:
         items.append(Item("load balancer", _monthly(BALANCER_HOUR, 1)))

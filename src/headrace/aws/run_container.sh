@@ -162,6 +162,8 @@ server_variables() { # adds to `options`
 logging() { # adds to `options`
     if [ -n "${HEADRACE_LOG_GROUP:-}" ]; then
         options+=(--log-driver awslogs --log-opt "awslogs-group=$HEADRACE_LOG_GROUP" --log-opt "awslogs-region=$region")
+        # where CloudWatch does not take them, lines are dropped beyond the buffer: the server must not wait
+        options+=(--log-opt mode=non-blocking --log-opt max-buffer-size=16m)
     else
         options+=(--log-driver json-file --log-opt max-size=10m --log-opt max-file=5)
     fi
@@ -171,7 +173,7 @@ logging() { # adds to `options`
 setup() {
     {
         docker image inspect --format '{{.Id}}' "$image"
-        echo "$region $prefix $port ${HEADRACE_BUCKET:-} ${HEADRACE_LOG_GROUP:-}"
+        echo "$region $prefix $port ${HEADRACE_BUCKET:-} ${HEADRACE_LOG_GROUP:-} non-blocking"
         cat "$env_file" "$ca_file" 2>/dev/null || true
     } | sha256sum | cut -d ' ' -f 1
 }

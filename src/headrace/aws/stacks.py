@@ -101,6 +101,7 @@ def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
             return None
     if stack is not None and stack.status in _NOT_MADE:
         say(f"{name}: {stack.status}, left by an earlier try; deleting it first")
+        _unprotect(cloud, name)
         delete(cloud, name, say)
         return None
     if stack is not None and stack.status == "UPDATE_ROLLBACK_FAILED":
@@ -109,6 +110,32 @@ def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
             f"reason names, then: aws cloudformation continue-update-rollback --stack-name {name}"
         )
     return stack
+
+
+def _unprotect(cloud: Cloud, name: str) -> None:
+    """Let a stack that was never finished delete its database: what protects data must not keep an empty one."""
+    for database in _of_type(cloud, name, "AWS::RDS::DBInstance"):
+        with passing_over("DBInstanceNotFound", "InvalidDBInstanceState"):
+            unprotect(cloud, database)
+
+
+def unprotect(cloud: Cloud, database: str) -> None:
+    """Take the deletion protection off a database, and wait until RDS says so."""
+    cloud.call(
+        "rds", "modify_db_instance", DBInstanceIdentifier=database, DeletionProtection=False, ApplyImmediately=True
+    )
+    for _ in polling():
+        found = cloud.call("rds", "describe_db_instances", DBInstanceIdentifier=database)["DBInstances"]
+        if not found or not found[0].get("DeletionProtection"):
+            return
+
+
+def _of_type(cloud: Cloud, name: str, kind: str) -> list[str]:
+    """Physical ids of a stack's resources of a type."""
+    found = cloud.pages("cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=name)
+    return [
+        item["PhysicalResourceId"] for item in found if item["ResourceType"] == kind and item.get("PhysicalResourceId")
+    ]
 
 
 def propose(cloud: Cloud, name: str, template: str, parameters: Mapping[str, str]) -> ChangeSet:

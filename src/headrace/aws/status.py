@@ -36,6 +36,7 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
                 else "http://localhost:5000, while `headrace aws connect` runs"
             )
             found["hosts"] = [host._asdict() for host in hosts.find(cloud, stack)]
+            found["suspended"] = hosts.suspended(cloud, stack)
             found["alarms"] = _alarms(cloud, stack.name)
             record = journal.read(cloud, name)
             found["upgrade"] = None if record is None else record._asdict()

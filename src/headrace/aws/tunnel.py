@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -106,7 +107,7 @@ def opened(
         _wait(plugin, local_port, host)
         yield Tunnel(local_port, plugin)
     finally:
-        plugin.terminate()
+        plugin.send_signal(signal.SIGINT)  # on which it ends its session, too; SIGTERM leaves that open
         with contextlib.suppress(subprocess.TimeoutExpired):
             plugin.wait(5)
         plugin.kill()

@@ -25,17 +25,19 @@ def upgrade(cloud: Cloud, name: str, version: str, say: Say) -> str:
     target, deployed = _pinned(cloud, name, version), app.parameters["Image"]
     if target == deployed:  # perhaps since a try that was broken off
         say(f"{target} is the image of the stack already; looking at each host")
-        _swap(cloud, name, app, target, say)
+        with hosts.kept(cloud, app, say):
+            _swap(cloud, name, app, target, say)
         journal.end(cloud, name)
         return target
     record = journal.begin(cloud, name, deployed, target)
     if not record.migrating:
         database.snapshot(cloud, data, record.snapshot, say)
     try:
-        record = _migrate(cloud, name, data, app, record, say)
-        _swap(cloud, name, app, target, say)
+        with hosts.kept(cloud, app, say):
+            record = _migrate(cloud, name, data, app, record, say)
+            _swap(cloud, name, app, target, say)
     except AwsError as error:
-        if not record.migrating:
+        if not (now := journal.read(cloud, name)) or not now.migrating:
             journal.end(cloud, name)
             raise
         raise AwsError(
@@ -58,8 +60,11 @@ def rollback(cloud: Cloud, name: str, say: Say) -> str:
     previous = app.parameters["Image"] if under_way else app.parameters.get("PreviousImage", "")
     if not previous:
         raise AwsError(f"{app.name} in {cloud.region} has had one image only; there is nothing to go back to.")
+    if record is not None and record.migrating:
+        journal.want(cloud, name, previous)
     try:
-        _swap(cloud, name, app, previous, say, previous=previous)
+        with hosts.kept(cloud, app, say):
+            _swap(cloud, name, app, previous, say, previous=previous)
     except AwsError as error:
         if record is None or not record.migrating:
             raise
@@ -106,6 +111,7 @@ def _migrate(cloud: Cloud, name: str, data: Stack, app: Stack, record: Journal, 
         else:
             return record
         record = journal.write(cloud, name, record._replace(migrating=True))
+        journal.want(cloud, name, record.target)  # a host that comes meanwhile must not start the old image
         for host in running:
             hosts.run(cloud, host.id, "docker stop mlflow-server", "stop the server", say)
         try:
@@ -114,6 +120,7 @@ def _migrate(cloud: Cloud, name: str, data: Stack, app: Stack, record: Journal, 
             for host in running:
                 hosts.run(cloud, host.id, "docker start mlflow-server", "start the server again", say)
             journal.write(cloud, name, record._replace(migrating=False))
+            journal.want(cloud, name, None)
             raise AwsError(f"{error}\nThe servers run again, on the database as it was.") from None
     return record
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -21,7 +23,13 @@ from headrace.aws.execute import Live, Preview
 from headrace.errors import AwsError
 
 _DURATION = re.compile(r"(\d+)([smhd])\Z")
+_SHORTEST_SESSION = 10  # seconds; one that ends sooner will end again
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+_SLOW = (
+    "Session Manager forwards less than 1 MB a second: for large artifacts use a machine in the VPC, or --ingress alb."
+)
 
 
 class Target:
@@ -71,12 +79,15 @@ def _command(command: Callable[..., None]) -> click.Command:
         target = Target(name, as_json, region=region, profile=profile, endpoint_url=endpoint_url)
         command(target, **given)
 
+    takes_all = any(each.nargs == -1 for each in getattr(command, "__click_params__", []))
     run.__doc__, run.__name__ = command.__doc__, command.__name__
     run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
     decorated: Any = run
     for option in reversed(options):
         decorated = option(decorated)
-    made: click.Command = aws.command(command.__name__.rstrip("_"))(decorated)
+    # what follows a command's first own argument is that command's
+    settings = {"ignore_unknown_options": True, "allow_interspersed_args": False} if takes_all else {}
+    made: click.Command = aws.command(command.__name__.rstrip("_"), context_settings=settings)(decorated)
     return made
 
 
@@ -194,13 +205,44 @@ def connect(target: Target, port: int) -> None:
     """Reach the server at http://localhost:5000 while this runs: a Session Manager tunnel, no open port."""
     tunnel.check_plugin()
     app = execute.required(target.cloud, f"{target.name}-app")
+    opened, began = 0, 0.0
+    while True:
+        host = hosts.wait_online(target.cloud, app, target.say)[0]
+        with tunnel.opened(target.cloud, host.id, PORT, local_port=port) as way:
+            opened, began = opened + 1, time.monotonic()
+            if opened == 1:
+                target.result({"url": f"http://localhost:{port}", "host": host.id}, _connected(target, port))
+            try:
+                way.wait()
+            except KeyboardInterrupt:
+                target.say("closed")
+                return
+            except AwsError as error:
+                if time.monotonic() - began < _SHORTEST_SESSION:
+                    raise
+                target.say(f"{str(error).partition(chr(10))[0]} Connecting again.")
+
+
+@_command
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(target: Target, command: tuple[str, ...]) -> None:
+    """Run COMMAND in the server's container on a host: `headrace aws exec -- headrace db indexes list`."""
+    app = execute.required(target.cloud, f"{target.name}-app")
     host = hosts.wait_online(target.cloud, app, target.say)[0]
-    with tunnel.opened(target.cloud, host.id, PORT, local_port=port) as way:
-        target.result({"url": f"http://localhost:{port}", "host": host.id}, _connected(target, port))
-        try:
-            way.wait()
-        except KeyboardInterrupt:
-            target.say("closed")
+    line = f"docker exec mlflow-server {shlex.join(command)}"
+    output = hosts.run(target.cloud, host.id, line, command[0], target.say)
+    target.result({"host": host.id, "output": output}, output)
+
+
+@_command
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
+def user(target: Target, arguments: tuple[str, ...]) -> None:
+    """The server's accounts, as `headrace user` has them: `headrace aws user add alice --role editor`."""
+    app = execute.required(target.cloud, f"{target.name}-app")
+    host = hosts.wait_online(target.cloud, app, target.say)[0]
+    line = f"docker exec mlflow-server headrace user {shlex.join(arguments)}"
+    output = hosts.run(target.cloud, host.id, line, f"headrace user {arguments[0]}", target.say)
+    target.result({"host": host.id, "output": output}, output)
 
 
 @_command
@@ -257,11 +299,20 @@ def down(target: Target, yes: bool, delete_data: bool, confirm_name: str | None)
 
 
 @_command
-@click.argument("what", type=click.Choice(["data", "app", "deployer-policy"]))
-def export(target: Target, what: str) -> None:
-    """Print a template, or the IAM policy of who runs these commands. Needs no AWS account."""
-    texts = {"data": templates.data, "app": templates.app, "deployer-policy": templates.deployer_policy}
-    click.echo(texts[what](), nl=False)
+@click.argument("what", type=click.Choice(["data", "app", *templates.POLICIES]))
+@click.option("--account", help="With a policy: the account's number; by default that of the credentials.")
+def export(target: Target, what: str, account: str | None) -> None:
+    """Print a template, or an IAM policy: of who deploys (two, IAM's limit), or of who only connects.
+
+    A template needs no AWS account. A policy is for --name, --region and --account.
+    """
+    if what in templates.POLICIES:
+        if account is not None and not re.fullmatch(r"[0-9]{12}", account):
+            raise click.BadParameter(f"{account} is no account's number: 12 digits are.", param_hint="--account")
+        account = account or target.cloud.account()
+        click.echo(templates.policy(what, account, target.cloud.region, target.name), nl=False)
+    else:
+        click.echo({"data": templates.data, "app": templates.app}[what](), nl=False)
 
 
 def _show(target: Target, steps: list[plan.Step], quiet: bool = False) -> list[Preview]:
@@ -308,6 +359,11 @@ def _status_text(found: dict[str, Any]) -> str:
         for host in found["hosts"]:
             reach = "reachable" if host["online"] else "NOT reachable by Session Manager"
             lines.append(f"host     {host['id']}: {host['state']}, {host['health']}, {reach}")
+        if found["suspended"]:
+            lines.append(
+                f"group    {' and '.join(found['suspended'])} suspended, by an upgrade under way or killed: "
+                "`headrace aws upgrade`, `rollback` or `up` resumes"
+            )
         if found["upgrade"] is not None:
             target = found["upgrade"]["target"]
             lines.append(
@@ -326,7 +382,7 @@ def _how_to_use(target: Target, found: dict[str, Any]) -> str:
 
 
 def _connected(target: Target, port: int) -> str:
-    return f"MLflow is at http://localhost:{port} until Ctrl-C.\n{_token_lines(target, f'http://localhost:{port}')}"
+    return f"MLflow is at http://localhost:{port} until Ctrl-C.\n{_SLOW}\n{_token_lines(target, f'http://localhost:{port}')}"
 
 
 def _token_lines(target: Target, url: str) -> str:
