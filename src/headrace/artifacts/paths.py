@@ -1,11 +1,13 @@
-"""Which artifact paths are answered here. Whatever could be meant, or read, in two ways is stock's to refuse or allow.
+"""Which artifact paths are answered here: a name is what it is, `#`, `?` and `%` in it included.
 
-Source: mlflow.utils.uri.validate_path_is_safe, which decodes a path until it no longer changes.
+Stock decodes a path until it no longer changes (mlflow.utils.uri.validate_path_is_safe), takes `a%20b` for `a b`, cuts
+names at some signs and refuses `#`. Here a path is only looked at so: what decoding makes of it must lead nowhere else,
+for what is declined is stock's to decode.
 """
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlparse, urlunparse
+from urllib.parse import unquote
 
 from headrace.errors import Declined
 
@@ -14,41 +16,28 @@ UPLOADING = ".artifact.uploading."  # stock's LocalArtifactRepository and ours w
 
 
 def safe(path: str) -> str:
-    """The path that stock makes of a request's: decoded, relative, below its root.
+    """`path` itself, which is relative, below its root, and stays there however often somebody decodes it.
 
     Raises:
-        Declined: it is none, or one with a corner: a backslash, a control character, `#`, a scheme, a part that is
+        Declined: it has a corner, or would have decoded: a backslash, a control character, a scheme, a part that is
             empty, `.` or `..`.
     """
-    return plain(_decoded(path))
+    decoded = plain(path)
+    for _ in range(_DECODINGS):
+        decoded, before = unquote(decoded), decoded
+        if decoded == before:
+            return path
+        plain(decoded)
+    raise Declined("a path encoded too often")
 
 
 def plain(path: str) -> str:
     """`path` itself. Raises Declined for what `safe` does not take, without decoding."""
-    _check_characters(path)
+    if any(ord(c) < 32 or c in "\x7f\\\ufffd" for c in path):
+        raise Declined("a character in the path")
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or ":" in parts[0]:
         raise Declined("a path that is not plain")
     if any(part.startswith(UPLOADING) for part in parts):
         raise Declined("a reserved name")
     return path
-
-
-def _check_characters(path: str) -> None:
-    if any(ord(c) < 32 or c in "\x7f\\#\ufffd" for c in path):
-        raise Declined("a character in the path")
-
-
-def _decoded(path: str) -> str:
-    """mlflow.utils.uri._decode."""
-    for _ in range(_DECODINGS):
-        try:
-            decoded = unquote(path)
-            _check_characters(decoded)  # urlparse drops line ends
-            decoded = urlunparse(urlparse(decoded))
-        except ValueError as error:
-            raise Declined("a path that is no path of a URL") from error
-        if decoded == path:
-            return path
-        path = decoded
-    raise Declined("a path encoded too often")

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -87,12 +87,12 @@ class Artifacts:
     async def _get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts/PATH (artifact_router.download_artifact)."""
         _no_body(scope)
-        await self._download(self._locations.destination(), safe(path), scope, receive, send)
+        await self._download(self._locations.destination(), _whole(path, scope), scope, receive, send)
 
     async def _put(self, path: str, answer: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """PUT mlflow-artifacts/artifacts/PATH (artifact_router.upload_artifact)."""
         headers = (_JSON,) if answer else ()
-        await self._upload(self._locations.destination(), safe(path), scope, receive, send, answer, *headers)
+        await self._upload(self._locations.destination(), _whole(path, scope), scope, receive, send, answer, *headers)
 
     async def _upload_from_browser(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST ajax-api/2.0/mlflow/upload-artifact (handlers.upload_artifact_handler)."""
@@ -118,7 +118,7 @@ class Artifacts:
         _no_body(scope)
         store = self._locations.destination()
         try:
-            path = safe(path.removesuffix("/"))  # a client ends a run's folder with one
+            path = _whole(path.removesuffix("/"), scope)  # a client ends a run's folder with one
         except Declined as error:
             raise Refused("Invalid path") from error
         await store.delete(path)
@@ -207,6 +207,15 @@ class Artifacts:
 
 def _is_large(scope: Scope, download: Download) -> bool:
     return scope["method"] == "GET" and download.size > DIRECT_BYTES
+
+
+def _whole(path: str, scope: Scope) -> str:
+    """The artifact's path. MLflow's client sends a `?` in a name as it is; these routes take no query.
+
+    Raises Declined.
+    """
+    query = scope["query_string"].decode("latin-1")
+    return safe(f"{path}?{unquote(query)}" if query else path)
 
 
 def _no_body(scope: Scope) -> None:

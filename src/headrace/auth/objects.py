@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
+from urllib.parse import unquote
 
 from headrace.auth.principals import Right
 from headrace.db.query import Bound, Sql, Statement
@@ -217,15 +218,20 @@ def files_of(name: str, version: str) -> list[ObjectRef]:
     return [ObjectRef("model", name), *files]
 
 
-_FOLDER = re.compile(r"([0-9]+)(/(?!\.\.?(/|$))[^/\\%]+)*/?\Z")
+_FOLDER = re.compile(r"([0-9]+)(/(?!\.\.?(/|$))[^/\\]+)*/?\Z")
+_DECODINGS = 10
 
 
 def folder(path: str) -> ObjectRef:
-    """The experiment whose folder a path is in. Raises Forbidden."""
-    match = _FOLDER.match(path)
-    if match is None:
-        raise Forbidden("With grants on, artifacts are reached in the folder of an experiment, by its number.")
-    return ObjectRef("experiment", match[1])
+    """The experiment whose folder a path is in, however often it is decoded. Raises Forbidden."""
+    for _ in range(_DECODINGS):
+        match = _FOLDER.match(path)
+        if match is None:
+            break
+        path, before = unquote(path), path
+        if path == before:
+            return ObjectRef("experiment", match[1])
+    raise Forbidden("With grants on, artifacts are reached in the folder of an experiment, by its number.")
 
 
 def sources(text: str) -> list[ObjectRef]:

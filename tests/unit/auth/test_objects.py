@@ -40,13 +40,31 @@ def test_several_targets() -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ["1", "1/", "1/run/artifacts/a b.txt", "12/models/m-1/MLmodel", "1/..a", "1/a..b"])
+@pytest.mark.parametrize(
+    "path", ["1", "1/", "1/run/artifacts/a b.txt", "12/models/m-1/MLmodel", "1/..a", "1/a..b", "1/50%.txt", "1/a%20b#?"]
+)
 def test_a_path_is_in_its_experiments_folder(path: str) -> None:
     assert objects.folder(path) == ObjectRef("experiment", path.partition("/")[0])
 
 
 @pytest.mark.parametrize(
-    "path", ["", "a/1", "../1", "1/..", "1/../2", "1/./2", "1//2", "1/%2e%2e/2", "1\\2", "1/a\\..\\2", "workspaces/w/1"]
+    "path",
+    [
+        "",
+        "a/1",
+        "../1",
+        "1/..",
+        "1/../2",
+        "1/./2",
+        "1//2",
+        "1/%2e%2e/2",
+        "1/%252e%252e/2",
+        "1/%2f2",
+        "1%2f2",
+        "1\\2",
+        "1/a\\..\\2",
+        "workspaces/w/1",
+    ],
 )
 def test_a_path_that_is_in_none(path: str) -> None:
     with pytest.raises(Forbidden):
