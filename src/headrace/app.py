@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 from collections.abc import Collection
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -70,7 +70,12 @@ class App:
         self._absent = Absent(settings, os.environ)
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
-        self._texts = {f"{prefix}/health": b"OK", f"{prefix}/version": version("mlflow").encode()}
+        versions = {name: _version(name) for name in ("headrace", "mlflow")}
+        self._texts = {
+            f"{prefix}/health": (_TEXT, b"OK"),
+            f"{prefix}/version": (_TEXT, versions["mlflow"].encode()),
+            f"{prefix}/headrace/version": (JSON, msgspec.json.encode(versions)),
+        }
         # tables that are not as Headrace's SQL expects them: stock answers what works on one
         self._not_ours: frozenset[str] = frozenset() if settings.models_here else frozenset({"registered_models"})
         self._workspaces: Workspaces | None = None
@@ -87,8 +92,8 @@ class App:
         endpoint = match.endpoint
         if endpoint.handler is not None and self._is_native(endpoint):
             await self._answer(match, scope, receive, send)
-        elif (text := self._texts.get(scope["path"])) is not None and scope["method"] == "GET":
-            await send_whole(scope, send, 200, text, (_TEXT, NATIVE))
+        elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in ("GET", "HEAD"):
+            await send_whole(scope, send, 200, text[1], (text[0], NATIVE))
         elif self._workspaces is None and (handler := self._artifacts.find_json(scope["method"], scope["path"])):
             await self._answer_by(handler, match, scope, receive, send)
         elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
@@ -319,6 +324,14 @@ def create_app(settings: Settings) -> Application:
     if settings.audit != "off":
         guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
     return Shield(guarded, settings)
+
+
+def _version(package: str) -> str:
+    """Empty for one that is not installed, but run from its sources."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _route(match: Match, scope: Scope) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from headrace.api.message import Message, Reader
 from headrace.auth.objects import NOTHING
 from headrace.auth.principals import Right
 from headrace.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class GetServerInfo(Message):
@@ -39,19 +43,48 @@ def server_info(settings: Settings) -> bytes | None:
     Source: handlers.build_server_info_payload. Headrace refuses to start with trace archival.
     """
     multipart = _is_s3(settings.artifacts_destination) if settings.serve_artifacts else False
-    if multipart is None or not settings.native:
+    if not settings.native or (multipart is None and settings.stock != "never"):
         return None
-    info = {
+    fields = installed_fields()
+    values = _values(settings, bool(multipart), since_3_18="artifact_serving_enabled" in fields)
+    if unknown := fields - values.keys():
+        logger.warning(
+            "server-info of the installed MLflow has fields that this Headrace does not know: %s", ", ".join(unknown)
+        )
+        if settings.stock != "never":
+            return None
+    return msgspec.json.encode({name: value for name, value in values.items() if name in fields})
+
+
+def _values(settings: Settings, multipart: bool, since_3_18: bool) -> dict[str, object]:
+    """Every field of MLflow 3.17's and 3.18's answer; what only stock reads comes from stock's variables."""
+    presigned = not since_3_18 or "SSECustomerKey" not in os.environ.get("MLFLOW_S3_UPLOAD_EXTRA_ARGS", "")
+    features = {"gateway": settings.enable_ai_gateway}
+    uploads = downloads = multipart
+    if since_3_18:  # URLs of the bucket are no longer offered unasked
+        features["scheduled_issue_detection"] = False  # that is the job runner's
+        uploads &= presigned and _is_on("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")
+        downloads &= presigned and _is_on("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD")
+    return {
         "store_type": "SqlStore",
         "workspaces_enabled": settings.enable_workspaces,
         "trace_archival_enabled": False,
-        "multipart_uploads_enabled": multipart,
-        "multipart_downloads_enabled": multipart,
-        "presigned_upload_run_id_supported": True,
-        "presigned_upload_model_id_supported": True,
-        "features_enabled": {"gateway": settings.enable_ai_gateway},
+        "multipart_uploads_enabled": uploads,
+        "multipart_downloads_enabled": downloads,
+        "artifact_serving_enabled": settings.serve_artifacts,
+        "skill_content_max_size": int(os.environ.get("MLFLOW_SKILL_CONTENT_MAX_DECOMPRESSED_SIZE") or 25 * 1024**2),
+        "skill_content_max_files": 10_000,
+        "presigned_upload_run_id_supported": presigned,
+        "presigned_upload_model_id_supported": presigned,
+        "model_artifact_presigned_downloads_supported": presigned,
+        "features_enabled": features,
+        "tracking_auth": os.environ.get("MLFLOW_SERVER_INFO_TRACKING_AUTH", ""),
+        "artifacts_presigned_only": _is_on("MLFLOW_ARTIFACTS_PRESIGNED_ONLY"),
     }
-    return msgspec.json.encode(info) if info.keys() == _fields() else None
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("true", "1")
 
 
 def _is_s3(uri: str) -> bool | None:
@@ -60,10 +93,15 @@ def _is_s3(uri: str) -> bool | None:
     return {"s3": True, "file": False, "": False}.get(scheme)
 
 
-def _fields() -> set[str]:
+def installed_fields() -> set[str]:
     """The fields that the installed MLflow answers with, read without importing it."""
     spec = importlib.util.find_spec("mlflow")
     if spec is None or spec.origin is None:
         return set()
     source = Path(spec.origin).with_name("utils") / "server_info.py"
-    return set(re.findall(r'^SERVER_INFO_\w+ = "(\w+)"$', source.read_text(), re.M)) if source.exists() else set()
+    return fields_in(source.read_text()) if source.exists() else set()
+
+
+def fields_in(source: str) -> set[str]:
+    """Those that the source of mlflow/utils/server_info.py names."""
+    return set(re.findall(r'^SERVER_INFO_\w+ = (?:\(\s*)?"(\w+)"', source, re.M))

@@ -22,6 +22,7 @@ from headrace.auth.principals import Right
 TABLE = """
 GET    /health                                                     open      -
 GET    /version                                                    signed-in -
+GET    /headrace/version                                           signed-in -
 GET    /                                                           signed-in -
 GET    /static-files/{path:path}                                   signed-in -
 GET    /build/{path:path}                                          signed-in -
