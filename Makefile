@@ -15,7 +15,7 @@ help:  ## this list
 serve: $(READY)  ## MLflow on http://localhost:5000, SQLite and files under ./headrace-data
 	$(BIN)/headrace serve $(ARGS)
 
-test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-checkov/.ready  ## every test; ARGS='-k name' picks some
+test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-slim/.ready .venv-checkov/.ready  ## every test; ARGS='-k name' picks some
 	$(BIN)/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
 
 lint: $(READY)  ## ruff and mypy (strict)

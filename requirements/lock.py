@@ -16,6 +16,7 @@ LOCKS = {
     "build.txt": "build.in",
     "server.txt": "../pyproject.toml",
     "container.txt": "../pyproject.toml",
+    "slim.txt": "../pyproject.toml",
     "dev.txt": "dev.in",
     "old-client.txt": "old-client.in",
     "bench-client.txt": "bench-client.in",
@@ -24,8 +25,9 @@ LOCKS = {
     "awscli.txt": "awscli.in",
     "checkov.txt": "checkov.in",
 }
-# more options for a lock: the image's is the server's without what only clients need
-OPTIONS = {"container.txt": ["--constraints", "server.txt", "--excludes", "container-without.txt"]}
+# more options for a lock: the image's is the server's without what only clients need, the slim one without stock's, too
+_IMAGE = ["--constraints", "server.txt", "--excludes", "container-without.txt"]
+OPTIONS = {"container.txt": _IMAGE, "slim.txt": [*_IMAGE, "--excludes", "slim-without.txt"]}
 
 
 def main() -> None:

@@ -263,6 +263,8 @@ def _text(given: str | None) -> str:
 def main(url: str, name: str, *only: str) -> None:
     """Do the flows, or only those that are named."""
     mlflow.set_tracking_uri(url)
+    if only:
+        mlflow.set_experiment(name)  # which is the first flow's to do
     for each in FLOWS:
         if only and each.__name__ not in only:
             continue
