@@ -3,7 +3,7 @@
 run: logging, the start, memory. search: reading 50,000 runs. scale: Headrace alone with up to 1,000,000 runs.
 artifacts: files through the server, with options of its own (bench/artifacts.py).
 page: the UI's first page in a browser.
-table: the README's tables and the plot anew, from the last whole runs.
+table: the tables of docs/benchmarks.md and the plots anew, from the last whole runs.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from bench.workloads import WORKLOADS, Effort, Workload
 
 RESULTS = REPOSITORY / "bench" / "results"
 PLOT = REPOSITORY / "docs" / "images" / "search-scale.png"
-README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
 STARTING = "start"
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Workloads that are run together. `marker`: where the README has their table.
+    """Workloads that are run together. `marker`: where docs/benchmarks.md has their table.
 
     `sizes`: the data that they read, for each kind of database. Stock's search by a metric on SQLite takes a time that
     grows with the square of the runs: 3 minutes with 50,000.
@@ -240,7 +240,7 @@ def write(summary: dict[str, Any], path: Path | None) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(summary, indent=1) + "\n")
-    say(f"written to {path}; `python -m bench table` puts it into README.md")
+    say(f"written to {path}; `python -m bench table` puts it into docs/benchmarks.md")
 
 
 def verdict(rows: Sequence[Any]) -> int:
@@ -255,19 +255,21 @@ def verdict(rows: Sequence[Any]) -> int:
 
 
 def write_tables() -> int:
-    """Put the tables of the last whole runs between their markers in the README, and draw the plot."""
+    """Put the tables of the last whole runs between their markers in docs/benchmarks.md, and draw the plots."""
     for suite in SUITES.values():
         if not suite.results.exists():
             continue
         block = report.as_markdown(json.loads(suite.results.read_text()))
         print(block)
         try:
-            README.write_text(report.replace_block(README.read_text(), block, suite.marker))
+            PAGE.write_text(report.replace_block(PAGE.read_text(), block, suite.marker))
         except ValueError as error:
-            say(f"README.md was not changed: {error}")
+            say(f"docs/benchmarks.md was not changed: {error}")
             return 1
     if (RESULTS / "scale.json").exists():
         plot.draw(json.loads((RESULTS / "scale.json").read_text()), PLOT)
+    summaries = [json.loads(suite.results.read_text()) for suite in SUITES.values() if suite.results.exists()]
+    plot.against_stock(summaries, PLOT.with_name("against-stock.png"))
     return 0
 
 

@@ -1,6 +1,6 @@
 """`python -m bench artifacts`: files through the server to the local disk and to S3, beside stock MLflow.
 
-`python -m bench artifacts table`: the README's table anew.
+`python -m bench artifacts table`: the table of docs/benchmarks.md anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.runner import FAILED, Progress, say
 from bench.workloads import Measurement
 
 RESULTS = REPOSITORY / "bench" / "results" / "artifacts.json"
-README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
 STORES = ("local", "s3")
 PEERS = ("headrace", "stock-workers-1", "stock-workers-4", "stock-gunicorn-2", "bare")
 DEFAULT = "stock-workers-4"  # what `mlflow server` is without options
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         path = options.output or RESULTS
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(summary, indent=1) + "\n")
-        say(f"written to {path}; `python -m bench artifacts table` puts it into README.md")
+        say(f"written to {path}; `python -m bench artifacts table` puts it into docs/benchmarks.md")
     return 1 if report.faults_of(summary["rows"], "headrace") else 0
 
 
@@ -216,12 +216,12 @@ def usual(transfer: Callable[[], float]) -> float:
 
 
 def write_table() -> int:
-    """Put the table of the last whole run into the README, between its markers."""
+    """Put the table of the last whole run into docs/benchmarks.md, between its markers."""
     block = artifacts_report.as_markdown(json.loads(RESULTS.read_text()))
     print(block)
     try:
-        README.write_text(report.replace_block(README.read_text(), block, "bench-artifacts"))
+        PAGE.write_text(report.replace_block(PAGE.read_text(), block, "bench-artifacts"))
     except ValueError as error:
-        say(f"README.md was not changed: {error}")
+        say(f"docs/benchmarks.md was not changed: {error}")
         return 1
     return 0
