@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import fnmatch
-import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,58 +227,3 @@ def test_parameters_of_a_size_are_the_templates(size: str) -> None:
     )
     assert choices.data_parameters({}).keys() <= DATA.parameters.keys()
     assert choices.app_parameters({}).keys() <= APP.parameters.keys()
-
-
-READING = ("Describe", "Get", "List")
-
-
-@pytest.mark.parametrize("which", templates.POLICIES)
-def test_a_policy_names_what_it_allows(which: str) -> None:
-    """A star stands for reading only; IAM takes 6,144 characters of a managed policy."""
-    policy = json.loads(templates.policy(which, "123456789012", "eu-central-1", "a-name-of-24-characters-"))
-    actions = [action for one in policy["Statement"] for action in _listed(one["Action"])]
-    assert not [each for each in actions if "*" in each and not each.partition(":")[2].startswith(READING)]
-    assert len(json.dumps(policy, separators=(",", ":"))) < 6_144
-
-
-def _listed(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
-
-
-# operations whose permission has another name
-PERMISSION = {
-    "s3:ListObjectVersions": "s3:ListBucketVersions",
-    "s3:DeleteObjects": "s3:DeleteObject",
-    "service-quotas:GetServiceQuota": "servicequotas:GetServiceQuota",
-}
-
-
-def test_the_deployer_may_do_all_that_the_commands_call() -> None:
-    allowed = [
-        action
-        for which in ("deployer-policy", "deployer-policy-2")
-        for one in json.loads(templates.policy(which, "1", "eu-central-1", "mlflow"))["Statement"]
-        for action in _listed(one["Action"])
-    ]
-    called = {
-        f"{service}:{operation.title().replace('_', '')}"
-        for path in Path(templates.__file__).parents[1].rglob("*.py")
-        for service, operation in _calls(ast.parse(path.read_text()))
-    }
-    called = {re.sub(r"(Db|Iam)(?=[A-Z])", lambda match: match[1].upper(), each) for each in called}
-    assert len(called) > 30
-    missing = {
-        each
-        for each in called
-        if not any(fnmatch.fnmatchcase(PERMISSION.get(each, each), pattern) for pattern in allowed)
-    }
-    assert not missing
-
-
-def _calls(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """The services and operations of Cloud.call and Cloud.pages."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("call", "pages"):
-            names = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
-            if len(names) == 2:
-                yield str(names[0]), str(names[1])

@@ -172,7 +172,7 @@ def test_nothing_to_change_is_no_failure(cloud: Cloud, answers: Stubber) -> None
     reason = "The submitted information didn't contain changes. Submit different information to create a change set."
     answers.add_response("describe_change_set", {"ChangeSetId": ARN, "Status": "FAILED", "StatusReason": reason})
     answers.add_response("delete_change_set", {})
-    assert stacks.propose(cloud, "s", "{}", {}) == ChangeSet("s", "", (), creates=False)
+    assert stacks.propose(cloud, "s", "{}", {"Name": "s"}) == ChangeSet("s", "", (), creates=False)
 
 
 def test_drift_says_what_differs(cloud: Cloud, answers: Stubber) -> None:

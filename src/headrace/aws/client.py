@@ -12,7 +12,7 @@ from headrace.errors import AwsError
 
 Answer = dict[str, Any]
 _LOG_IN = "Log in again (`aws sso login`, or new keys with `aws configure`), and run the command once more."
-_POLICY = "`headrace aws export deployer-policy` prints the IAM policy that the deployer needs."
+POLICY = "`headrace aws export deployer-policy` and `deployer-policy-2` print the IAM policies of who deploys."
 # what to do next, by AWS's error code
 _NEXT = {
     "ExpiredToken": _LOG_IN,
@@ -105,6 +105,17 @@ class Cloud:
                 raise
             return None
 
+    @property
+    def partition(self) -> str:
+        """The first word of the region's ARNs. Raises AwsError in those that Headrace's templates do not fit."""
+        partition: str = self._session.get_partition_for_region(self.region)
+        if partition not in ("aws", "aws-us-gov"):
+            raise AwsError(
+                f"{self.region} is in the partition {partition}, whose services have other names: headrace aws works "
+                "in aws and aws-us-gov. Take another --region, or deploy the container by hand (docs/container.md)."
+            )
+        return partition
+
     def account(self) -> str:
         """The account's number."""
         return str(self.call("sts", "get_caller_identity")["Account"])
@@ -115,7 +126,7 @@ class Cloud:
         action = f"{service}:{error.operation_name}"
         instead = _NEXT.get(code, "")
         if code in _DENIED:
-            instead = f"Ask for the permission {action}. {_POLICY}"
+            instead = f"Ask for the permission {action}. {POLICY}"
         return AwsError(f"AWS refused {action} in {self.region} ({code}): {message}\n{instead}".rstrip(), code)
 
     def _failed(self, service: str, operation: str, error: Exception) -> AwsError:

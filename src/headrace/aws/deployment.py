@@ -71,6 +71,7 @@ class Choices:
     certificate_arn: str | None = None
     allow_cidr: str | None = None
     alarm_email: str | None = None
+    permissions_boundary: str | None = None
     vpc_id: str | None = None
     app_subnet_ids: str | None = None
     database_subnet_ids: str | None = None
@@ -146,6 +147,7 @@ class Choices:
             CertificateArn=self.certificate_arn,
             AllowCidr=self.allow_cidr,
             AlarmEmail=self.alarm_email,
+            PermissionsBoundary=self.permissions_boundary,
         )
         merged = {**deployed, **parameters}
         _check_ingress(merged)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from headrace.aws import stacks, templates, tunnel
-from headrace.aws.client import Cloud
+from headrace.aws.client import Answer, Cloud
 from headrace.errors import AwsError
 
 # service, quota code, what it is, how much a deployment needs, and how much of it is used
@@ -64,35 +64,39 @@ def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _permissions(cloud: Cloud, arn: str, account: str, name: str) -> Finding:
-    """Asks IAM about each statement of the deployer's policy, on its resources and under its conditions."""
+    if arn.endswith(":root"):
+        return Finding("permissions", True, "all: this is the account's root user. A role of its own is better.")
+    place = templates.Place(cloud.partition, account, cloud.region, name)
     principal = _principal(cloud, arn)
-    denied: list[str] = []
-    asked = 0
-    for which in ("deployer-policy", "deployer-policy-2"):
-        for statement in json.loads(templates.policy(which, account, cloud.region, name))["Statement"]:
+    answers: dict[str, str | None] = {}
+    for policy in templates.DEPLOYER_POLICIES:
+        for statement in json.loads(templates.policy(policy, place))["Statement"]:
+            # one with a wildcard can't be asked for
             single = [action for action in _listed(statement["Action"]) if "*" not in action]
-            asked += len(single)
-            denied += _denied(cloud, principal, single, statement)
-    if not denied:
-        return Finding("permissions", True, f"all {asked} actions are allowed")
-    shown = ", ".join(denied[:8]) + (f" and {len(denied) - 8} more" if len(denied) > 8 else "")
-    return Finding(
-        "permissions",
-        False,
-        f"not allowed: {shown}",
-        "Attach the policies that `headrace aws export deployer-policy` and `... deployer-policy-2` print.",
-    )
+            for action, answer in _simulated(cloud, principal, statement, single):
+                answers[action] = answer if answers.get(action, "allowed") == "allowed" else answers[action]
+    denied = [action for action, answer in answers.items() if answer not in ("allowed", None)]
+    if denied:
+        shown = ", ".join(denied[:8]) + (f" and {len(denied) - 8} more" if len(denied) > 8 else "")
+        fix = "Attach the policies that `headrace aws export deployer-policy` and `deployer-policy-2` print."
+        return Finding("permissions", False, f"not allowed: {shown}", fix)
+    unknown = [action for action, answer in answers.items() if answer is None]
+    said = f"all {len(answers) - len(unknown)} actions that IAM can be asked for are allowed"
+    return Finding("permissions", True, said + (f"; it does not know {', '.join(unknown)}" if unknown else ""))
 
 
-def _denied(cloud: Cloud, principal: str, actions: list[str], statement: dict[str, Any]) -> list[str]:
-    """The actions that IAM denies. It takes only such together as need the same information: where it refuses a group,
-    each half is asked about by itself."""
+def _simulated(cloud: Cloud, principal: str, statement: Answer, actions: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Each action with IAM's decision on the statement's resources; None for one that IAM can't simulate.
+
+    IAM refuses to be asked for actions together that need different kinds of resources (InvalidInput), and does not
+    say which: then each half is asked for by itself.
+    """
     if not actions:
-        return []
-    conditions = [
-        {"ContextKeyName": key, "ContextKeyValues": _listed(values), "ContextKeyType": "string"}
-        for test in statement.get("Condition", {}).values()
-        for key, values in test.items()
+        return
+    conditions = [pair for given in statement.get("Condition", {}).values() for pair in given.items()]
+    context = [
+        {"ContextKeyName": key, "ContextKeyValues": _listed(value)[:1], "ContextKeyType": "string"}
+        for key, value in conditions
     ]
     try:
         results = list(
@@ -103,20 +107,21 @@ def _denied(cloud: Cloud, principal: str, actions: list[str], statement: dict[st
                 PolicySourceArn=principal,
                 ActionNames=actions,
                 ResourceArns=_listed(statement["Resource"]),
-                ContextEntries=conditions,
+                ContextEntries=context,
             )
         )
     except AwsError as error:
-        if error.code not in ("InvalidInput", "InvalidInputException") or len(actions) == 1:
+        if error.code not in ("InvalidInput", "InvalidInputException"):
             raise
-        half = len(actions) // 2
-        return [
-            *_denied(cloud, principal, actions[:half], statement),
-            *_denied(cloud, principal, actions[half:], statement),
-        ]
-    # an action that knows no resource of the statement's other kinds is asked about on those, too, and denied there
-    allowed = {item["EvalActionName"] for item in results if item["EvalDecision"] == "allowed"}
-    return [action for action in actions if action not in allowed]
+        if len(actions) == 1:
+            yield actions[0], None
+            return
+        middle = len(actions) // 2
+        for half in (actions[:middle], actions[middle:]):
+            yield from _simulated(cloud, principal, statement, half)
+        return
+    for item in results:
+        yield item["EvalActionName"], item["EvalDecision"]
 
 
 def _vcpus(cloud: Cloud) -> Finding:
@@ -167,19 +172,19 @@ def _programs() -> Finding:
 
 
 def _principal(cloud: Cloud, arn: str) -> str:
-    """arn:aws:sts::1:assumed-role/R/session -> arn:aws:iam::1:role/R, which IAM can simulate.
+    """arn:aws:sts::1:assumed-role/R/session -> the ARN of R with its path, which only IAM knows, and can simulate.
 
-    A role of Identity Center has a path, which only IAM can tell.
+    Those of Identity Center have a path, and AWS lets nobody but the owner look at one of them by its name: listed.
     """
     if ":assumed-role/" not in arn:
         return arn
-    head, role = arn.split(":assumed-role/")
-    name = role.split("/")[0]
-    try:
-        return str(cloud.call("iam", "get_role", RoleName=name)["Role"]["Arn"])
-    except AwsError:  # one may not look at one's own role
-        path = "aws-reserved/sso.amazonaws.com/" if name.startswith("AWSReservedSSO_") else ""
-        return f"{head.replace(':sts:', ':iam:')}:role/{path}{name}"
+    role = arn.split(":assumed-role/")[1].split("/")[0]
+    if role.startswith("AWSReservedSSO_"):
+        roles = cloud.pages("iam", "list_roles", "Roles", PathPrefix="/aws-reserved/sso.amazonaws.com/")
+        found = next((str(one["Arn"]) for one in roles if one["RoleName"] == role), None)
+        if found is not None:
+            return found
+    return str(cloud.call("iam", "get_role", RoleName=role)["Role"]["Arn"])
 
 
 def _listed(value: str | list[str]) -> list[str]:

@@ -28,8 +28,7 @@ def full_name(cloud: Cloud, name: str, image: str | None) -> str:
     """An image's whole name: a tag means one of the deployment's own repository, nothing its latest."""
     if image and "/" in image:
         return image
-    domain = "amazonaws.com.cn" if cloud.region.startswith("cn-") else "amazonaws.com"
-    return f"{cloud.account()}.dkr.ecr.{cloud.region}.{domain}/{name}:{image or LATEST}"
+    return f"{cloud.account()}.dkr.ecr.{cloud.region}.amazonaws.com/{name}:{image or LATEST}"
 
 
 def repository_exists(cloud: Cloud, name: str) -> bool:

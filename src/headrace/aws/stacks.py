@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from headrace.aws.client import Answer, Cloud, passing_over, polling
+from headrace.aws.client import POLICY, Answer, Cloud, passing_over, polling
 from headrace.errors import AwsError
 
 Say = Callable[[str], None]
@@ -16,7 +16,7 @@ _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 _CAPABILITIES = ["CAPABILITY_IAM"]
 # what to do next, by what AWS's reason contains
 _NEXT = {
-    "not authorized": "`headrace aws export deployer-policy` prints the IAM policy that the deployer needs.",
+    "not authorized": POLICY,
     "imit": "Ask for more in the Service Quotas console, or take another --size or --region.",
     "already exists": "Delete or rename what is in the way, or take another --name.",
     "apacity": "AWS has no such machine in that zone now: try again later, or take another --size.",
@@ -151,7 +151,7 @@ def propose(cloud: Cloud, name: str, template: str, parameters: Mapping[str, str
         TemplateBody=template,
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(parameters.items())],
         Capabilities=_CAPABILITIES,
-        Tags=[{"Key": "headrace", "Value": name}],
+        Tags=[{"Key": "headrace", "Value": parameters["Name"]}],  # its hosts get it, too: the policies go by it
     )["Id"]
     for _ in polling():
         answer = cloud.call("cloudformation", "describe_change_set", ChangeSetName=change_set, StackName=name)

@@ -121,6 +121,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--allow-cidr", help="With alb: who may connect, 203.0.113.0/24 say."),
         click.option("--scheme", type=click.Choice(["internet-facing", "internal"]), help="With alb."),
         click.option("--alarm-email", help="Who gets the alarms."),
+        click.option("--permissions-boundary", help="The ARN of a policy that bounds the hosts' role."),
         click.option("--vpc-id", help="An existing VPC; by default one is made."),
         click.option("--app-subnet-ids", help="With --vpc-id: two subnets for hosts, with a comma between them."),
         click.option("--database-subnet-ids", help="With --vpc-id: two subnets for the database."),
@@ -301,16 +302,18 @@ def down(target: Target, yes: bool, delete_data: bool, confirm_name: str | None)
 @_command
 @click.argument("what", type=click.Choice(["data", "app", *templates.POLICIES]))
 @click.option("--account", help="With a policy: the account's number; by default that of the credentials.")
-def export(target: Target, what: str, account: str | None) -> None:
-    """Print a template, or an IAM policy: of who deploys (two, IAM's limit), or of who only connects.
+@click.option("--permissions-boundary", help="With deployer-policy: the ARN that bounds the hosts' role.")
+def export(target: Target, what: str, account: str | None, permissions_boundary: str | None) -> None:
+    """Print a template, or an IAM policy: the two of who deploys, or that of who only connects.
 
-    A template needs no AWS account. A policy is for --name, --region and --account.
+    A template needs no AWS account; a policy neither, with --account and --region.
     """
     if what in templates.POLICIES:
         if account is not None and not re.fullmatch(r"[0-9]{12}", account):
             raise click.BadParameter(f"{account} is no account's number: 12 digits are.", param_hint="--account")
-        account = account or target.cloud.account()
-        click.echo(templates.policy(what, account, target.cloud.region, target.name), nl=False)
+        cloud = target.cloud
+        place = templates.Place(cloud.partition, account or cloud.account(), cloud.region, target.name)
+        click.echo(templates.policy(what, place, permissions_boundary), nl=False)
     else:
         click.echo({"data": templates.data, "app": templates.app}[what](), nl=False)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
+from typing import NamedTuple
 
-_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 _INCLUDE = re.compile(r'^( *)- "# include (\S+)"$', re.M)
 
 
@@ -19,21 +20,35 @@ def app() -> str:
     return _INCLUDE.sub(_include, _read("app.yaml"))
 
 
-# what `headrace aws export` prints -> its file. IAM takes 6,144 characters a managed policy: the deployer's is two.
-POLICIES = {
-    "deployer-policy": "deployer-policy-1.json",
-    "deployer-policy-2": "deployer-policy-2.json",
-    "connect-policy": "connect-policy.json",
-}
+# Who deploys needs the first two: together they are longer than the 6,144 characters of a managed policy.
+DEPLOYER_POLICIES = ("deployer-policy", "deployer-policy-2")
+POLICIES = (*DEPLOYER_POLICIES, "connect-policy")
 
 
-def policy(which: str, account: str, region: str, name: str) -> str:
-    """An IAM policy (JSON) for this account, region and deployment: a key of POLICIES."""
-    partition = next((each for start, each in _PARTITIONS.items() if region.startswith(start)), "aws")
-    text = _read(POLICIES[which])
-    for placeholder, value in {"PARTITION": partition, "ACCOUNT": account, "REGION": region, "NAME": name}.items():
-        text = text.replace(placeholder, value)
-    return text
+class Place(NamedTuple):
+    """Which deployment a policy is for."""
+
+    partition: str
+    account: str
+    region: str
+    name: str
+
+
+def policy(which: str, place: Place, boundary: str | None = None) -> str:
+    """One of POLICIES (JSON) for a deployment.
+
+    With a `boundary`, the ARN of a managed policy, the hosts' role can be made and changed within that boundary only.
+    """
+    text = _read(f"{which}.json")
+    for key, value in place._asdict().items():
+        text = text.replace(key.upper(), value)
+    if boundary is None:
+        return text
+    document = json.loads(text)
+    for statement in document["Statement"]:
+        if statement["Sid"] == "HostsRoleWithinItsBoundary":
+            statement["Condition"] = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
+    return json.dumps(document, indent=2) + "\n"
 
 
 def script(name: str) -> str:
