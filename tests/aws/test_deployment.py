@@ -44,6 +44,13 @@ def test_a_disk_of_the_database_never_shrinks() -> None:
     ("chosen", "says"),
     [
         ({"name": "My_Server"}, "--name My_Server"),
+        ({"name": "m"}, "--name m can't be"),  # ECR takes two characters or more
+        ({"name": "mlflow-"}, "--name mlflow- can't be"),  # nor does ECR, or RDS, take these two
+        ({"name": "ml--flow"}, "--name ml--flow can't be"),
+        ({"name": 25 * "m"}, "2 to 24"),
+        ({"name": "ssm-mlflow"}, "AWS keeps names"),
+        ({"name": "awsome"}, "AWS keeps names"),
+        ({"name": "internal-ml"}, "AWS keeps names"),
         ({"ingress": "alb"}, "--domain, --certificate-arn, --allow-cidr"),
         ({"size": "ha"}, "--ingress alb"),
         ({**ALB, "allow_cidr": "everybody"}, "--allow-cidr everybody"),

@@ -11,7 +11,9 @@ from typing import NamedTuple
 from headrace.errors import ConfigurationError
 
 PORT = 5000
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}\Z")
+_NAME = re.compile(r"(?=.{2,24}\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
+# what a name may not begin with: SSM keeps the first two for AWS, Elastic Load Balancing the third for itself
+_RESERVED = ("aws", "ssm", "internal-")
 _AMI = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-"
 
 
@@ -161,8 +163,12 @@ def check_name(name: str) -> None:
     """Raises ConfigurationError for a name that AWS would not take somewhere."""
     if not _NAME.match(name):
         raise ConfigurationError(
-            f"--name {name} can't be: it names an ECR repository, a path in SSM and stacks. Take a to z, 0 to 9 and -, "
-            "a letter first, at most 24 of them."
+            f"--name {name} can't be: it names an ECR repository, a path in SSM, a database and stacks. Take 2 to 24 "
+            "of a to z, 0 to 9 and -, a letter first, and - only between two others."
+        )
+    if name.startswith(_RESERVED):
+        raise ConfigurationError(
+            f"--name {name} can't be: AWS keeps names that begin with {', '.join(_RESERVED)} for itself. Take another."
         )
 
 

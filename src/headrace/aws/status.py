@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.aws import database, hosts, journal, stacks
 from headrace.aws.client import Cloud, polling
+from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
 
 
@@ -38,9 +39,20 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
             found["hosts"] = [host._asdict() for host in hosts.find(cloud, stack)]
             found["suspended"] = hosts.suspended(cloud, stack)
             found["alarms"] = _alarms(cloud, stack.name)
+            found["unconfirmed"] = _unconfirmed(cloud, stack)
             record = journal.read(cloud, name)
             found["upgrade"] = None if record is None else record._asdict()
     return found
+
+
+def _unconfirmed(cloud: Cloud, app: Stack) -> list[str]:
+    """Addresses that have not followed the link of SNS's mail yet: no alarm reaches them."""
+    if not app.parameters.get("AlarmEmail"):
+        return []
+    if not (topic := stacks.resources(cloud, app.name).get("AlarmTopic")):
+        return []
+    subscriptions = cloud.pages("sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic)
+    return [one["Endpoint"] for one in subscriptions if one["SubscriptionArn"] == "PendingConfirmation"]
 
 
 def log(cloud: Cloud, name: str, follow: bool, since: float) -> Iterator[str]:

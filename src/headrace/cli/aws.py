@@ -175,6 +175,8 @@ def up(target: Target, yes: bool, **chosen: Any) -> None:
     for step in steps:
         live.take(step)
     found = status.status(target.cloud, target.name, drift=False)
+    for line in _unconfirmed(found):
+        target.say(line)
     target.result(found, f"\nMLflow is at {found['url']}\n\n{_how_to_use(target, found)}")
 
 
@@ -374,8 +376,16 @@ def _status_text(found: dict[str, Any]) -> str:
                 "`headrace aws rollback` takes it back"
             )
         lines += [f"alarm    {what}: {state}" for what, state in found["alarms"].items() if state != "OK"]
+        lines += [f"mail     {line}" for line in _unconfirmed(found)]
         lines.append(f"url      {found['url']}")
     return "\n".join(lines)
+
+
+def _unconfirmed(found: dict[str, Any]) -> list[str]:
+    return [
+        f"{address} gets no alarm until the link in the mail of AWS Notifications is followed"
+        for address in found["unconfirmed"]
+    ]
 
 
 def _how_to_use(target: Target, found: dict[str, Any]) -> str:
