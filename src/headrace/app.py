@@ -19,7 +19,7 @@ import msgspec
 
 from headrace.api.bad_request import instead_of_failure
 from headrace.api.decode import check_content_type, decode, rewrite
-from headrace.api.endpoint import Call, Endpoint, Match, Response, Router
+from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message
 from headrace.api.permits import Permit
 from headrace.api.workspaces import Workspaces
@@ -32,7 +32,7 @@ from headrace.asgi.responses import JSON, NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import page_headers
 from headrace.asgi.shield import Shield
-from headrace.asgi.types import MATCH, PERMIT, SECURITY, Application, Headers, Receive, Scope, Send
+from headrace.asgi.types import MATCH, PERMIT, SECURITY, Application, Header, Headers, Receive, Scope, Send
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
@@ -49,8 +49,10 @@ from headrace.uri import redact
 logger = logging.getLogger(__name__)
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
+_HTML = (b"content-type", b"text/html; charset=utf-8")
 _JSON_200 = (JSON, NATIVE)
 _EMPTY = b"{}"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 RECONNECT_SECONDS = 1.0
 
 
@@ -88,6 +90,10 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
+        if scope["method"] == "OPTIONS":
+            headers = (self._allow(scope["path"]), _HTML, NATIVE, *(scope[SECURITY] or ()))
+            await send_whole(scope, send, 204, b"", headers)
+            return
         match = scope.get(MATCH) or self._find(scope["method"], scope["path"])
         endpoint = match.endpoint
         if endpoint.handler is not None and self._is_native(endpoint):
@@ -100,6 +106,12 @@ class App:
             await self._stream(stream, match, scope, receive, send)
         else:
             await self._pass_on(match, scope, receive, send)
+
+    def _allow(self, path: str) -> Header:
+        """The header with the methods that this path has (RFC 9110, 9.3.7). Stock does not see such a question, which
+        needs no credentials and may have a body of any size."""
+        methods = [method for method in _METHODS if self._find(method, path) is not UNDECLARED]
+        return (b"allow", ", ".join([*methods, "OPTIONS"]).encode())
 
     def _is_native(self, endpoint: Endpoint) -> bool:
         return self._database is not None and (not self._not_ours or self._not_ours.isdisjoint(endpoint.tables))

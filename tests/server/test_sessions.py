@@ -109,6 +109,35 @@ def test_another_site_can_not_use_a_session(guarded: Guarded, headers: dict[str,
     assert guarded.status("POST", SIGN_IN, data=login, headers=headers, allow_redirects=False) == 403
 
 
+@pytest.mark.parametrize("port", [1, 8888])
+def test_a_page_on_another_port_does_not_read_with_a_session(guarded: Guarded, port: int) -> None:
+    """For a browser it is the same site, whose cookies it sends."""
+    browser = signed_in(guarded)
+    url, origin = guarded.server.url + SEARCH, f"http://127.0.0.1:{port}"
+    for headers in ({"Sec-Fetch-Site": "same-site"}, {"Origin": origin, "Sec-Fetch-Site": "same-site"}):
+        for mode in ("cors", "no-cors"):
+            assert browser.get(url, headers=headers | {"Sec-Fetch-Mode": mode}, timeout=30).status_code == 403
+    old = requests.get(url, cookies=browser.cookies, headers={"Origin": origin}, timeout=30)
+    assert old.status_code == 403
+    # a link leads here all the same, and a program needs no cookie
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert browser.get(url, headers=link, timeout=30).status_code == 200
+    assert guarded.status("GET", SEARCH, ADMIN_TOKEN, headers={"Origin": origin}) == 200
+
+
+def test_a_token_in_the_cookie_is_no_session(guarded: Guarded) -> None:
+    assert guarded.status("GET", SEARCH, ADMIN_TOKEN) == 200
+    cookie = {"Cookie": f"{sessions.COOKIE}=Bearer {ADMIN_TOKEN}"}
+    assert guarded.status("GET", SEARCH, headers=cookie) == 401
+    assert guarded.status("POST", CREATE, headers=cookie, json={"name": "by a cookie"}) == 401
+
+
+def test_the_database_is_its_owners(guarded: Guarded) -> None:
+    database = guarded.database.uri.removeprefix("sqlite:///")
+    for path in (database, database + "-wal", database + "-shm"):
+        assert Path(path).stat().st_mode & 0o077 == 0
+
+
 def test_a_session_ends_at_sign_out_for_whoever_has_its_cookie(guarded: Guarded) -> None:
     browser = signed_in(guarded)
     stolen = browser.cookies[sessions.COOKIE]

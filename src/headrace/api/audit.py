@@ -22,13 +22,13 @@ import msgspec
 from headrace.api.decode import decode
 from headrace.api.endpoint import Match, Router
 from headrace.asgi.protocol import ANSWER, Answer
-from headrace.asgi.types import MATCH, MESSAGE, PRINCIPAL, Application, Headers, Receive, Scope, Send
+from headrace.asgi.types import MATCH, MESSAGE, NAMED, PRINCIPAL, Application, Headers, Receive, Scope, Send
 from headrace.auth.accounts import now
 from headrace.auth.audit_table import AuditTable, Entry
 from headrace.auth.principals import Principal, Right
 from headrace.errors import ApiError, Declined, Unavailable
 from headrace.settings import Settings
-from headrace.ui.pages import CALLBACK
+from headrace.ui.pages import CALLBACK, SIGN_IN
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,12 @@ class _Exchange:
             with contextlib.suppress(TypeError, ValueError):
                 fields: dict[str, Any] = msgspec.to_builtins(message)
                 return fields
-        return _decoded(self._request) if match.endpoint.own_page else {}
+        if not match.endpoint.own_page:
+            return {}
+        fields = _decoded(self._request)
+        if scope["path"].endswith(SIGN_IN):  # people type passwords where the name belongs
+            fields["name"] = scope.get(NAMED, "")
+        return fields
 
 
 def _keep(kept: bytearray, piece: bytes) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 from headrace.api.endpoint import Router
 from headrace.api.permits import permit_of
 from headrace.asgi.responses import send_error
+from headrace.asgi.security import SecurityPolicy
 from headrace.asgi.types import MATCH, PERMIT, PRINCIPAL, Application, Receive, Scope, Send
 from headrace.auth import sessions
 from headrace.auth.access import Access
 from headrace.auth.accounts import Accounts
-from headrace.auth.authenticator import HOW_TO, Authenticator
+from headrace.auth.authenticator import ASSERTION, HOW_TO, LOAD_BALANCER, SESSION, Authenticator
 from headrace.auth.principals import Principal, Right
 from headrace.errors import ApiError, Unauthenticated
 from headrace.settings import Settings
@@ -48,6 +49,7 @@ class Guard:
         self._access = Access(accounts, self._authenticator, settings.grants)
         self._pages = Pages(settings.static_prefix, self._authenticator, accounts)
         self._pages.add_to(router)
+        self._policy = SecurityPolicy(settings)
         self._asserts = bool(settings.alb_arn)
         if settings.oidc_issuer or settings.alb_arn:
             from headrace.ui.single_sign_on import set_up  # cryptography, which others do without
@@ -103,8 +105,8 @@ class Guard:
     async def _admit(self, scope: Scope) -> Principal | None:
         """Who sends the request, which they may. Raises ApiError, SignOut."""
         principal = scope[PRINCIPAL] = await self._principal(scope)
-        if principal is not None and principal.session_id is not None and scope["method"] not in _SAFE:
-            check_origin(scope)
+        if principal is not None and (principal.session_id is not None or principal.via == LOAD_BALANCER):
+            self._check_page(scope)
         match = scope[MATCH] = self._router.find(scope["method"], scope["path"])
         if match.endpoint.right is Right.OPEN:
             return principal
@@ -112,6 +114,17 @@ class Guard:
             raise Unauthenticated(f"This server needs to know who you are. {HOW_TO}")
         scope[PERMIT] = permit_of(scope, self._access, principal, match.endpoint)
         return principal
+
+    def _check_page(self, scope: Scope) -> None:
+        """Raises Forbidden for what another site's page, or one on another port, made a signed-in browser send.
+
+        A link may lead here; what a page reads for itself may not, unless --cors-allowed-origins names the page.
+        """
+        if scope["method"] in _SAFE:
+            headers = dict(scope["headers"])
+            if headers.get(b"sec-fetch-mode") == b"navigate" or self._policy.is_listed(headers.get(b"origin", b"")):
+                return
+        check_origin(scope)
 
     async def _principal(self, scope: Scope) -> Principal | None:
         """Who sends the request; its credentials are taken out of it. None: it shows none."""
@@ -135,7 +148,7 @@ class Guard:
         if assertion is not None:
             scope["headers"] = headers
             if authorization is None and cookie is None:
-                known = self._authenticator.known(assertion)
+                known = self._authenticator.known(assertion, ASSERTION)
                 return known or await self._authenticator.identify_assertion(assertion)
         if authorization is None and cookie is None:
             return None
@@ -144,7 +157,7 @@ class Guard:
             raise SignOut(await self._of_session(cookie))
         if authorization is None:
             assert cookie is not None
-            return self._authenticator.known(cookie.encode()) or await self._of_session(cookie)
+            return self._authenticator.known(cookie.encode(), SESSION) or await self._of_session(cookie)
         known = self._authenticator.known(authorization)
         return known or await self._authenticator.identify(authorization, address_of(scope))
 

@@ -2,11 +2,16 @@
 
 Source: mlflow/server/fastapi_security.py and security_utils.py. `http/shield.py` holds every request to them, and
 leaves in its scope what a native answer says; what is left to stock is CORS in its odd corners.
+
+Where stock matches a private address as a text (`10.*` is 10.evil.example, too, whose owner lets it lead here: DNS
+rebinding), a Host counts here if it is an address.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -15,7 +20,11 @@ from headrace.asgi.types import Headers
 from headrace.settings import Settings
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104  (hosts that may be named, not bound)
-_PRIVATE = ("192.168.*", "10.*", *(f"172.{i}.*" for i in range(16, 32)), "fc00:*", "fd00:*")
+_PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
+# A pattern that begins as an address does means addresses.
+_OF_ADDRESSES = re.compile(r"(\d+\.)+\*|\[?[0-9a-f]{1,4}:[0-9a-f:]*\*", re.ASCII)
+_METHODS = (b"GET", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")
+_ALL_METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _LOCAL_ORIGIN = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?\Z")
 
@@ -25,11 +34,9 @@ class SecurityPolicy:
 
     def __init__(self, settings: Settings) -> None:
         self._off = settings.disable_security_middleware
-        self._hosts = _listed(settings.allowed_hosts) or (
-            *_LOCAL,
-            *(f"{host}:*" for host in _LOCAL),
-            *_PRIVATE,
-        )
+        named = _listed(settings.allowed_hosts)
+        self._hosts = named or (*_LOCAL, *(f"{host}:*" for host in _LOCAL))
+        self._networks = () if named else _PRIVATE
         self._origins = _listed(settings.cors_allowed_origins)
         frame = settings.x_frame_options.upper()
         self._base: Headers = (
@@ -70,7 +77,14 @@ class SecurityPolicy:
         if self._off or "*" in self._hosts:
             return True
         name = (host or b"").decode("latin-1")
-        return any(name == allowed or ("*" in allowed and fnmatch(name, _escape(allowed))) for allowed in self._hosts)
+        address = _address(name)
+        if address is not None and any(address in network for network in self._networks):
+            return True
+        return any(
+            name == allowed
+            or ("*" in allowed and fnmatch(name, _escape(allowed)) and (address or not _OF_ADDRESSES.match(allowed)))
+            for allowed in self._hosts
+        )
 
     def _allows_origin(self, origin: bytes) -> bool:
         """Whether pages of this origin may change something (security_utils.should_block_cors_request)."""
@@ -82,6 +96,40 @@ class SecurityPolicy:
         except ValueError:
             local = False
         return local or any(name == allowed or ("*" in allowed and fnmatch(name, allowed)) for allowed in self._origins)
+
+    def is_listed(self, origin: bytes) -> bool:
+        """Whether --cors-allowed-origins names this origin, or a pattern that is not every one."""
+        name = origin.decode("latin-1")
+        return any(name == each or ("*" in each and fnmatch(name, each)) for each in self._origins if each != "*")
+
+    def preflight(self, headers: Mapping[bytes, bytes]) -> tuple[int, bytes, Headers] | None:
+        """What a browser is told that asks before another site's page sends something (the Fetch standard's
+        CORS-preflight): status, body, headers, as Starlette's CORSMiddleware has them. None: it is no such question.
+        """
+        origin, method = headers.get(b"origin"), headers.get(b"access-control-request-method")
+        if self._off or origin is None or method is None:
+            return None
+        anybody = "*" in self._origins
+        wanted = headers.get(b"access-control-request-headers")
+        name = origin.decode("latin-1")
+        allowed = anybody or bool(_LOCAL_ORIGIN.match(name)) or name in self._origins
+        failures = [b"origin"] if not allowed else []
+        if method not in (_ALL_METHODS if anybody else _METHODS):
+            failures.append(b"method")
+        if b"access-control-request-private-network" in headers:
+            failures.append(b"private-network")
+        answer = [(b"access-control-allow-methods", b", ".join(_ALL_METHODS if anybody else _METHODS))]
+        answer.append((b"access-control-max-age", b"600"))
+        answer.append((b"vary", b"Origin"))
+        if not anybody:
+            answer.append((b"access-control-allow-credentials", b"true"))
+        if allowed:
+            answer.append((b"access-control-allow-origin", b"*" if anybody else origin))
+        if wanted is not None:
+            answer.append((b"access-control-allow-headers", wanted))
+        if failures:
+            return 400, b"Disallowed CORS " + b", ".join(failures), tuple(answer)
+        return 200, b"OK", tuple(answer)
 
     def is_own_page(self, origin: bytes, host: bytes | None) -> bool:
         """Whether a page of this origin is one that this server has sent, under an allowed name."""
@@ -124,6 +172,15 @@ def page_headers(settings: Settings) -> Headers:
 
 def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",")) if text else ()
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a Host header names, with a port or without one; None for a name."""
+    text = re.sub(r":\d*\Z", "", host) if host.startswith("[") or host.count(":") == 1 else host
+    try:
+        return ipaddress.ip_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
+    except ValueError:
+        return None
 
 
 def _escape(pattern: str) -> str:

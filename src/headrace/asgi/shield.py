@@ -2,7 +2,8 @@
 
 request -> from a proxy that is trusted? -> host -> page of another site? -> feature turned off? -> the application
                                              |            |                     |
-                                             +-> 403      +-> 403               +-> 403
+                                             +-> 403      +-> 403, or           +-> 403
+                                                              a preflight's answer
 
 Hosts and origins are refused in stock's words, and the paths that stock forgets (/graphql, /v1/traces, /gateway) are
 no exceptions here.
@@ -17,6 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from headrace.asgi.responses import NATIVE, send_error
+from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import SecurityPolicy
 from headrace.asgi.types import SECURITY, Application, Receive, Scope, Send
 from headrace.errors import ApiError, Forbidden
@@ -45,14 +47,20 @@ class Feature(NamedTuple):
 
     setting: str
     what: str
-    paths: re.Pattern[str]
+    paths: re.Pattern[str]  # without the prefix, each slash once
     reads: bool  # whether reading is refused, too
 
 
+def _below(path: str) -> re.Pattern[str]:
+    """The path and all below it, with any letters: a server may take a newline or a slash at its end for none."""
+    return re.compile(rf"{path}(?![\w.-]).*", re.DOTALL | re.IGNORECASE)
+
+
+_API = r"/(ajax-)?api/[\d.]+/(preview/)?mlflow/"
 FEATURES = (
-    Feature("enable_webhooks", "Webhooks", re.compile(r"/(ajax-)?api/2\.0/mlflow/webhooks(/.*)?"), False),
-    Feature("enable_assistant", "The assistant", re.compile(r"/ajax-api/3\.0/mlflow/assistant/.*"), True),
-    Feature("enable_ai_gateway", "The AI gateway", re.compile(r"/gateway/.*"), True),
+    Feature("enable_webhooks", "Webhooks", _below(rf"{_API}webhooks"), False),
+    Feature("enable_assistant", "The assistant", _below(rf"{_API}assistant"), True),
+    Feature("enable_ai_gateway", "The AI gateway", _below("/gateway"), True),
 )
 
 
@@ -93,6 +101,9 @@ class Shield:
                 await send({"type": "http.response.start", "status": 403, "headers": [_TEXT, NATIVE, *cors]})
                 await send({"type": "http.response.body", "body": refusal})
                 return
+            if scope["method"] == "OPTIONS" and (answer := self._policy.preflight(dict(scope["headers"]))) is not None:
+                await send_whole(scope, send, answer[0], answer[1], (_TEXT, NATIVE, *answer[2]))
+                return
             scope[SECURITY] = self._policy.answer(self._origin(scope, headers))
             error = self._turned_off(scope["method"], scope["path"])
             if error is not None:
@@ -126,7 +137,7 @@ class Shield:
         return None
 
     def _find_turned_off(self, method: str, path: str) -> ApiError | None:
-        path = path.removeprefix(self._prefix)
+        path = re.sub("/+", "/", path).removeprefix(self._prefix)
         for feature in self._features:
             if (feature.reads or method not in _SAFE) and feature.paths.fullmatch(path):
                 flag = feature.setting.replace("_", "-")

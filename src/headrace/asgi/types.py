@@ -18,4 +18,5 @@ SECURITY = "headrace.security"  # the security headers of a native answer, None 
 MATCH = "headrace.match"  # the api.endpoint.Match of the request
 PERMIT = "headrace.permit"  # what the message must pass before it is handled (api.permits.Permit)
 PRINCIPAL = "headrace.principal"  # who sent it, where that is known
+NAMED = "headrace.named"  # the user whom somebody tried to sign in as, where there is such a user
 MESSAGE = "headrace.message"  # the decoded message, once there is one

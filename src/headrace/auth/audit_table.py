@@ -82,7 +82,7 @@ class AuditTable:
         sql = Statement(self._store.dialect)
         texts = {"user": 256, "via": 300, "address": 64, "method": 16, "path": 2000}
         cut = {name: getattr(entry, name)[:length].replace("\0", "") for name, length in texts.items()}
-        objects = msgspec.json.encode(entry.objects).decode().replace("\\u0000", "")
+        objects = msgspec.json.encode({k: v.replace("\0", "") for k, v in entry.objects.items()}).decode()
         values = ", ".join(sql.bind(value) for value in (entry.at, *cut.values(), entry.status, objects))
         return sql.query(f"INSERT INTO headrace_audit ({_FIELDS}) VALUES ({values})")
 
@@ -92,9 +92,17 @@ class AuditTable:
         where = f"at >= {sql.bind(since)}" + ("" if user is None else f" AND user_name = {sql.bind(user)}")
         query = f"SELECT {_FIELDS} FROM headrace_audit WHERE {where} ORDER BY at DESC LIMIT {sql.bind(limit)}"
         rows = [tuple(row) for row in await self._store.rows(sql.query(query))]
-        objects = [msgspec.json.decode(row[7]) for row in rows]
+        objects = [_objects(row[7]) for row in rows]
         named = [
             zip(Entry.__struct_fields__, (*row[:7], found), strict=True)
             for row, found in zip(rows, objects, strict=True)
         ]
         return [msgspec.convert(dict(fields), Entry) for fields in named]
+
+
+def _objects(text: str) -> dict[str, str]:
+    """Of a row; one that is broken hides no other."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except ValueError:
+        return {"unreadable": text}

@@ -30,8 +30,11 @@ POLL_SECONDS = 2.0
 STALE_SECONDS = 5.0
 USED_EVERY = 15  # polls between two writes of when tokens were used
 KEPT = 10_000
+LOAD_BALANCER = "load balancer"
 ADMIN = "admin"  # the user of the first token and of HEADRACE_ADMIN_TOKEN
 USED_LINK = "This link was used already, or is too old. `headrace user link NAME` makes another."
+# What is shown, each kind known by itself: one is checked for where it comes from, another is not.
+HEADER, SESSION, ASSERTION = b"header ", b"session ", b"assertion "
 HOW_TO = "Set MLFLOW_TRACKING_TOKEN to a token, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
 
 
@@ -48,6 +51,7 @@ class Authenticator:
         self._throttle = Throttle(accounts)
         self._known: dict[bytes, Principal] = {}
         self._refused: set[bytes] = set()
+        self._proved: set[bytes] = set()  # passwords that were right once, with their names; they outlast `forget`
         self._used: dict[str, float] = {}  # token id -> when, since the last write
         self._secret: bytes | None = None
         self._version = ""
@@ -66,9 +70,9 @@ class Authenticator:
         with contextlib.suppress(Unavailable):
             await self._write_used()
 
-    def known(self, credential: bytes) -> Principal | None:
-        """Who showed this Authorization header, or session, before."""
-        principal = self._known.get(_key(credential))
+    def known(self, credential: bytes, kind: bytes = HEADER) -> Principal | None:
+        """Who showed this Authorization header, session or assertion before."""
+        principal = self._known.get(_key(credential, kind))
         if principal is None:
             return None
         seconds = time.time()
@@ -85,25 +89,27 @@ class Authenticator:
         """
         scheme, _, rest = authorization.decode("latin-1").partition(" ")
         if scheme.lower() == "bearer" and self.of_jwt is not None and is_jwt(rest.strip()):
-            return await self._identify(authorization, self._of_claims, "JWT", await self.of_jwt(rest.strip()))
+            key = _key(authorization, HEADER)
+            return await self._identify(key, self._of_claims, "JWT", await self.of_jwt(rest.strip()))
         if scheme.lower() == "bearer":
-            return await self._identify(authorization, self._of_token, rest.strip())
+            return await self._identify(_key(authorization, HEADER), self._of_token, rest.strip())
         if scheme.lower() == "basic":
             name, password = _basic(rest.strip())
             if password.startswith(tokens.PREFIX) or self._is_admin_token(password):
-                return await self._identify(authorization, self._of_token, password)
-            return await self._identify(authorization, self._of_password, name, password, address, authorization)
+                return await self._identify(_key(authorization, HEADER), self._of_token, password)
+            key = _key(authorization, HEADER)
+            return await self._identify(key, self._of_password, name, password, address, authorization)
         raise Unauthenticated(f"The Authorization header is neither Bearer nor Basic. {HOW_TO}")
 
     async def identify_assertion(self, data: bytes) -> Principal:
         """Who a load balancer says that it is. Raises Unauthenticated, Forbidden, Unavailable."""
         assert self.of_load_balancer is not None
         claims = await self.of_load_balancer(data.decode("latin-1"))
-        return await self._identify(data, self._of_claims, "load balancer", claims)
+        return await self._identify(_key(data, ASSERTION), self._of_claims, LOAD_BALANCER, claims)
 
     async def identify_session(self, cookie: str) -> Principal:
         """Whose session this is. Raises Unauthenticated, Unavailable."""
-        return await self._identify(cookie.encode(), self._of_session, cookie)
+        return await self._identify(_key(cookie.encode(), SESSION), self._of_session, cookie)
 
     async def sign_in(self, name: str, password: str, address: str) -> str:
         """The cookie of a new session. Raises Unauthenticated, TooManyAttempts, Unavailable."""
@@ -114,6 +120,13 @@ class Authenticator:
         if await self._of_password(name, password, address) is None:
             raise Unauthenticated("The user name or the password is wrong.")
         return await self.new_session(name)
+
+    async def is_user(self, name: str) -> bool:
+        """Whether there is a user of this name. Raises Unavailable."""
+        return await self._user(name) is not None
+
+    async def _user(self, name: str) -> User | None:
+        return await self._accounts.user(name) if len(name) <= 256 and "\0" not in name else None
 
     async def new_session(self, name: str) -> str:
         """The cookie of a new session of a user who has proved who they are. Raises Unavailable."""
@@ -160,9 +173,9 @@ class Authenticator:
         self._refused.clear()
 
     async def _identify(
-        self, credential: bytes, find: Callable[..., Awaitable[Principal | None]], *arguments: Any
+        self, key: bytes, find: Callable[..., Awaitable[Principal | None]], *arguments: Any
     ) -> Principal:
-        key, generation = _key(credential), self.generation
+        generation = self.generation
         principal = None if key in self._refused else await find(*arguments)
         if generation != self.generation:
             self.forget()  # what was read may be older than the change
@@ -200,7 +213,7 @@ class Authenticator:
         async def verify() -> Principal | None:
             if credential is not None and (known := self.known(credential)) is not None:
                 return known  # while this one waited, another with the same was verified
-            user = await self._accounts.user(name) if len(name) <= 256 and "\0" not in name else None
+            user = await self._user(name)
             hashed = user.password if user is not None and user.disabled_at is None else None
             if len(password) > MAX_LENGTH or not await self._passwords.verify(hashed, password) or user is None:
                 return None
@@ -208,7 +221,20 @@ class Authenticator:
                 await self._accounts.rehash_password(name, hashed, await self._passwords.hash(password))
             return _principal(user, via="password")
 
-        return await self._throttle.attempt(name, address, verify)
+        if credential is None:
+            return await self._throttle.attempt(name, address, verify)
+        key = _key(credential, HEADER)
+        if key in self._proved:  # whoever fails at this name with other passwords does not hold this one up
+            async with self._throttle.lock(key.hex()):
+                if (found := await verify()) is not None:
+                    return found
+            self._proved.discard(key)
+        found = await self._throttle.attempt(name, address, verify)
+        if found is not None:
+            if len(self._proved) >= KEPT:
+                self._proved.clear()
+            self._proved.add(key)
+        return found
 
     async def _of_claims(self, via: str, claims: Claims) -> Principal:
         """Raises Unauthenticated, Forbidden."""
@@ -258,8 +284,8 @@ def _principal(user: User, **fields: Any) -> Principal:
     return Principal(user.name, ROLES[user.role], groups=user.groups, **fields)
 
 
-def _key(credential: bytes) -> bytes:
-    return hashlib.sha256(credential).digest()
+def _key(credential: bytes, kind: bytes) -> bytes:
+    return hashlib.sha256(kind + credential).digest()
 
 
 def _basic(encoded: str) -> tuple[str, str]:

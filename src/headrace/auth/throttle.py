@@ -51,7 +51,7 @@ class Throttle:
         """What `verify` finds; None is a failure. Raises TooManyAttempts, Unavailable."""
         by_address, by_user = _key("address", _network(address)), _key("user", name)
         self._look(by_address, by_user)
-        async with self._lock(by_address), self._lock(by_user):
+        async with self.lock(by_address), self.lock(by_user):
             failures = await self._failures({by_address: BY_ADDRESS, by_user: BY_USER})
             found = await verify()
             if found is None:
@@ -65,7 +65,8 @@ class Throttle:
         """Drop the failures that count no more. Raises Unavailable."""
         await self._accounts.forget_old_failures(self._clock() - FORGET_MS)
 
-    def _lock(self, key: str) -> asyncio.Lock:
+    def lock(self, key: str) -> asyncio.Lock:
+        """So that one login with this key is looked at at a time."""
         return self._locks.setdefault(key, asyncio.Lock())
 
     async def _failures(self, limits: dict[str, Limit]) -> dict[str, int]:

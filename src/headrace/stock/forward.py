@@ -39,6 +39,7 @@ _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
+_NEEDED = frozenset((b"content-length", b"host"))
 _NOT_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout)
 _BROKEN = (httpcore.NetworkError, httpcore.RemoteProtocolError, httpcore.TimeoutException)
 _log = logging.getLogger(__name__)
@@ -238,8 +239,8 @@ def _end_to_end(headers: Iterable[Header], drop: Iterable[bytes]) -> list[Header
     headers = list(headers)
     unwanted = _HOP_BY_HOP.union(drop)
     for name, value in headers:
-        if name.lower() == b"connection":
-            unwanted = unwanted.union(token.strip().lower() for token in value.split(b","))
+        if name.lower() == b"connection":  # what it names, but not what a message is read by
+            unwanted = unwanted.union({token.strip().lower() for token in value.split(b",")} - _NEEDED)
     return [(name, value) for name, value in headers if name.lower() not in unwanted]
 
 

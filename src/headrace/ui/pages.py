@@ -18,7 +18,7 @@ from headrace.api.endpoint import Router
 from headrace.asgi.body import read_body
 from headrace.asgi.responses import NATIVE
 from headrace.asgi.responses import send as send_whole
-from headrace.asgi.types import Headers, Receive, Scope, Send
+from headrace.asgi.types import NAMED, Headers, Receive, Scope, Send
 from headrace.auth import sessions
 from headrace.auth.accounts import Accounts, now
 from headrace.auth.authenticator import Authenticator
@@ -133,7 +133,11 @@ class Pages:
         name, password = form.get("name", ""), form.get("password", "")
         try:
             cookie = await self._authenticator.sign_in(name, password, address_of(scope))
+            scope[NAMED] = name
         except (Unauthenticated, TooManyAttempts) as error:
+            # a flood does not reach the database
+            if isinstance(error, Unauthenticated) and await self._authenticator.is_user(name):
+                scope[NAMED] = name
             page = html.sign_in(self._prefix + STYLE, str(error), name, self._single(scope))
             waits = tuple(header for header in error.headers if header[0] == b"retry-after")
             await send_whole(scope, send, error.status, page, (*_HTML, *waits))

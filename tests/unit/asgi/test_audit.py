@@ -14,7 +14,7 @@ import pytest
 from headrace.api.audit import Audit
 from headrace.api.endpoint import Router
 from headrace.asgi.protocol import ANSWER
-from headrace.asgi.types import PRINCIPAL, Headers
+from headrace.asgi.types import NAMED, PRINCIPAL, Headers
 from headrace.auth.audit_table import AuditTable
 from headrace.auth.principals import Principal, Right
 from headrace.db import open_database
@@ -53,6 +53,7 @@ async def written(
     packet: bool = False,
     table: AuditTable | None = None,
     audit: str = "changes",
+    named: str = "",
 ) -> list[dict[str, Any]]:
     """The lines that one request leaves. `packet`: it is answered in one packet, as a native answer is."""
 
@@ -61,6 +62,7 @@ async def written(
             return
         await receive()
         scope[PRINCIPAL] = Principal("ada", Right.MANAGE, via="token laptop")
+        scope[NAMED] = named
         content = json.dumps(answer or {}).encode()
         if packet:
             scope["extensions"][ANSWER](status, (), content)
@@ -136,6 +138,8 @@ async def test_what_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert (line["status"], line["objects"]) == (403, {"model_id": "m-1"})
     form = b"name=ada&password=hidden&csrf=hidden"
     (line,) = await written(capfd, "POST", "/headrace/sign-in", form, status=401)
+    assert line["objects"] == {}  # people type passwords there
+    (line,) = await written(capfd, "POST", "/headrace/sign-in", form, status=401, named="ada")
     assert line["objects"] == {"name": "ada"}
     for body in (
         b"\xff\x00{",
@@ -162,3 +166,27 @@ async def test_the_table_only_grows(capfd: pytest.CaptureFixture[str], table: Au
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 database.execute(statement)
     database.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["\0", "a\0b", "\\u0000", "\\\\u0000\\", '"\\u0000"', "\ud800".encode(errors="replace").decode()]
+)
+async def test_whatever_a_name_is_the_table_can_be_read(
+    capfd: pytest.CaptureFixture[str], table: AuditTable, name: str
+) -> None:
+    await written(capfd, "POST", API + "registered-models/create", {"name": name}, table=table)
+    (entry,) = await table.entries(0, None, 10)
+    assert entry.objects == {"name": name.replace("\0", "")}
+
+
+async def test_a_row_that_is_broken_hides_no_other(
+    capfd: pytest.CaptureFixture[str], table: AuditTable, tmp_path: Path
+) -> None:
+    await written(capfd, "POST", API + "runs/delete", {"run_id": "r1"}, table=table)
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        database.execute("INSERT INTO headrace_audit VALUES (1, '', '', '', 'POST', '/', 200, '{\"name\": \"\\\"}')")
+    database.close()
+    assert [entry.objects for entry in await table.entries(0, None, 10)] == [
+        {"run_id": "r1"},
+        {"unreadable": '{"name": "\\"}'},
+    ]

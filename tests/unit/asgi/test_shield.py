@@ -52,6 +52,7 @@ async def ask(
     }
     await Shield(application, msgspec.structs.replace(Settings(), **settings))(scope, receive, send)
     got.setdefault("body", sent[1]["body"])
+    got["answered"] = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], got
 
 
@@ -66,6 +67,57 @@ async def test_hosts(host: str, status: int) -> None:
     assert (await ask("GET", "/", {"host": host}))[0] == status
     assert (await ask("GET", "/health", {"host": host}))[0] == 200
     assert (await ask("GET", "/", {"host": host}, disable_security_middleware=True))[0] == 200
+
+
+# Names that somebody owns, and lets lead to an address of this network.
+REBOUND = (
+    *("10.evil.example", "10.1.2.3.evil.example", "192.168.1.1.evil.example", "172.16.evil.example", "10.1.2", "10."),
+    *("fc00.evil.example", "127.0.0.1.evil.example", "0.0.0.0.evil.example", "10.0.0.1x", "[fc00::1].evil.example"),
+    *("8.8.8.8", "[2001:db8::1]", "172.32.0.1", "192.169.0.1", "[::ffff:8.8.8.8]", "010.0.0.1"),
+)
+
+
+@pytest.mark.parametrize("host", REBOUND)
+async def test_a_name_is_no_address(host: str) -> None:
+    for port in ("", ":5000"):
+        for method in ("GET", "POST", "OPTIONS"):
+            assert (await ask(method, WRITE, {"host": host + port}))[0] == 403
+    own = {"host": host, "origin": "http://" + host}
+    assert (await ask("POST", WRITE, own))[0] == 403
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.0.1", "[fc00::1]", "[fd12::1]"])
+async def test_private_addresses(host: str) -> None:
+    for port in ("", ":5000"):
+        assert (await ask("GET", "/", {"host": host + port}))[0] == 200
+
+
+async def test_a_pattern_of_addresses_names_no_names() -> None:
+    for host, status in (("10.1.2.3:5000", 200), ("10.2.0.1", 403), ("10.1.evil.example", 403), ("10.1.2", 403)):
+        assert (await ask("GET", "/", {"host": host}, allowed_hosts="10.1.*"))[0] == status
+    for host, status in (("7.example", 200), ("7.example.com:80", 200), ("7.2.3.4", 403)):
+        assert (await ask("GET", "/", {"host": host}, allowed_hosts="7.exa*"))[0] == status
+
+
+async def test_preflights_are_answered_here() -> None:
+    """Their body is not looked at, whatever its size: `receive` fails."""
+    question = {"access-control-request-method": "POST", "access-control-request-headers": "x-a, content-type"}
+    status, got = await ask("OPTIONS", WRITE, {"origin": "http://localhost:8888", **question})
+    assert (status, got["body"], "headers" in got) == (200, b"OK", False)
+    answered = got["answered"]
+    assert answered["access-control-allow-origin"] == "http://localhost:8888"
+    assert answered["access-control-allow-headers"] == "x-a, content-type"
+    assert answered["access-control-allow-credentials"] == "true"
+    status, got = await ask("OPTIONS", WRITE, EVIL | question)
+    assert (status, got["body"]) == (400, b"Disallowed CORS origin")
+    assert "access-control-allow-origin" not in got["answered"]
+    status, got = await ask("OPTIONS", WRITE, EVIL | question, cors_allowed_origins="*")
+    assert (status, got["answered"]["access-control-allow-origin"]) == (200, "*")
+    assert "access-control-allow-credentials" not in got["answered"]
+    odd = {"origin": "http://localhost", "access-control-request-method": "BREW"}
+    assert (await ask("OPTIONS", WRITE, odd))[1]["body"] == b"Disallowed CORS method"
+    assert "headers" in (await ask("OPTIONS", WRITE, EVIL))[1]  # no preflight
+    assert "headers" in (await ask("OPTIONS", WRITE, EVIL | question, disable_security_middleware=True))[1]
 
 
 async def test_named_hosts() -> None:
@@ -145,6 +197,31 @@ async def test_features_that_are_off(setting: str, method: str, path: str, readi
     assert (await ask("GET", path))[0] == reading
     turned_on: dict[str, Any] = {setting: True}
     assert (await ask(method, path, **turned_on))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//api/2.0/mlflow/webhooks",
+        "/api//2.0/mlflow///webhooks",
+        "/api/2.0/mlflow/webhooks\n",
+        "/api/2.0/mlflow/webhooks/\n",
+        "/api/2.0/mlflow/webhooks/1\n/test",
+        "/api/2.0/mlflow/webhooks/",
+        "/api/2.0/preview/mlflow/webhooks",
+        "/api/2.0/mlflow/Webhooks",
+        "//ajax-api/3.0/mlflow/assistant/message",
+        "/ajax-api/3.0/mlflow/assistant\n",
+        "//gateway/chat",
+        "/gateway/a\nb",
+        "/gateway\n",
+    ],
+)
+async def test_no_letters_turn_them_on(path: str) -> None:
+    for prefix in ("", "/prefix", "//prefix", "/prefix/"):
+        assert (await ask("POST", prefix + path, static_prefix=prefix.strip("/") and "/prefix"))[0] == 403
+    for near in ("/api/2.0/mlflow/webhooks-of-mine", "/gateway.html", "/api/2.0/mlflow/experiments/webhooks"):
+        assert (await ask("POST", near))[0] == 200
 
 
 async def test_only_trusted_proxies_speak_for_others() -> None:
