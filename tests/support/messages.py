@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import inspect
 
 from headrace.api.endpoint import Endpoint
-from headrace.auth.objects import Both, ModelVersionFiles, OneOf, Target
+from headrace.auth.objects import Both, OneOf, Target
 
 
 def minimal(endpoint: Endpoint, text: str = "1") -> dict[str, Any]:
@@ -16,7 +16,7 @@ def minimal(endpoint: Endpoint, text: str = "1") -> dict[str, Any]:
     assert isinstance(kind, inspect.StructType)
     wanted = _named(endpoint.target)
     return {
-        field.encode_name: _value(field.type, text)
+        field.encode_name: value_of(field.type, text)
         for field in kind.fields
         if (field.required or field.name in wanted) and f"{{{field.name}}}" not in endpoint.path
     }
@@ -25,14 +25,15 @@ def minimal(endpoint: Endpoint, text: str = "1") -> dict[str, Any]:
 def _named(target: Target) -> set[str]:
     if isinstance(target, Both | OneOf):
         return set().union(*map(_named, target.targets))
-    return set(target.fields if isinstance(target, ModelVersionFiles) else target.fields[:1])
+    return set(target.fields[:1])
 
 
-def _value(kind: inspect.Type, text: str) -> Any:
+def value_of(kind: inspect.Type, text: str) -> Any:
+    """A value of a field of that type."""
     if isinstance(kind, inspect.Metadata):
-        return _value(kind.type, text)
+        return value_of(kind.type, text)
     if isinstance(kind, inspect.UnionType):
-        return _value(next(each for each in kind.types if not isinstance(each, inspect.NoneType)), text)
+        return value_of(next(each for each in kind.types if not isinstance(each, inspect.NoneType)), text)
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         return 1
     if isinstance(kind, inspect.BoolType):
@@ -40,9 +41,9 @@ def _value(kind: inspect.Type, text: str) -> Any:
     if isinstance(kind, inspect.LiteralType):
         return kind.values[0]
     if isinstance(kind, inspect.ListType | inspect.VarTupleType):
-        return [_value(kind.item_type, text)]
+        return [value_of(kind.item_type, text)]
     if isinstance(kind, inspect.StructType):
-        return {field.encode_name: _value(field.type, text) for field in kind.fields if field.required}
+        return {field.encode_name: value_of(field.type, text) for field in kind.fields if field.required}
     if isinstance(kind, inspect.DictType):
         return {}
     return text

@@ -86,8 +86,8 @@ def test_the_schema_contract_knows_every_table_of_a_statement() -> None:
     [
         ("GET", "/health", Right.OPEN, type(objects.NOTHING)),
         ("HEAD", "/ajax-api/2.0/mlflow/runs/get", Right.READ, objects.Run),
-        ("POST", "/api/2.0/mlflow/runs/log-metric", Right.EDIT, objects.Run),
-        ("POST", "/api/2.0/preview/mlflow/runs/log-metric", Right.EDIT, objects.Run),
+        ("POST", "/api/2.0/mlflow/runs/log-metric", Right.EDIT, objects.WithModels),
+        ("POST", "/api/2.0/preview/mlflow/runs/log-metric", Right.EDIT, objects.WithModels),
         ("GET", "/api/3.0/mlflow/traces/search", Right.READ, objects.Trace),  # an id, as POST alone is a search
         ("PUT", "/api/2.0/mlflow-artifacts/artifacts/1/a/b", Right.EDIT, objects.ArtifactFolder),
         ("GET", "/api/2.0/mlflow-artifacts/artifacts/a\nb", Right.READ, objects.ArtifactFolder),

@@ -53,14 +53,19 @@ class Target:
         return objects
 
     def ids(self, message: Any) -> list[str]:
-        """The ids in the first field that has any: the handler reads that one."""
+        """The ids in the fields, which are names of one thing. Raises Forbidden where they differ: who reads the
+        message, stock or a handler, would have to read the one that was checked."""
+        found: list[str] = []
         for field in self.fields:
             value = message
             for name in field.split("."):
                 value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
             if value:
-                return [_text(each) for each in value] if isinstance(value, list | tuple) else [_text(value)]
-        return []
+                ids = [_text(each) for each in value] if isinstance(value, list | tuple) else [_text(value)]
+                if found and ids != found:
+                    raise Forbidden(f"The request names two objects, in {' and in '.join(self.fields)}. Name one.")
+                found = ids
+        return found
 
 
 def _text(value: object) -> str:
@@ -158,6 +163,21 @@ class Both(Target):
 
     def objects(self, message: Any) -> list[ObjectRef]:
         return [each for target in self.targets for each in target.objects(message)]
+
+
+class WithModels(Target):
+    """A target, and the logged models that are named beside it: in the message's `model_id`, or in that of each of its
+    `items`. `right`: what is needed on them, where that is not what the endpoint needs."""
+
+    def __init__(self, target: Target, items: str = "", right: Right | None = None) -> None:
+        super().__init__(*target.fields)
+        self.target, self._items, self._right = target, items, right
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        items = getattr(message, self._items) if self._items else [message]
+        models = dict.fromkeys(_text(item.model_id) for item in items or () if item.model_id)
+        named = [ObjectRef(LoggedModel.kind, model, self._right) for model in models]
+        return [*self.target.objects(message), *named]
 
 
 class OneOf(Target):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from headrace.api.endpoint import Endpoint
-from headrace.auth.objects import Both, ModelVersionFiles, OneOf, Target
+from headrace.auth.objects import Both, ModelVersionFiles, OneOf, Target, WithModels
 from headrace.resources import all_endpoints
 from headrace.settings import Settings
 
@@ -42,6 +42,8 @@ def _row(each: Endpoint) -> str:
 def _words(target: Target) -> str:
     if isinstance(target, Both):
         return " and ".join(map(_words, target.targets))
+    if isinstance(target, WithModels):
+        return f"{_words(target.target)}, and the logged models that it names"
     if isinstance(target, OneOf):
         return " or ".join(map(_words, target.targets))
     if isinstance(target, ModelVersionFiles):

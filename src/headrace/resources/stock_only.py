@@ -92,7 +92,7 @@ GET    3.0/mlflow/review-queues/items/list                         read      -
 POST   3.0/mlflow/review-queues/items/set-status                   edit      -
 
 POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id     experiment_id name serialized_scorer
-GET    3.0/mlflow/scorers/list                                     read      experiment:experiment_ids    experiment_id experiment_ids
+GET    3.0/mlflow/scorers/list                                     read      experiment:experiment_id/experiment:experiment_ids experiment_id experiment_ids
 GET    3.0/mlflow/scorers/versions                                 read      experiment:experiment_id     experiment_id name
 GET    3.0/mlflow/scorers/get                                      read      experiment:experiment_id     experiment_id name version
 DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id     experiment_id name version

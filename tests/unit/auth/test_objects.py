@@ -13,9 +13,11 @@ from headrace.auth.principals import Right
 from headrace.errors import Forbidden, InvalidParameter
 
 
-def test_the_field_that_the_handler_reads_counts() -> None:
+def test_the_field_that_is_there_counts() -> None:
     run = objects.Run("run_id", "run_uuid")
-    assert run.objects(SimpleNamespace(run_id="a", run_uuid="b")) == [ObjectRef("run", "a")]
+    assert run.objects(SimpleNamespace(run_id="a", run_uuid="a")) == [ObjectRef("run", "a")]
+    with pytest.raises(Forbidden, match="in run_id and in run_uuid"):
+        run.objects(SimpleNamespace(run_id="a", run_uuid="b"))
     assert run.objects(SimpleNamespace(run_id="", run_uuid="b")) == [ObjectRef("run", "b")]
     experiments = objects.Experiment("experiment_ids").objects(SimpleNamespace(experiment_ids=["1", "2"]))
     assert experiments == [ObjectRef("experiment", "1"), ObjectRef("experiment", "2")]
@@ -27,6 +29,16 @@ def test_the_field_that_the_handler_reads_counts() -> None:
 def test_what_can_not_be_checked_is_refused(value: object) -> None:
     with pytest.raises(Forbidden):
         objects.Run("run_id").objects(SimpleNamespace(run_id=value))
+
+
+def test_models_that_are_named_beside_a_run() -> None:
+    run = objects.Run("run_id")
+    one = objects.WithModels(run).objects(SimpleNamespace(run_id="a", model_id="m-1"))
+    assert one == [ObjectRef("run", "a"), ObjectRef("logged-model", "m-1")]
+    assert objects.WithModels(run).objects(SimpleNamespace(run_id="a", model_id="")) == [ObjectRef("run", "a")]
+    items = [SimpleNamespace(model_id=model) for model in ("m-2", "", "m-1", "m-2")]
+    many = objects.WithModels(run, "metrics", Right.READ).objects(SimpleNamespace(run_id="a", metrics=items))
+    assert many[1:] == [ObjectRef("logged-model", model, Right.READ) for model in ("m-2", "m-1")]
 
 
 def test_several_targets() -> None:

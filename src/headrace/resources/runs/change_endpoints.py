@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from headrace.api.endpoint import Call, endpoint
-from headrace.auth.objects import Run
+from headrace.auth.objects import Run, WithModels
 from headrace.auth.principals import Right
 from headrace.db.database import GuardFailed
 from headrace.db.query import Bound, Sql
@@ -104,7 +104,16 @@ async def restore_run(call: Call, message: messages.RunOnly) -> None:
         raise unknown_run(run_id) from None
 
 
-@endpoint("POST", "2.0/mlflow/runs/log-inputs", Right.EDIT, RUN, DATASET, INPUT, INPUT_TAG, audited="often")
+@endpoint(
+    "POST",
+    "2.0/mlflow/runs/log-inputs",
+    Right.EDIT,
+    WithModels(RUN, "models", Right.READ),
+    DATASET,
+    INPUT,
+    INPUT_TAG,
+    audited="often",
+)
 async def log_inputs(call: Call, message: messages.LogInputs) -> None:
     """SqlAlchemyStore.log_inputs."""
     run_id = valid.without_nul(message.run_id, "run_id")
@@ -123,7 +132,7 @@ async def log_inputs(call: Call, message: messages.LogInputs) -> None:
     await _change(call, run_id, *statements)
 
 
-@endpoint("POST", "2.0/mlflow/runs/outputs", Right.EDIT, RUN, MODEL_OUTPUT, audited="often")
+@endpoint("POST", "2.0/mlflow/runs/outputs", Right.EDIT, WithModels(RUN, "models"), MODEL_OUTPUT, audited="often")
 async def log_outputs(call: Call, message: messages.LogOutputs) -> None:
     """SqlAlchemyStore.log_outputs. Sent again after a lost answer it is 200, where stock answers 400."""
     run_id = valid.without_nul(message.run_id, "run_id")

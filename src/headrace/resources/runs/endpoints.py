@@ -13,7 +13,7 @@ from headrace.api.message import missing
 from headrace.api.search import page_token
 from headrace.api.search.ast import RunSearch
 from headrace.api.search.page_token import PageToken
-from headrace.auth.objects import Experiment, Filtered, Run
+from headrace.auth.objects import Experiment, Filtered, Run, WithModels
 from headrace.auth.principals import Right
 from headrace.db.database import Database
 from headrace.db.query import Sql
@@ -142,7 +142,7 @@ async def update_run(call: Call, message: messages.UpdateRun) -> object:
     return {"run_info": await _submit(call.db, write)}
 
 
-@endpoint("POST", "2.0/mlflow/runs/log-metric", Right.EDIT, RUN, *_LOGGED[:3], audited="often")
+@endpoint("POST", "2.0/mlflow/runs/log-metric", Right.EDIT, WithModels(RUN), *_LOGGED[:3], audited="often")
 async def log_metric(call: Call, message: messages.LogMetric) -> None:
     """SqlAlchemyStore.log_metric."""
     if message.model_id:
@@ -182,7 +182,7 @@ async def delete_tag(call: Call, message: messages.DeleteTag) -> None:
         raise NotFound(f"No tag with name: {message.key} in run with id {run_id}") from None
 
 
-@endpoint("POST", "2.0/mlflow/runs/log-batch", Right.EDIT, RUN, *_LOGGED, audited="often")
+@endpoint("POST", "2.0/mlflow/runs/log-batch", Right.EDIT, WithModels(RUN, "metrics"), *_LOGGED, audited="often")
 async def log_batch(call: Call, message: messages.LogBatch) -> None:
     """SqlAlchemyStore.log_batch."""
     run_id = valid.run_id(message.run_id)
