@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ CONTRACTS = ("month-to-month", "one year", "two years")
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    look_for_server(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
     experiment = mlflow.set_experiment(f"{options.project}-{options.user}")
 
@@ -63,6 +67,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Model:   {model_uri}, loaded back: its predictions are the same")
     print(f"Time:    {time.monotonic() - started:.1f} s, {epochs_took:.2f} s of it for {options.trees} epochs' metrics")
     print('Next:    open the run\'s URL, tab "Model metrics"; run this again and compare the two runs')
+
+
+def look_for_server(tracking_uri: str) -> None:
+    """End with a line that says what to do where no server is: MLflow's client would try in silence, for minutes."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=10):
+            pass
+    except urllib.error.HTTPError:
+        pass  # somebody is there
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        sys.exit(
+            f"There is no MLflow server at {tracking_uri}: {reason}. Start one with `make serve`, or set "
+            "MLFLOW_TRACKING_URI to the address of yours."
+        )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

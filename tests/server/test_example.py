@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from tests.server.conftest import Serve
 from tests.support.databases import Databases
 from tests.support.postgres import Postgres
-from tests.support.processes import clean_environment
+from tests.support.processes import clean_environment, free_port
 from tests.support.servers import Server
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "churn_xgboost.py"
@@ -44,6 +44,22 @@ def s3_client(s3: Server) -> boto3.client:
         aws_access_key_id="test",
         aws_secret_access_key="test",
     )
+
+
+def test_without_a_server_it_says_so(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = subprocess.run(
+        [sys.executable, EXAMPLE],
+        env=clean_environment() | {"MLFLOW_TRACKING_URI": url},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,  # what it imports takes all of it
+    )
+    (line,) = (text for text in done.stderr.splitlines() if "Warning" not in text and not text.startswith(" "))
+    assert done.returncode == 1
+    assert f"There is no MLflow server at {url}" in line
+    assert "make serve" in line
 
 
 def test_the_user_guide(
