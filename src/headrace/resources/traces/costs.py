@@ -2,8 +2,8 @@
 
 Source: mlflow/tracing/utils/__init__.py, calculate_cost_by_model_and_token_usage; mlflow/utils/providers.py,
 cost_per_token. Stock prefers litellm's prices where litellm is installed: then those spans are declined. And where a
-span names its provider, stock fetches a newer list of that provider (MLFLOW_MODEL_CATALOG_URI, once a day):
-`Prices.replace` takes one.
+span names its provider, stock fetches a newer list of that provider (MLFLOW_MODEL_CATALOG_URI, once a day); Headrace
+asks no other server.
 
 All lists together are 2.7 MB of JSON. They are read when a model is first looked for, each once.
 """
@@ -52,7 +52,6 @@ class Prices:
         self._folder = folder
         self._providers = sorted(path.stem for path in folder.glob("*.json")) if folder else []
         self._bundled: dict[str, dict[str, _Pricing]] = {}
-        self._newer: dict[str, dict[str, _Pricing]] = {}
 
     @classmethod
     def of_mlflow(cls) -> Prices:
@@ -62,17 +61,13 @@ class Prices:
             return cls(None)
         return cls(Path(mlflow.submodule_search_locations[0]) / "utils" / "model_catalog")
 
-    def replace(self, provider: str, catalog: bytes) -> None:
-        """Use a newer list for spans that name this provider. Raises msgspec.DecodeError for another format."""
-        self._newer[provider] = _pricings(catalog)
-
     def find(self, model: str, provider: str | None) -> _Pricing | None:
         """The price of a model, of any provider's where none is named: the first that asks money for input."""
         if self._folder is None:
             raise Declined("a price that stock must look for")
         name = model.split("/", 1)[-1]
         if provider:
-            return (self._newer.get(provider) or self._of(provider)).get(name)
+            return self._of(provider).get(name)
         found = None
         for each in self._providers:
             if pricing := self._of(each).get(name):
@@ -85,13 +80,9 @@ class Prices:
         if provider not in self._bundled:
             if self._folder is None or provider not in self._providers:
                 return {}
-            self._bundled[provider] = _pricings((self._folder / f"{provider}.json").read_bytes())
+            catalog = msgspec.json.decode((self._folder / f"{provider}.json").read_bytes(), type=_Catalog)
+            self._bundled[provider] = {name: model.pricing or _NOT_TOLD for name, model in catalog.models.items()}
         return self._bundled[provider]
-
-
-def _pricings(catalog: bytes) -> dict[str, _Pricing]:
-    models = msgspec.json.decode(catalog, type=_Catalog).models
-    return {name: model.pricing or _NOT_TOLD for name, model in models.items()}
 
 
 def cost_of(model: Any, usage: Any, provider: Any, prices: Prices) -> dict[str, float] | None:
