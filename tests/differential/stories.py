@@ -19,6 +19,7 @@ from tests.differential.harness import Subject
 _NOW = re.compile(r"\b(?:179|18\d)\d{10}\b|\b20(?:2[6-9]|3\d)-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z?")
 # of an assessment, a dataset, its record, a link
 _ID = re.compile(r"\b(?:(?:a|d|dr)-)?[0-9a-f]{32}\b")
+_EXPERIMENT = re.compile(r"(?:(?<=\bid=)|(?<=\bexperiment ))\d+")
 _PLACEHOLDER = re.compile(r"<(\w+)>")
 
 
@@ -66,10 +67,7 @@ class Teller:
     def comparable(self, value: Any) -> Any:
         """Without ids and times; JSON in texts has its keys in order, and its length, since its spaces count, too."""
         if isinstance(value, dict):
-            return {
-                self.comparable(key): "a digest" if key == "digest" and item else self.comparable(item)
-                for key, item in value.items()
-            }
+            return {self.comparable(key): self._field(key, item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.comparable(item) for item in value]
         if isinstance(value, int) and not isinstance(value, bool) and _NOW.fullmatch(str(value)):
@@ -77,8 +75,9 @@ class Teller:
         if not isinstance(value, str):
             return value
         for name, id_ in self.ids.items():
-            if value == id_ or not id_.isdigit():  # an experiment's is a number of few digits
+            if value == id_ or not id_.isdigit():
                 value = value.replace(id_, f"<{name}>")
+        value = _EXPERIMENT.sub(lambda match: self._experiment(match[0]), value)
         value = _NOW.sub("a time", _ID.sub("an id", value))
         if value[:1] in "{[" and value:
             try:
@@ -86,6 +85,17 @@ class Teller:
             except ValueError:
                 pass
         return value
+
+    def _field(self, key: str, item: Any) -> Any:
+        if key == "digest" and item:
+            return "a digest"
+        if key == "experiment_id":
+            return type(item).__name__, self._experiment(str(item))
+        return self.comparable(item)
+
+    def _experiment(self, number: str) -> str:
+        """An experiment's id is a number of few digits, which may stand for something else elsewhere."""
+        return next((f"<{name}>" for name, id_ in self.ids.items() if id_ == number), number)
 
     def _fill(self, text: str) -> str:
         return _PLACEHOLDER.sub(lambda match: self.ids.get(match[1], match[0]), text)

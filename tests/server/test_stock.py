@@ -64,7 +64,7 @@ def test_without_it_what_only_it_can_answer_is_501_and_says_which_option_turns_i
     malformed = requests.post(f"{server.url}/api/2.0/mlflow/runs/search", data=b"{", timeout=10)
     assert malformed.status_code == 400
     assert server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
-    assert "answered 501, for want of stock: GET 3.0/mlflow/label-schemas/list" in server.log
+    assert "answered 501, for want of stock: GET 3.0/mlflow/scorers/online-configs" in server.log
 
 
 def check_it_has_no_port_and_no_other_processes_and_is_small(server: Serving, stock: psutil.Process) -> None:

@@ -46,6 +46,9 @@ inputs
 issues
     ISSUE_ID text, experiment_id int, name text, description text, status text, severity text, root_causes text,
     source_run_id text, categories text, created_timestamp bigint, last_updated_timestamp bigint, created_by text
+label_schemas
+    SCHEMA_ID text, experiment_id int, name text, type text, instruction text, enable_comment bool, input_type text,
+    input_config text, created_by text, created_time bigint, last_update_time bigint, is_default bool
 latest_metrics
     KEY text, value float, timestamp bigint, step bigint, is_nan bool, RUN_UUID text
 logged_model_metrics
@@ -78,10 +81,21 @@ registered_models
 review_queue_items
     QUEUE_ID text, item_type text, ITEM_ID text, status text, completed_by text, completed_time_ms bigint,
     creation_time_ms bigint, last_update_time_ms bigint
+review_queue_label_schemas
+    QUEUE_ID text, SCHEMA_ID text
+review_queue_users
+    QUEUE_ID text, USER_ID text
+review_queues
+    QUEUE_ID text, experiment_id int, name text, queue_type text, created_by text, creation_time_ms bigint,
+    last_update_time_ms bigint, name_key text
 runs
     RUN_UUID text, name text, source_type text, source_name text, entry_point_name text, user_id text, status text,
     start_time bigint, end_time bigint, source_version text, lifecycle_stage text, artifact_uri text,
     experiment_id int, deleted_time bigint
+scorer_versions
+    SCORER_ID text, SCORER_VERSION int, serialized_scorer text, creation_time bigint
+scorers
+    experiment_id int, scorer_name text, SCORER_ID text
 span_metrics
     TRACE_ID text, SPAN_ID text, KEY text, value float
 spans

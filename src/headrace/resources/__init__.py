@@ -8,10 +8,13 @@ from headrace.resources.assessments import endpoints as assessments
 from headrace.resources.evaluation_datasets import endpoints as evaluation_datasets
 from headrace.resources.experiments import endpoints as experiments
 from headrace.resources.graphql import endpoints as graphql
+from headrace.resources.issues import endpoints as issues
 from headrace.resources.metrics import endpoints as metrics
 from headrace.resources.model_versions import endpoints as model_versions
 from headrace.resources.registered_models import endpoints as registered_models
+from headrace.resources.reviews import endpoints as reviews
 from headrace.resources.runs import change_endpoints, endpoints
+from headrace.resources.scorers import endpoints as scorers
 from headrace.resources.traces import change_endpoints as change_traces
 from headrace.resources.traces import endpoints as traces
 from headrace.resources.traces import metric_endpoints as measure_traces
@@ -22,6 +25,7 @@ from headrace.settings import Settings
 RESOURCES = (
     *(experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql),
     *(traces, read_traces, change_traces, measure_traces, assessments, evaluation_datasets),
+    *(scorers, issues, reviews),
 )
 
 

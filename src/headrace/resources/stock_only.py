@@ -69,21 +69,18 @@ GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
 
 POST   3.0/mlflow/issues                                           edit      experiment:experiment_id     experiment_id name description status severity root_causes source_run_id created_by categories
-POST   3.0/mlflow/issues/search                                    read      experiment:experiment_id     experiment_id filter_string max_results page_token include_trace_count
 POST   3.0/mlflow/issues/invoke                                    edit      -
 GET    3.0/mlflow/issues/{issue_id}                                read      -
 PATCH  3.0/mlflow/issues/{issue_id}                                edit      -
 POST   3.0/mlflow/label-schemas/create                             edit      experiment:experiment_id     experiment_id name type input instruction enable_comment
 GET    3.0/mlflow/label-schemas/get                                read      -
 GET    3.0/mlflow/label-schemas/get-by-name                        read      experiment:experiment_id     experiment_id name
-GET    3.0/mlflow/label-schemas/list                               read      experiment:experiment_id     experiment_id max_results page_token
 PATCH  3.0/mlflow/label-schemas/update                             edit      -
 DELETE 3.0/mlflow/label-schemas/delete                             edit      -
 POST   3.0/mlflow/review-queues/create                             edit      experiment:experiment_id     experiment_id name queue_type created_by users schema_ids
 POST   3.0/mlflow/review-queues/get-or-create-user                 edit      experiment:experiment_id     experiment_id user created_by
 GET    3.0/mlflow/review-queues/get                                read      -
 GET    3.0/mlflow/review-queues/get-by-name                        read      experiment:experiment_id     experiment_id name
-GET    3.0/mlflow/review-queues/list                               read      experiment:experiment_id     experiment_id user max_results page_token item_id
 POST   3.0/mlflow/review-queues/update                             edit      -
 POST   3.0/mlflow/review-queues/delete                             edit      -
 POST   3.0/mlflow/review-queues/items/add                          edit      -
@@ -92,9 +89,6 @@ GET    3.0/mlflow/review-queues/items/list                         read      -
 POST   3.0/mlflow/review-queues/items/set-status                   edit      -
 
 POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id     experiment_id name serialized_scorer
-GET    3.0/mlflow/scorers/list                                     read      experiment:experiment_id/experiment:experiment_ids experiment_id experiment_ids
-GET    3.0/mlflow/scorers/versions                                 read      experiment:experiment_id     experiment_id name
-GET    3.0/mlflow/scorers/get                                      read      experiment:experiment_id     experiment_id name version
 DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id     experiment_id name version
 GET    3.0/mlflow/scorers/online-configs                           read      -
 PUT    3.0/mlflow/scorers/online-config                            edit      experiment:experiment_id     experiment_id name sample_rate filter_string

@@ -243,6 +243,23 @@ async def _stage_of(call: Call, experiment_id: int) -> str:
     return str(rows[0][0])
 
 
+async def must_be_active(call: Call, experiment_id: str) -> int:
+    """SqlAlchemyStore._check_experiment_is_active. Raises NotFound, InvalidParameter."""
+    number = valid.experiment_id(experiment_id)
+    stage = await _stage_of(call, number)
+    if stage != "active":
+        raise InvalidParameter(f"The experiment {number} must be in the 'active' state. Current state is {stage}.")
+    return number
+
+
+async def must_be_there(call: Call, experiment_id: str) -> int:
+    """SqlAlchemyStore._validate_experiment_exists: one that is deleted is not there. Raises NotFound."""
+    number = valid.experiment_id(experiment_id)
+    if await _stage_of(call, number) != "active":
+        raise unknown_experiment(number)
+    return number
+
+
 def unknown_experiment(experiment_id: int) -> NotFound:
     """SqlAlchemyStore._get_experiment."""
     return NotFound(f"No Experiment with id={experiment_id} exists")

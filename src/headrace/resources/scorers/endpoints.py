@@ -1,0 +1,96 @@
+"""Endpoints that read scorers. One whose model is the AI gateway's is left to stock, which knows its endpoints."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from headrace.api.endpoint import Call, endpoint
+from headrace.auth.objects import Experiment
+from headrace.auth.principals import Right
+from headrace.db.query import Sql
+from headrace.errors import Declined, InvalidParameter, NotFound
+from headrace.resources import validation as valid
+from headrace.resources.experiments.endpoints import must_be_active
+from headrace.resources.scorers import messages
+
+PATH = "3.0/mlflow/scorers/"
+EXPERIMENT = Experiment("experiment_id")
+
+_SELECT = """
+SELECT s.experiment_id, s.scorer_name, v.scorer_version, v.serialized_scorer, v.creation_time, s.scorer_id
+FROM scorers s JOIN scorer_versions v ON v.scorer_id = s.scorer_id
+JOIN experiments e ON e.experiment_id = s.experiment_id
+WHERE e.workspace = :workspace AND e.lifecycle_stage = 'active'
+"""
+_LATEST = "v.scorer_version = (SELECT MAX(o.scorer_version) FROM scorer_versions o WHERE o.scorer_id = s.scorer_id)"
+LATEST = Sql(f"{_SELECT} AND {_LATEST} ORDER BY s.experiment_id, s.scorer_name")
+LATEST_OF = Sql(
+    f"{_SELECT} AND {_LATEST} AND s.experiment_id IN :experiment_ids ORDER BY s.experiment_id, s.scorer_name"
+)
+VERSIONS = Sql(f"{_SELECT} AND s.experiment_id = :experiment_id AND s.scorer_name = :name ORDER BY v.scorer_version")
+
+
+@endpoint("GET", f"{PATH}list", Right.READ, Experiment("experiment_id", "experiment_ids"), LATEST)
+async def list_scorers(call: Call, message: messages.ListScorers) -> object:
+    """SqlAlchemyStore.list_scorers, list_scorers_across_experiments: the latest version of each."""
+    if message.experiment_id and message.experiment_ids:
+        raise InvalidParameter(
+            "Cannot specify both 'experiment_id' and 'experiment_ids'. Use 'experiment_ids' to scope the query to "
+            "multiple experiments, or 'experiment_id' to scope it to a single experiment."
+        )
+    if message.experiment_id:
+        number = await must_be_active(call, message.experiment_id)
+        statement = LATEST_OF(workspace=call.workspace, experiment_ids=[number])
+    elif message.experiment_ids:
+        numbers = valid.experiment_ids(message.experiment_ids)
+        statement = LATEST_OF(workspace=call.workspace, experiment_ids=numbers)
+    else:
+        statement = LATEST(workspace=call.workspace)
+    return _scorers(await call.db.rows(statement))
+
+
+@endpoint("GET", f"{PATH}versions", Right.READ, EXPERIMENT, VERSIONS)
+async def list_scorer_versions(call: Call, message: messages.ListScorerVersions) -> object:
+    """SqlAlchemyStore.list_scorer_versions."""
+    return _scorers(await _versions(call, message))
+
+
+@endpoint("GET", f"{PATH}get", Right.READ, EXPERIMENT, VERSIONS)
+async def get_scorer(call: Call, message: messages.GetScorer) -> object:
+    """SqlAlchemyStore.get_scorer."""
+    rows = await _versions(call, message)
+    found = rows[-1:] if message.version is None else [row for row in rows if row["scorer_version"] == message.version]
+    if not found:
+        raise NotFound(
+            f"Scorer with name '{message.name}' and version {message.version} not found for experiment"
+            f" {message.experiment_id}."
+        )
+    return {"scorer": _scorer(found[0])}
+
+
+async def _versions(call: Call, message: messages.ListScorerVersions | messages.GetScorer) -> Any:
+    """Raises NotFound, InvalidParameter."""
+    number = await must_be_active(call, message.experiment_id)
+    name = valid.without_nul(message.name, "name")
+    rows = await call.db.rows(VERSIONS(workspace=call.workspace, experiment_id=number, name=name))
+    if not rows:
+        raise NotFound(f"Scorer with name '{name}' not found for experiment {message.experiment_id}.")
+    return rows
+
+
+def _scorers(rows: Any) -> object:
+    return {"scorers": [_scorer(row) for row in rows]} if rows else {}
+
+
+def _scorer(row: Any) -> dict[str, object]:
+    """ScorerVersion.to_proto."""
+    if "gateway:/" in row["serialized_scorer"]:
+        raise Declined("a scorer whose model is the gateway's")
+    try:
+        serialized = json.dumps(json.loads(row["serialized_scorer"]))
+    except ValueError:
+        raise Declined("a scorer that is no JSON") from None
+    if row["creation_time"] is None:
+        raise Declined("a scorer without a creation time")
+    return {**row, "serialized_scorer": serialized}

@@ -1,0 +1,27 @@
+"""The messages of scorers/*, as mlflow/protos/service.proto names them."""
+
+from __future__ import annotations
+
+from headrace.api.message import Int32, Message
+
+
+class ListScorers(Message):
+    """`ListScorers`. Without an experiment those of all that are active."""
+
+    experiment_id: str = ""
+    experiment_ids: list[str] = []
+
+
+class ListScorerVersions(Message):
+    """`ListScorerVersions`."""
+
+    experiment_id: str
+    name: str
+
+
+class GetScorer(Message):
+    """`GetScorer`. Without a version the latest."""
+
+    experiment_id: str
+    name: str
+    version: Int32 | None = None
