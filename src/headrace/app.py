@@ -39,6 +39,7 @@ from headrace.db import open_database
 from headrace.db.database import Database
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, PayloadTooLarge, Unavailable
 from headrace.resources import all_endpoints
+from headrace.resources.traces import retention
 from headrace.settings import Settings
 from headrace.stock.forward import Forwarder
 from headrace.stock.never import NoStock
@@ -72,6 +73,7 @@ class App:
         self._absent = Absent(settings, os.environ)
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
+        self._retention: asyncio.Task[None] | None = None
         versions = {name: _version(name) for name in ("headrace", "mlflow")}
         self._texts = {
             f"{prefix}/health": (_TEXT, b"OK"),
@@ -283,6 +285,8 @@ class App:
     async def _start(self) -> None:
         if self._database is None:
             logger.info("this backend store is stock's alone: every request passes through")
+            if self._settings.trace_retention:
+                logger.warning("--trace-retention does nothing: it needs a database that Headrace works with itself")
             return
         try:
             await self._connect(self._database)
@@ -306,14 +310,18 @@ class App:
         for table, difference in database.changed_tables.items():
             logger.warning("table %s is not as Headrace knows it (%s): stock answers what needs it", table, difference)
         self._leave_to_stock(database.changed_tables.keys())
+        after = self._settings.trace_retention
+        if after and self._settings.builds_indexes and self._not_ours.isdisjoint(retention.TABLES):  # one worker does
+            self._retention = asyncio.create_task(retention.keep(database, after))
 
     def _leave_to_stock(self, tables: Collection[str]) -> None:
         """No native answers from these tables."""
         self._not_ours |= frozenset(tables)
 
     async def _stop(self) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
+        for task in (self._connecting, self._retention):
+            if task is not None:
+                task.cancel()
         if self._database is not None:
             await self._database.close()
         await self._stock.close()

@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: int = 10_000
     database_connections: int | None = None
     database_wait: float = 60.0
+    trace_retention: float | None = None  # seconds
     compress_json: str = "remote"
     shutdown_timeout: float = 8.0
     keep_alive: float = 75.0
@@ -157,6 +158,14 @@ def _seconds(text: str) -> float:
     if not 0 <= (value := float(text)) < 86400:
         raise ValueError
     return value
+
+
+def _age(text: str) -> float:
+    """a number of days, hours or minutes, such as 30d, 12h or 90m"""
+    match = re.fullmatch(r"([0-9]{1,6})([dhm])", text.strip())
+    if match is None or not int(match[1]):
+        raise ValueError
+    return int(match[1]) * {"d": 86_400.0, "h": 3_600.0, "m": 60.0}[match[2]]
 
 
 def parse_boolean(text: str) -> bool:
@@ -361,6 +370,14 @@ SETTINGS = (
         "When stock MLflow runs: from the first request that only it can answer until --stock-idle (lazy), from the "
         "start on (background), or never: what only it can answer is then a 501.",
         choices=_STOCK,
+        from_mlflow=False,
+    ),
+    Setting(
+        "trace_retention",
+        "HEADRACE_TRACE_RETENTION",
+        _age,
+        "no end",
+        "Delete traces that began longer ago than this, such as 30d, 12h or 90m; they can't be brought back.",
         from_mlflow=False,
     ),
     Setting(

@@ -28,7 +28,13 @@ def post(path: str, **body: Any) -> Step:
 
 
 SCORERS, QUEUES, SCHEMAS, ISSUES = "scorers/list", "review-queues/list", "label-schemas/list", "issues/search"
-BAD: list[dict[str, Any]] = [{}, {"experiment_id": ""}, {"experiment_id": "999999"}, {"experiment_id": "x"}, {"experiment_id": "<gone>"}]
+BAD: list[dict[str, Any]] = [
+    {},
+    {"experiment_id": ""},
+    {"experiment_id": "999999"},
+    {"experiment_id": "x"},
+    {"experiment_id": "<gone>"},
+]
 LIMITS: list[dict[str, Any]] = [{"experiment_id": "<e>", "max_results": number} for number in (0, -1, 50_001, "x")]
 VERSIONS: list[dict[str, Any]] = [{}, *({"version": version} for version in (1, 2, 3, "x"))]
 STORIES: dict[str, list[Step]] = {

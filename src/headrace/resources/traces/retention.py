@@ -1,0 +1,61 @@
+"""--trace-retention: old traces are deleted, in portions, by one worker of each server.
+
+Between two portions the worker rests for as long as the portion took, so that it is deleting for half of the time at
+most; who ingests waits for a portion's transaction at the worst. Servers beside each other do no harm: a trace that
+another has deleted is not found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from headrace.db.database import Database
+from headrace.db.query import Sql
+from headrace.errors import Declined, HeadraceError
+from headrace.resources.traces.deletion import AT_ONCE, delete
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 600.0
+TABLES = ("experiments", "trace_info", "review_queue_items")
+WITH_OLD_TRACES = Sql("""
+SELECT e.experiment_id FROM experiments e WHERE EXISTS (
+  SELECT 1 FROM trace_info t WHERE t.experiment_id = e.experiment_id AND t.timestamp_ms <= :before)
+ORDER BY e.experiment_id
+""")
+
+
+async def keep(db: Database, seconds: float) -> None:
+    """Delete what is older than `seconds`, now and every SWEEP_SECONDS, until it is cancelled."""
+    while True:
+        try:
+            await sweep(db, int((time.time() - seconds) * 1000))
+        except HeadraceError as error:  # the database is away, say; the next sweep goes on
+            logger.warning("traces beyond their retention were not all deleted: %s", error)
+        except Exception:
+            logger.exception("traces beyond their retention were not all deleted")
+        await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def sweep(db: Database, before: int) -> int:
+    """Delete all traces that began at `before` (ms since 1970) or earlier; how many there were. Says so in the log."""
+    total = 0
+    for (experiment_id,) in await db.rows(WITH_OLD_TRACES(before=before)):
+        began, deleted, portion = time.monotonic(), 0, AT_ONCE
+        try:
+            while portion:
+                start = time.monotonic()
+                portion = await delete(db, experiment_id, before=before, most=AT_ONCE)
+                deleted += portion
+                await asyncio.sleep(time.monotonic() - start)
+        except Declined as reason:
+            logger.warning("experiment %s: traces beyond their retention stay: %s", experiment_id, reason)
+        if deleted:
+            seconds = time.monotonic() - began
+            logger.info(
+                "experiment %s: %d traces beyond their retention deleted, %.1f s", experiment_id, deleted, seconds
+            )
+        total += deleted
+    return total
