@@ -38,6 +38,7 @@ from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
 from headrace.db.database import Database
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, PayloadTooLarge, Unavailable
+from headrace.readiness import Readiness
 from headrace.resources import all_endpoints
 from headrace.resources.traces import retention
 from headrace.settings import Settings
@@ -54,17 +55,20 @@ _HTML = (b"content-type", b"text/html; charset=utf-8")
 _JSON_200 = (JSON, NATIVE)
 _EMPTY = b"{}"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_READING = ("GET", "HEAD")
 RECONNECT_SECONDS = 1.0
 
 
 class App:
     """The ASGI application of a worker."""
 
-    def __init__(self, settings: Settings, database: Database | None, router: Router) -> None:
+    def __init__(self, settings: Settings, database: Database | None, router: Router, readiness: Readiness) -> None:
         prefix = settings.static_prefix
         self._settings = settings
         self._database = database
         self._find = router.find
+        self._readiness = readiness
+        self._ready = f"{prefix}/ready"
         self._stock: Forwarder | NoStock = NoStock()
         if settings.stock != "never":
             self._stock = Forwarder(settings.stock_socket, settings.stock_wait, settings.stock_idle)
@@ -100,8 +104,10 @@ class App:
         endpoint = match.endpoint
         if endpoint.handler is not None and self._is_native(endpoint):
             await self._answer(match, scope, receive, send)
-        elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in ("GET", "HEAD"):
+        elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
             await send_whole(scope, send, 200, text[1], (text[0], NATIVE))
+        elif scope["path"] == self._ready:
+            await self._answer_ready(scope, send)
         elif self._workspaces is None and (handler := self._artifacts.find_json(scope["method"], scope["path"])):
             await self._answer_by(handler, match, scope, receive, send)
         elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
@@ -114,6 +120,14 @@ class App:
         needs no credentials and may have a body of any size."""
         methods = [method for method in _METHODS if self._find(method, path) is not UNDECLARED]
         return (b"allow", ", ".join([*methods, "OPTIONS"]).encode())
+
+    async def _answer_ready(self, scope: Scope, send: Send) -> None:
+        try:
+            await self._readiness.check(self._database)
+        except ApiError as error:
+            await send_error(scope, send, error)
+        else:
+            await send_whole(scope, send, 200, b"OK", (_TEXT, NATIVE))
 
     def _is_native(self, endpoint: Endpoint) -> bool:
         return self._database is not None and (not self._not_ours or self._not_ours.isdisjoint(endpoint.tables))
@@ -327,11 +341,11 @@ class App:
         await self._stock.close()
 
 
-def create_app(settings: Settings) -> Application:
+def create_app(settings: Settings, readiness: Readiness) -> Application:
     """The application for these settings; nothing is connected before its lifespan starts."""
     database = open_database(settings)
     router = Router(all_endpoints(settings), settings.static_prefix)
-    app = App(settings, database, router)
+    app = App(settings, database, router, readiness)
     if not settings.protected:
         return Shield(app, settings)
     from headrace.api.audit import Audit

@@ -30,7 +30,7 @@ def serve(settings: Settings) -> int:
     settings = msgspec.structs.replace(
         settings, port=listener.getsockname()[1], stock_socket=os.path.join(directory, "stock.sock")
     )
-    supervisor = Supervisor(stop_timeout=settings.shutdown_timeout + 1, log=_log)
+    supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1, log=_log)
     try:
         workers = [_worker(number, listener, settings) for number in range(settings.workers)]
         for worker in workers:

@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_wait: float = 60.0
     trace_retention: float | None = None  # seconds
     compress_json: str = "remote"
+    shutdown_delay: float = 0.0
     shutdown_timeout: float = 8.0
     keep_alive: float = 75.0
     auth: bool = False
@@ -447,6 +448,15 @@ SETTINGS = (
         "Who gets JSON answers of 1 KiB and more compressed, if the client takes it; remote: clients on other "
         "machines. It costs 3 to 6 ms a MB, and pays where the network is slower than 1 Gbit/s.",
         choices=_COMPRESS,
+        from_mlflow=False,
+    ),
+    Setting(
+        "shutdown_delay",
+        "HEADRACE_SHUTDOWN_DELAY",
+        _seconds,
+        "0",
+        "Seconds after SIGTERM during which /ready says no and requests are still answered: as long as a load balancer "
+        "takes to notice. --shutdown-timeout begins after them.",
         from_mlflow=False,
     ),
     Setting(

@@ -6,8 +6,10 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
+from types import FrameType
 
 import msgspec
 import uvicorn
@@ -16,17 +18,22 @@ from headrace import child
 from headrace.app import create_app
 from headrace.asgi.protocol import AnsweringProtocol
 from headrace.errors import ConfigurationError, HeadraceError, SchemaOutOfDate
+from headrace.readiness import Readiness
 from headrace.settings import Settings
 
 _LONGEST_END = 10.0  # seconds that the queue may take to drain when nobody is left to kill us
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server that says when it is ready and ends with its parent."""
+    """uvicorn's server. It says when it is ready, stays for `delay` seconds when told to stop, ends with its parent."""
 
-    def __init__(self, config: uvicorn.Config, parent: child.Parent, directory: str) -> None:
+    def __init__(
+        self, config: uvicorn.Config, parent: child.Parent, directory: str, readiness: Readiness, delay: float
+    ) -> None:
         super().__init__(config)
         self.parent, self.directory = parent, directory
+        self._readiness, self._delay = readiness, delay
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then tell the parent. Ends the process with 1 when the app's start failed."""
@@ -34,10 +41,19 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except SystemExit:
             raise SystemExit(1) from None  # uvicorn's 3 is our "schema out of date"
+        self._loop = asyncio.get_running_loop()
         gc.collect()
         gc.freeze()  # what start-up made stays; don't look at it in every collection
-        asyncio.get_running_loop().add_reader(self.parent.fd, self._on_parent)
+        self._loop.add_reader(self.parent.fd, self._on_parent)
         self.parent.ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Say first that we are not ready, so that balancers send nobody here, and take connections for a while yet."""
+        first, self._readiness.leaving = not self._readiness.leaving, True
+        if first and self._delay and sig == signal.SIGTERM and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._delay, super().handle_exit, sig, frame)
+        else:
+            super().handle_exit(sig, frame)
 
     def _on_parent(self) -> None:
         if not self.parent.read():
@@ -61,8 +77,9 @@ def main() -> None:
     logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs headers
     if settings.log_level == "info":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    readiness = Readiness()
     try:
-        app = create_app(settings)
+        app = create_app(settings, readiness)
     except HeadraceError as error:
         print(f"headrace: {error}", file=sys.stderr)
         raise SystemExit({ConfigurationError: 2, SchemaOutOfDate: 3}.get(type(error), 1)) from None
@@ -84,7 +101,8 @@ def main() -> None:
     # descriptor can't be asked for it.
     family = socket.AddressFamily(configuration["family"])
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=configuration["listener"])
-    Server(config, parent, os.path.dirname(settings.stock_socket)).run(sockets=[listener])
+    directory = os.path.dirname(settings.stock_socket)
+    Server(config, parent, directory, readiness, settings.shutdown_delay).run(sockets=[listener])
 
 
 if __name__ == "__main__":

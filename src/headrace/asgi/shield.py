@@ -83,7 +83,7 @@ class Shield:
         self._policy = SecurityPolicy(settings)
         self._off = settings.disable_security_middleware
         self._prefix = settings.static_prefix
-        self._exempt = {f"{self._prefix}/health", f"{self._prefix}/version"}
+        self._exempt = {f"{self._prefix}/{page}" for page in ("health", "ready", "version")}
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies.split(",") if network]
         self._features = [feature for feature in FEATURES if not getattr(settings, feature.setting)]
         self._turned_off = lru_cache(maxsize=1024)(self._find_turned_off)

@@ -21,6 +21,7 @@ from headrace.auth.principals import Right
 
 TABLE = """
 GET    /health                                                     open      -
+GET    /ready                                                      open      -
 GET    /version                                                    signed-in -
 GET    /headrace/version                                           signed-in -
 GET    /                                                           signed-in -

@@ -1,0 +1,91 @@
+"""`/ready` says whether requests can be answered, `/health` only that the server runs; HEAD as GET."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import requests
+
+from tests.server.conftest import Serve, Serving
+from tests.support.databases import Databases
+from tests.support.faults import TcpProxy
+from tests.support.postgres import Postgres
+from tests.support.processes import wait_until
+
+READY = "/ready"
+
+
+@pytest.fixture
+def proxy(postgres: Postgres) -> Iterator[TcpProxy]:
+    proxy = TcpProxy(postgres.port)
+    yield proxy
+    with suppress(OSError):  # a test has done it
+        proxy.stop()
+
+
+def through(proxy: TcpProxy, name: str) -> str:
+    return f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+
+
+def test_it_is_not_ready_while_the_database_is_silent(databases: Databases, proxy: TcpProxy, serve: Serve) -> None:
+    server = serve("--backend-store-uri", through(proxy, databases.migrated("postgresql").name), until=READY)
+    assert server.get(READY).headers["headrace-answered-by"] == "native"
+    proxy.silent = True
+    proxy.swallow()
+    wait_until(lambda: server.answers(READY, 503), "it is not ready any more")
+    answer = server.get(READY, timeout=5)
+    assert answer.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    assert re.search("PostgreSQL|database", answer.json()["message"])
+    assert server.get("/health").status_code == 200
+    proxy.silent = False
+    proxy.reset()
+    wait_until(lambda: server.answers(READY), "the database answers again", 30)
+    assert server.stock is None, "nothing of it is stock's"
+
+
+def test_it_is_not_ready_while_the_database_refuses(databases: Databases, proxy: TcpProxy, serve: Serve) -> None:
+    server = serve("--backend-store-uri", through(proxy, databases.migrated("postgresql").name), until=READY)
+    proxy.stop()
+    wait_until(lambda: server.answers(READY, 503), "it is not ready any more")
+    assert server.answers("/health")
+
+
+def test_told_to_stop_it_is_not_ready_first_and_drains_then(databases: Databases, serve: Serve) -> None:
+    uri = databases.migrated("sqlite").uri
+    server = serve("--backend-store-uri", uri, "--shutdown-delay", "60", "--shutdown-timeout", "20")
+    assert server.answers(READY)
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: server.answers(READY, 503), "it is not ready any more")
+    assert created(server) == 200, "who comes all the same is answered, over a new connection"
+    assert server.answers("/health")
+    server.process.send_signal(signal.SIGTERM)  # does not wait
+    assert server.process.wait(20) == 0
+
+
+def created(server: Serving) -> int:
+    answer = requests.post(f"{server.url}/api/2.0/mlflow/experiments/create", json={"name": "late"}, timeout=20)
+    return answer.status_code
+
+
+def test_without_a_delay_a_stop_is_as_quick_as_it_was(databases: Databases, serve: Serve) -> None:
+    server = serve("--backend-store-uri", databases.migrated("sqlite").uri)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(5) == 0
+
+
+def test_head_is_answered_as_get_without_the_body(databases: Databases, serve: Serve) -> None:
+    server = serve("--backend-store-uri", databases.migrated("sqlite").uri, "--stock", "never")
+    paths = ("/health", READY, "/version", "/", "/api/2.0/mlflow/experiments/get?experiment_id=0")
+    for path in paths:
+        got = server.get(path)
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b""), path
+        assert answer.headers["headrace-answered-by"] == "native"
+        assert answer.headers["content-length"] == str(len(got.content)) or path == "/"
