@@ -38,6 +38,7 @@ from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
 from headrace.db.database import Database
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, PayloadTooLarge, Unavailable
+from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.readiness import Readiness
 from headrace.resources import all_endpoints
 from headrace.resources.traces import retention
@@ -62,13 +63,17 @@ RECONNECT_SECONDS = 1.0
 class App:
     """The ASGI application of a worker."""
 
-    def __init__(self, settings: Settings, database: Database | None, router: Router, readiness: Readiness) -> None:
+    def __init__(
+        self, settings: Settings, database: Database | None, router: Router, readiness: Readiness, metrics: Metrics
+    ) -> None:
         prefix = settings.static_prefix
         self._settings = settings
         self._database = database
         self._find = router.find
         self._readiness = readiness
         self._ready = f"{prefix}/ready"
+        self._metrics = metrics
+        self._metrics_path = f"{prefix}/metrics"
         self._stock: Forwarder | NoStock = NoStock()
         if settings.stock != "never":
             self._stock = Forwarder(settings.stock_socket, settings.stock_wait, settings.stock_idle)
@@ -108,6 +113,8 @@ class App:
             await send_whole(scope, send, 200, text[1], (text[0], NATIVE))
         elif scope["path"] == self._ready:
             await self._answer_ready(scope, send)
+        elif scope["path"] == self._metrics_path and scope["method"] in _READING:
+            await self._answer_metrics(match, scope, send)
         elif self._workspaces is None and (handler := self._artifacts.find_json(scope["method"], scope["path"])):
             await self._answer_by(handler, match, scope, receive, send)
         elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
@@ -128,6 +135,18 @@ class App:
             await send_error(scope, send, error)
         else:
             await send_whole(scope, send, 200, b"OK", (_TEXT, NATIVE))
+
+    async def _answer_metrics(self, match: Match, scope: Scope, send: Send) -> None:
+        permit: Permit | None = scope.get(PERMIT)
+        try:
+            if permit is not None:
+                await permit.check(decode(match, scope, b"", permit))
+        except ApiError as error:
+            await send_error(scope, send, error)
+            return
+        self._metrics.refresh(self._database)
+        text = await asyncio.to_thread(self._metrics.render)
+        await send_whole(scope, send, 200, text, ((b"content-type", CONTENT_TYPE), NATIVE))
 
     def _is_native(self, endpoint: Endpoint) -> bool:
         return self._database is not None and (not self._not_ours or self._not_ours.isdisjoint(endpoint.tables))
@@ -297,6 +316,7 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> None:
+        self._metrics.start(self._database)
         if self._database is None:
             logger.info("this backend store is stock's alone: every request passes through")
             if self._settings.trace_retention:
@@ -333,6 +353,7 @@ class App:
         self._not_ours |= frozenset(tables)
 
     async def _stop(self) -> None:
+        self._metrics.stop()
         for task in (self._connecting, self._retention):
             if task is not None:
                 task.cancel()
@@ -345,9 +366,10 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     """The application for these settings; nothing is connected before its lifespan starts."""
     database = open_database(settings)
     router = Router(all_endpoints(settings), settings.static_prefix)
-    app = App(settings, database, router, readiness)
+    metrics = Metrics(settings)
+    app = App(settings, database, router, readiness, metrics)
     if not settings.protected:
-        return Shield(app, settings)
+        return Observed(Shield(app, settings), metrics, router)
     from headrace.api.audit import Audit
     from headrace.api.guard import Guard  # what it needs stays out of a server that asks nobody
     from headrace.auth.audit_table import AuditTable
@@ -357,7 +379,7 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     guarded: Application = Guard(app, settings, accounts_of(database), router)
     if settings.audit != "off":
         guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
-    return Shield(guarded, settings)
+    return Observed(Shield(guarded, settings), metrics, router)
 
 
 def _version(package: str) -> str:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -32,6 +33,7 @@ def serve(settings: Settings) -> int:
     )
     supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1, log=_log)
     try:
+        _make_metrics_directory(settings)
         workers = [_worker(number, listener, settings) for number in range(settings.workers)]
         for worker in workers:
             worker.spawn()  # they import while the database is made ready
@@ -57,6 +59,21 @@ def serve(settings: Settings) -> int:
     finally:
         supervisor.kill()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_metrics_directory(settings: Settings) -> None:
+    """Empty, for the workers to come: their files are for their process ids. Raises ConfigurationError."""
+    directory = Path(settings.expose_prometheus or Path(settings.stock_socket).with_name("metrics"))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for file in directory.glob("*.db"):
+            file.unlink()
+        (directory / ".writable").touch()
+        (directory / ".writable").unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"--expose-prometheus is {directory}, but {error.strerror}. Name a folder where this user may write."
+        ) from None
 
 
 # MLflow's variables of its pool that --database-connections takes the place of.

@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_wait: float = 60.0
     trace_retention: float | None = None  # seconds
     compress_json: str = "remote"
+    expose_prometheus: str | None = None
     shutdown_delay: float = 0.0
     shutdown_timeout: float = 8.0
     keep_alive: float = 75.0
@@ -353,6 +354,13 @@ SETTINGS = (
         _number(1, 10_000),
         "1000",
         "How many decrypted gateway secrets stock MLflow keeps.",
+    ),
+    Setting(
+        "expose_prometheus",
+        "MLFLOW_EXPOSE_PROMETHEUS",
+        _text,
+        "a folder that ends with the server",
+        "The folder where the workers keep what /metrics answers, which is there with and without this option.",
     ),
     Setting(
         "ssm_prefix",

@@ -35,11 +35,6 @@ REFUSED = (
     Refused(("--uvicorn-opts",), "MLFLOW_UVICORN_OPTS", "use --host, --port, --workers and --log-level"),
     Refused(("--dev",), "", "use --log-level debug", takes_value=False),
     Refused(
-        ("--expose-prometheus",),
-        "MLFLOW_EXPOSE_PROMETHEUS",
-        "Headrace has no /metrics endpoint; leave it out",
-    ),
-    Refused(
         ("--app-name",),
         "",
         "MLflow's server plugins (basic-auth too) would not see the requests that Headrace answers",

@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from msgspec import Struct
 
+from headrace.db.group_commit import GroupCommit
 from headrace.db.query import Dialect, Runnable
 from headrace.errors import ApiError, Declined, Malformed
 
@@ -81,10 +82,27 @@ class Write(Struct, frozen=True, gc=False):
         raise NotImplementedError
 
 
+class Load(NamedTuple):
+    """At this moment: writes that wait, connections that are open, and those of them that nobody uses."""
+
+    queue: int
+    connections: int = 0
+    idle: int = 0
+
+
 class Database(ABC):
     """One backend. Every method may raise Unavailable when the database is away."""
 
     dialect: ClassVar[Dialect]
+    _commits: GroupCommit[Write, Any]
+
+    def load(self) -> Load:
+        """For metrics."""
+        return Load(self._commits.waiting)
+
+    def observe_groups(self, callback: Callable[[int, float, float], None]) -> None:
+        """Call back for each group of writes with their number, the first one's wait and the commit's seconds."""
+        self._commits.observe = callback
 
     @abstractmethod
     async def connect(self) -> None:

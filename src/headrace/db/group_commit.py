@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -41,7 +42,9 @@ class GroupCommit(Generic[W, R]):
         self._limit = limit
         self._group_size = group_size
         self._size = size
-        self._queue: deque[tuple[W, asyncio.Future[R]]] = deque()
+        self._queue: deque[tuple[W, asyncio.Future[R], float]] = deque()
+        # called with each group that was durable: writes, seconds that its first one waited, seconds that it took
+        self.observe: Callable[[int, float, float], None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -56,10 +59,15 @@ class GroupCommit(Generic[W, R]):
                 f"{self._limit} writes wait for the database already. Send the request again in a moment."
             )
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._queue.append((write, done))
+        self._queue.append((write, done, time.perf_counter()))
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return await done
+
+    @property
+    def waiting(self) -> int:
+        """How many writes are queued."""
+        return len(self._queue)
 
     async def close(self) -> None:
         """Take no more writes, and return when those that wait are flushed."""
@@ -71,21 +79,24 @@ class GroupCommit(Generic[W, R]):
         try:
             while self._queue:
                 group = self._take_group()
+                began = time.perf_counter()
                 try:
-                    outcomes = await self._flush([write for write, _ in group])
+                    outcomes = await self._flush([write for write, _, _ in group])
                 except Exception as error:
                     outcomes = [error] * len(group)
-                for (_, done), outcome in zip(group, outcomes, strict=True):
+                for (_, done, _), outcome in zip(group, outcomes, strict=True):
                     if done.done():  # its caller went away
                         continue
                     if isinstance(outcome, Exception):
                         done.set_exception(outcome)
                     else:
                         done.set_result(outcome)
+                if self.observe is not None:
+                    self.observe(len(group), began - group[0][2], time.perf_counter() - began)
         finally:
             self._task = None
 
-    def _take_group(self) -> list[tuple[W, asyncio.Future[R]]]:
+    def _take_group(self) -> list[tuple[W, asyncio.Future[R], float]]:
         group = []
         weight = 0
         while self._queue and weight < self._group_size:

@@ -23,6 +23,7 @@ from headrace.db.database import (
     Database,
     Duplicate,
     GuardFailed,
+    Load,
     TableChanged,
     TooSlow,
     ValueRefused,
@@ -145,7 +146,7 @@ class PostgresDatabase(Database):
         self._pool: asyncpg.Pool | None = None
         self._writer: Connection | None = None
         self._memory: dict[str, int] = {}
-        self._commits: GroupCommit[Write, Any] = GroupCommit(
+        self._commits = GroupCommit(
             self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=lambda write: write.weight()
         )
         self._changed: dict[str, str] = {}
@@ -176,6 +177,11 @@ class PostgresDatabase(Database):
     @property
     def changed_tables(self) -> dict[str, str]:
         return self._changed
+
+    def load(self) -> Load:
+        writer = self._writer is not None and not self._writer.is_closed()
+        pool = (self._pool.get_size(), self._pool.get_idle_size()) if self._pool is not None else (0, 0)
+        return Load(self._commits.waiting, pool[0] + writer, pool[1])
 
     async def rows(self, statement: Runnable) -> Sequence[Any]:
         query = statement.render(Dialect.POSTGRESQL)

@@ -79,7 +79,7 @@ class SqliteDatabase(Database):
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
-        self._commits: GroupCommit[Write, Any] = GroupCommit(
+        self._commits = GroupCommit(
             self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=lambda write: write.weight()
         )
         self._changed: dict[str, str] = {}

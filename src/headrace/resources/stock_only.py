@@ -22,6 +22,7 @@ from headrace.auth.principals import Right
 TABLE = """
 GET    /health                                                     open      -
 GET    /ready                                                      open      -
+GET    /metrics                                                    read      -
 GET    /version                                                    signed-in -
 GET    /headrace/version                                           signed-in -
 GET    /                                                           signed-in -

@@ -1,0 +1,258 @@
+"""What Prometheus is told: counted in each worker, kept in files that all workers share, answered by any of them.
+
+The files (prometheus-client's multi-process mode) are in the server's runtime directory, or where --expose-prometheus
+says. What was counted by a worker that has died still counts; its gauges go with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.api.endpoint import Match, Router
+from headrace.asgi.protocol import ANSWER, Answer
+from headrace.asgi.responses import NATIVE
+from headrace.asgi.types import MATCH, Application, Headers, Receive, Scope, Send
+from headrace.asgi.types import Message as AsgiMessage
+from headrace.db.database import Database
+from headrace.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge, Histogram
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+REFRESH_SECONDS = 1.0
+_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+_WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 512)
+
+
+class Timed:
+    """Requests since the files got them: how many in each bucket (the last one: longer), and their seconds."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets, self.seconds = [0] * (len(_SECONDS) + 1), 0.0
+
+
+class Metrics:
+    """Made once in each worker, before anything else imports prometheus_client."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.directory = directory_of(settings)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = self.directory
+        import prometheus_client as prometheus
+
+        self._stock_socket = settings.stock_socket
+        self.requests: Counter = prometheus.Counter(
+            "headrace_requests_total",
+            "Requests answered, by endpoint, status and who answered: native or stock.",
+            ("method", "endpoint", "status", "answered_by"),
+        )
+        self.seconds: Histogram = prometheus.Histogram(
+            "headrace_request_seconds",
+            "Seconds from a request's head to the end of its answer.",
+            ("endpoint",),
+            buckets=_SECONDS,
+        )
+        self.in_flight: Gauge = prometheus.Gauge(
+            "headrace_requests_in_flight", "Requests that are being answered.", multiprocess_mode="livesum"
+        )
+        self.artifacts: Gauge = prometheus.Gauge(
+            "headrace_artifacts_in_flight",
+            "Artifacts on their way through this server, by method: GET downloads, PUT and POST upload.",
+            ("method",),
+            multiprocess_mode="livesum",
+        )
+        for method in ("GET", "PUT", "POST"):
+            self.artifacts.labels(method).set(0)
+        self.group_writes: Histogram = prometheus.Histogram(
+            "headrace_group_commit_writes", "Writes that shared a commit.", buckets=_WRITES
+        )
+        self.group_wait: Histogram = prometheus.Histogram(
+            "headrace_group_commit_wait_seconds",
+            "Seconds that the first write of a group waited for its turn.",
+            buckets=_SECONDS,
+        )
+        self.group_seconds: Histogram = prometheus.Histogram(
+            "headrace_group_commit_seconds", "Seconds that a group took until it was durable.", buckets=_SECONDS
+        )
+        self.queue: Gauge = prometheus.Gauge(
+            "headrace_queue_writes", "Writes that wait for the database.", multiprocess_mode="livesum"
+        )
+        self.connections: Gauge = prometheus.Gauge(
+            "headrace_database_connections",
+            "The workers' connections to PostgreSQL: open, and idle among them.",
+            ("state",),
+            multiprocess_mode="livesum",
+        )
+        self.stock: Gauge = prometheus.Gauge(
+            "headrace_stock_running", "1 while stock MLflow takes requests.", multiprocess_mode="livemax"
+        )
+        self.memory: Gauge = prometheus.Gauge(
+            "headrace_worker_resident_memory_bytes", "A worker's resident memory.", multiprocess_mode="liveall"
+        )
+        self.files: Gauge = prometheus.Gauge(
+            "headrace_worker_open_fds", "A worker's open file descriptors.", multiprocess_mode="liveall"
+        )
+        self.cpu: Counter = prometheus.Counter("headrace_cpu_seconds_total", "Processor seconds of the workers.")
+        information: Gauge = prometheus.Gauge(
+            "headrace_info", "1, with the versions.", ("version", "mlflow", "python"), multiprocess_mode="livemax"
+        )
+        python = ".".join(map(str, sys.version_info[:3]))
+        information.labels(version("headrace"), version("mlflow"), python).set(1)
+        self.under_way = 0
+        self.artifacts_under_way: Counts[str] = Counts()
+        self.answered: dict[tuple[str, str, int, str], int] = {}
+        self.timed: dict[str, Timed] = {}
+        self._cpu_before = 0.0
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def start(self, database: Database | None) -> None:
+        """Look at what is not counted from now on."""
+        if database is not None:
+            database.observe_groups(self.of_group)
+        self._refreshing = asyncio.create_task(self._keep_refreshing(database))
+
+    def stop(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+
+    def of_group(self, writes: int, waited: float, took: float) -> None:
+        """A group was committed: `waited` and `took` in seconds."""
+        self.group_writes.observe(writes)
+        self.group_wait.observe(waited)
+        self.group_seconds.observe(took)
+
+    def render(self) -> bytes:
+        """All workers' metrics in Prometheus's text format."""
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+        for pid in {path.stem.rpartition("_")[2] for path in Path(self.directory).glob("gauge_live*_*.db")}:
+            if not os.path.exists(f"/proc/{pid}") and os.path.exists("/proc/self"):
+                mark_process_dead(int(pid), self.directory)  # type: ignore[no-untyped-call]
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, self.directory)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    async def _keep_refreshing(self, database: Database | None) -> None:
+        while True:
+            self.refresh(database)
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    def refresh(self, database: Database | None) -> None:
+        """Look once, and give the files what was counted."""
+        answered, self.answered = self.answered, {}
+        for key, count in answered.items():
+            self.requests.labels(*key).inc(count)
+        timed, self.timed = self.timed, {}
+        for endpoint, of_endpoint in timed.items():
+            histogram = self.seconds.labels(endpoint)
+            for value, count in zip(histogram._buckets, of_endpoint.buckets, strict=True):
+                if count:  # what observe() does, for many at once
+                    value.inc(count)
+            histogram._sum.inc(of_endpoint.seconds)
+        self.in_flight.set(self.under_way)
+        for method, number in self.artifacts_under_way.items():
+            self.artifacts.labels(method).set(number)
+        if database is not None:
+            load = database.load()
+            self.queue.set(load.queue)
+            self.connections.labels("open").set(load.connections)
+            self.connections.labels("idle").set(load.idle)
+        self.stock.set(os.path.exists(self._stock_socket))
+        cpu = time.process_time()
+        self.cpu.inc(cpu - self._cpu_before)
+        self._cpu_before = cpu
+        if os.path.exists("/proc/self/statm"):
+            self.memory.set(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+            self.files.set(len(os.listdir("/proc/self/fd")))
+
+
+class Observed:
+    """An ASGI application around all others: nothing is answered that it does not count.
+
+    Counted in dictionaries, which the files get once a second: a request pays 4 us on a busy machine, and
+    would pay 19 for the files.
+    """
+
+    def __init__(self, app: Application, metrics: Metrics, router: Router) -> None:
+        self._app, self._metrics, self._find = app, metrics, router.find
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, send)
+        metrics = self._metrics
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        is_artifact = "artifact" in scope["path"]
+        metrics.under_way += 1
+        if is_artifact:
+            metrics.artifacts_under_way[method] += 1
+        began = time.perf_counter()
+        try:
+            await self._app(scope, receive, exchange.send)
+        finally:
+            seconds = time.perf_counter() - began
+            metrics.under_way -= 1
+            if is_artifact:
+                metrics.artifacts_under_way[method] -= 1
+            endpoint = endpoint_of(scope, self._find)
+            key = (method, endpoint, exchange.status, exchange.by)
+            metrics.answered[key] = metrics.answered.get(key, 0) + 1
+            if (timed := metrics.timed.get(endpoint)) is None:
+                timed = metrics.timed[endpoint] = Timed()
+            timed.buckets[bisect_left(_SECONDS, seconds)] += 1
+            timed.seconds += seconds
+
+
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+def endpoint_of(scope: Scope, find: Callable[[str, str], Match]) -> str:
+    """What metrics and the access log call it: a declared path, never a client's own text, of which there is no end."""
+    match: Match = scope.get(MATCH) or find(scope["method"], scope["path"])
+    return match.endpoint.path or "other"
+
+
+class Exchange:
+    """What is seen of an answer. `status` 499: the client went away before there was one. `by`: native or stock."""
+
+    __slots__ = ("_send", "by", "send_whole", "sent", "status")
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._send = send
+        self.status, self.by, self.sent = 499, "native", 0
+        extensions = scope.get("extensions")
+        if extensions and ANSWER in extensions:
+            self.send_whole: Answer = extensions[ANSWER]
+            extensions[ANSWER] = self._answer
+
+    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status, self.sent = status, len(body)
+        self.send_whole(status, headers, body)
+
+    async def send(self, message: AsgiMessage) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            for name, value in message["headers"]:
+                if name == NATIVE[0]:
+                    self.by = value.decode()
+        else:
+            self.sent += len(message.get("body", b""))
+        await self._send(message)
+
+
+def directory_of(settings: Settings) -> str:
+    """Where the workers' files are."""
+    return settings.expose_prometheus or os.path.join(os.path.dirname(settings.stock_socket), "metrics")
