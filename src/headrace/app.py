@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.access_log import AccessLog
 from headrace.api.bad_request import instead_of_failure
 from headrace.api.decode import check_content_type, decode, rewrite
 from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Response, Router
@@ -367,9 +368,10 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     database = open_database(settings)
     router = Router(all_endpoints(settings), settings.static_prefix)
     metrics = Metrics(settings)
+    log = AccessLog(settings.access_log == "json") if settings.access_log != "off" else None
     app = App(settings, database, router, readiness, metrics)
     if not settings.protected:
-        return Observed(Shield(app, settings), metrics, router)
+        return Observed(Shield(app, settings), metrics, router, log)
     from headrace.api.audit import Audit
     from headrace.api.guard import Guard  # what it needs stays out of a server that asks nobody
     from headrace.auth.audit_table import AuditTable
@@ -379,7 +381,7 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     guarded: Application = Guard(app, settings, accounts_of(database), router)
     if settings.audit != "off":
         guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
-    return Observed(Shield(guarded, settings), metrics, router)
+    return Observed(Shield(guarded, settings), metrics, router, log)
 
 
 def _version(package: str) -> str:
@@ -399,7 +401,9 @@ def _failure(scope: Scope) -> ApiError:
     """The answer to a request that a handler has failed at; the log has the traceback under the same id."""
     error_id = secrets.token_hex(4)
     logger.exception("error %s at %s %r", error_id, scope["method"], scope["path"])
-    return ApiError(f"Headrace has failed at this request. Its log says why, as error {error_id}.")
+    error = ApiError(f"Headrace has failed at this request. Its log says why, as error {error_id}.")
+    error.id = error_id
+    return error
 
 
 def _native_headers(scope: Scope, endpoint: Endpoint | None = None, workspaces: bool = False) -> Headers | None:

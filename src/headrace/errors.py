@@ -57,6 +57,7 @@ class ApiError(HeadraceError):
     status = 500
     error_code = "INTERNAL_ERROR"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    id = ""  # under which the log has it already
 
     def content(self) -> dict[str, str]:
         """The answer's body, as MlflowException.serialize_as_json has it since MLflow 3.10."""

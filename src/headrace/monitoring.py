@@ -17,9 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.access_log import AccessLog
 from headrace.api.endpoint import Match, Router
 from headrace.asgi.protocol import ANSWER, Answer
-from headrace.asgi.responses import NATIVE
+from headrace.asgi.responses import ERROR_ID, NATIVE
 from headrace.asgi.types import MATCH, Application, Headers, Receive, Scope, Send
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.db.database import Database
@@ -185,8 +186,8 @@ class Observed:
     would pay 19 for the files.
     """
 
-    def __init__(self, app: Application, metrics: Metrics, router: Router) -> None:
-        self._app, self._metrics, self._find = app, metrics, router.find
+    def __init__(self, app: Application, metrics: Metrics, router: Router, log: AccessLog | None) -> None:
+        self._app, self._metrics, self._find, self._log = app, metrics, router.find, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -214,6 +215,8 @@ class Observed:
                 timed = metrics.timed[endpoint] = Timed()
             timed.buckets[bisect_left(_SECONDS, seconds)] += 1
             timed.seconds += seconds
+            if self._log is not None:
+                self._log.write(scope, exchange.status, exchange.sent, seconds, exchange.by, exchange.error)
 
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -228,11 +231,11 @@ def endpoint_of(scope: Scope, find: Callable[[str, str], Match]) -> str:
 class Exchange:
     """What is seen of an answer. `status` 499: the client went away before there was one. `by`: native or stock."""
 
-    __slots__ = ("_send", "by", "send_whole", "sent", "status")
+    __slots__ = ("_send", "by", "error", "send_whole", "sent", "status")
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
-        self.status, self.by, self.sent = 499, "native", 0
+        self.status, self.by, self.sent, self.error = 499, "native", 0, ""
         extensions = scope.get("extensions")
         if extensions and ANSWER in extensions:
             self.send_whole: Answer = extensions[ANSWER]
@@ -240,6 +243,8 @@ class Exchange:
 
     def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         self.status, self.sent = status, len(body)
+        if status >= 500:
+            self.error = dict(headers).get(ERROR_ID, b"").decode()
         self.send_whole(status, headers, body)
 
     async def send(self, message: AsgiMessage) -> None:
@@ -248,6 +253,8 @@ class Exchange:
             for name, value in message["headers"]:
                 if name == NATIVE[0]:
                     self.by = value.decode()
+                elif name == ERROR_ID:
+                    self.error = value.decode()
         else:
             self.sent += len(message.get("body", b""))
         await self._send(message)

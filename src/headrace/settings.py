@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_wait: float = 60.0
     trace_retention: float | None = None  # seconds
     compress_json: str = "remote"
+    access_log: str = "off"
     expose_prometheus: str | None = None
     shutdown_delay: float = 0.0
     shutdown_timeout: float = 8.0
@@ -248,6 +249,7 @@ def is_loopback(host: str) -> bool:
 
 _LEVELS = ("debug", "info", "warning", "error")
 _STOCK = ("lazy", "background", "never")
+_ACCESS_LOG = ("off", "text", "json")
 _AUDIT = ("changes", "all", "off")
 _COMPRESS = ("remote", "always", "never")
 _TRANSFER = ("proxy", "direct")
@@ -354,6 +356,15 @@ SETTINGS = (
         _number(1, 10_000),
         "1000",
         "How many decrypted gateway secrets stock MLflow keeps.",
+    ),
+    Setting(
+        "access_log",
+        "HEADRACE_ACCESS_LOG",
+        _choice(*_ACCESS_LOG),
+        "off",
+        "A line for each request on the standard output: who, what, status, bytes, seconds, answered by whom.",
+        choices=_ACCESS_LOG,
+        from_mlflow=False,
     ),
     Setting(
         "expose_prometheus",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
+
 import msgspec
 
 from headrace.asgi.protocol import ANSWER, Answer
@@ -9,6 +12,8 @@ from headrace.asgi.types import Headers, Scope, Send
 from headrace.errors import ApiError
 
 JSON = (b"content-type", b"application/json")
+logger = logging.getLogger(__name__)
+ERROR_ID = b"headrace-error-id"
 NATIVE = (b"headrace-answered-by", b"native")
 
 
@@ -30,5 +35,18 @@ async def send(scope: Scope, send: Send, status: int, body: bytes, headers: Head
 
 async def send_error(scope: Scope, send_message: Send, error: ApiError, security: Headers = ()) -> None:
     """Answer in MLflow's error shape."""
-    body = msgspec.json.encode(error.content())
-    await send(scope, send_message, error.status, body, (JSON, NATIVE, *error.headers, *security))
+    headers = (JSON, NATIVE, *error.headers, *security)
+    if error.status >= 500:
+        headers = (*headers, error_id(f"{scope['method']} {scope['path']!r}", error.status, str(error), error.id))
+    await send(scope, send_message, error.status, msgspec.json.encode(error.content()), headers)
+
+
+def error_id(what: str, status: int, text: str, known: str = "") -> tuple[bytes, bytes]:
+    """The header that names an error to the client; the log has it under the same id, in one line.
+
+    `known`: the id that is in the log already.
+    """
+    name = known or secrets.token_hex(4)
+    if not known:
+        logger.warning("error %s: %s is answered %d: %s", name, what, status, text)
+    return ERROR_ID, name.encode()

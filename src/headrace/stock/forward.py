@@ -21,6 +21,7 @@ from typing import Any
 
 import httpcore
 
+from headrace.asgi.responses import error_id
 from headrace.errors import Unavailable
 from headrace.stock.launch import CLIENT_HEADER
 from headrace.stock.supervisor import LONGEST_REQUEST, WANTED
@@ -120,12 +121,15 @@ class Forwarder:
         except ClientGone:
             return
         except Unavailable as error:
-            await _send_error(send, error.status, error.error_code, str(error), error.headers)
+            name = error_id(request.what, error.status, str(error))
+            await _send_error(send, error.status, error.error_code, str(error), (*error.headers, name))
             return
         except httpcore.LocalProtocolError as error:  # two Host headers and the like
             await _send_error(send, 400, "INVALID_PARAMETER_VALUE", f"The HTTP request is not valid: {error}")
             return
         headers = [(b"headrace-answered-by", b"stock"), *_end_to_end(response.headers, drop=(b"date",))]
+        if response.status >= 500:
+            headers.append(error_id(request.what, response.status, "by stock MLflow, see its lines"))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         try:
             async for chunk in response.aiter_stream():
