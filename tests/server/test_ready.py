@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import signal
@@ -83,9 +84,10 @@ def test_head_is_answered_as_get_without_the_body(databases: Databases, serve: S
     paths = ("/health", READY, "/version", "/", "/api/2.0/mlflow/experiments/get?experiment_id=0")
     for path in paths:
         got = server.get(path)
-        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
-        connection.request("HEAD", path)
-        answer = connection.getresponse()
-        assert (answer.status, answer.read()) == (200, b""), path
-        assert answer.headers["headrace-answered-by"] == "native"
-        assert answer.headers["content-length"] == str(len(got.content)) or path == "/"
+        address = server.url.removeprefix("http://")
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=20)) as connection:
+            connection.request("HEAD", path)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b""), path
+            assert answer.headers["headrace-answered-by"] == "native"
+            assert answer.headers["content-length"] == str(len(got.content)) or path == "/"
