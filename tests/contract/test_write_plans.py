@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
 
 from headrace.database_url import PostgresURL
 from headrace.db.postgres import PostgresDatabase
+from headrace.resources.logged_models import sql as model_sql
 from headrace.resources.runs import write_sql_postgres as sql
 from tests.support.databases import Databases
 
 STATEMENTS = {
-    **{f"log, {variant}, {kind}": text for variant, both in sql._LOG.items() for kind, text in both._asdict().items()},
+    **{f"log, {variant}": sql.log_statement(*variant) for variant in itertools.product((True, False), repeat=4)},
     "log a metric": sql.LOG_METRIC,
+    "log a metric of a model": sql.LOG_METRIC_OF_MODEL,
+    "create logged models": model_sql.CREATE_POSTGRES,
+    "finalize logged models": model_sql.FINALIZE_POSTGRES,
     "create runs": sql.CREATE_RUNS,
     "update a run": sql.UPDATE_RUN,
     "set a tag": sql.SET_TAG,

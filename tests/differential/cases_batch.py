@@ -186,13 +186,3 @@ BAD = cases(
         "GET": replace(log_batch(metrics=[metric()]), method="GET"),
     },
 )
-
-DECLINED = cases(
-    "stock",
-    {
-        "a model": log_batch(metrics=[metric(model_id="m-0123")]),
-        "a model among others": log_batch(
-            metrics=[metric(), metric("n", model_id="m-0123"), metric("o")], params=pairs(p="1")
-        ),
-    },
-)

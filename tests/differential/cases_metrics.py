@@ -191,6 +191,10 @@ BAD = cases(
         "PUT": replace(log_metric(), method="PUT"),
         "DELETE": replace(log_metric(), method="DELETE"),
         "a model that is empty": log_metric(model_id=""),
+        "a model": [
+            post("logged-models", experiment_id="0", name="model", source_run_id=RUN),
+            log_metric(model_id="m-{run2}", dataset_name="d", dataset_digest="1"),
+        ],
         "a dataset without a model": log_metric(dataset_name="d", dataset_digest="1"),
         "a dataset of a number": log_metric(dataset_name=5),
     },
@@ -199,11 +203,6 @@ BAD = cases(
 DECLINED = cases(
     "stock",
     {
-        "a model that does not exist": log_metric(model_id="m-0123"),
-        "a model": [
-            post("logged-models", experiment_id="0", name="model", source_run_id=RUN),
-            log_metric(model_id="m-{run2}", dataset_name="d", dataset_digest="1"),
-        ],
         "another workspace": replace(
             log_metric(),
             headers={"Content-Type": "application/json", "X-MLFLOW-WORKSPACE": "other"},

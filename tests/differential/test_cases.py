@@ -34,7 +34,7 @@ TABLES = {
     + cases_metrics.DECLINED,
     "param": cases_params_tags.PARAMS + cases_params_tags.PARAMS_BAD,
     "tag": cases_params_tags.TAGS + cases_params_tags.TAGS_BAD,
-    "batch": cases_batch.GOOD + cases_batch.BAD + cases_batch.DECLINED,
+    "batch": cases_batch.GOOD + cases_batch.BAD,
     "input": cases_bad_input.ALL,
 }
 CASES = [

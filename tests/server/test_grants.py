@@ -408,3 +408,25 @@ def test_mlflows_client_makes_and_sees_its_own(world: World) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "text"
+
+
+def test_logged_models(world: World) -> None:
+    """They belong to their experiment: made, found and measured with a right on it alone."""
+    models = {}
+    for name, experiment in world.experiments.items():
+        body = {"experiment_id": experiment, "name": f"model-of-{name}"}
+        made = world.guarded.request("POST", f"{API}/logged-models", ADMIN_TOKEN, json=body)
+        models[name] = made.json()["model"]["info"]["model_id"]
+        expected = 200 if name == "open" else 403
+        assert world.status("writer", "POST", f"{API}/logged-models", json=body) == expected
+        assert world.status("reader", "GET", f"{API}/logged-models/{models[name]}") == expected
+        status = {"model_id": models["open"], "status": "LOGGED_MODEL_READY"}
+        assert world.status("writer", "PATCH", f"{API}/logged-models/{models[name]}", json=status) == expected
+        metric = {"run_id": world.runs["open"], "key": "m", "value": 1.0, "timestamp": 1, "model_id": models[name]}
+        assert world.status("writer", "POST", f"{API}/runs/log-metric", json=metric) == expected
+        batch = {"run_id": world.runs["open"], "metrics": [{**metric, "step": 1}]}
+        assert world.status("writer", "POST", f"{API}/runs/log-batch", json=batch) == expected
+    everywhere = {"experiment_ids": list(world.experiments.values()), "max_results": 50}
+    _, found = world.call("reader", "POST", f"{API}/logged-models/search", json=everywhere)
+    assert {model["info"]["experiment_id"] for model in found["models"]} == {world.experiments["open"]}
+    assert world.call("nobody", "POST", f"{API}/logged-models/search", json=everywhere) == (200, {})

@@ -26,10 +26,17 @@ from headrace.errors import InvalidParameter
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Double = float | Literal["NaN", "Infinity", "-Infinity"]
-# The order of the names is that of protobuf's numbers, from 1.
+# The order of the names is that of protobuf's numbers.
 ViewType = Literal["ACTIVE_ONLY", "DELETED_ONLY", "ALL"]
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
-_ENUMS = {frozenset(get_args(enum)): get_args(enum) for enum in (ViewType, RunStatus)}
+LoggedModelStatus = Literal[
+    "LOGGED_MODEL_STATUS_UNSPECIFIED", "LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED"
+]
+LOGGED_MODEL_STATUSES: tuple[str, ...] = get_args(LoggedModelStatus)
+_ENUMS = {
+    frozenset(get_args(enum)): dict(enumerate(get_args(enum), first))
+    for enum, first in ((ViewType, 1), (RunStatus, 1), (LoggedModelStatus, 0))
+}
 
 MAX_DEPTH = 64
 # handlers._validate_param_against_schema
@@ -279,9 +286,11 @@ def _boolean(value: Any, path: str, text: bool) -> bool:
 def _enum(value: Any, names: tuple[Any, ...], path: str) -> Any:
     if value in names and not isinstance(value, bool):
         return value
-    numbered = _ENUMS.get(frozenset(names), ())
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= len(numbered):
-        return numbered[value - 1]
+    numbered = _ENUMS.get(frozenset(names), {})
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value in numbered:
+        return numbered[value]
     raise invalid(path, value, f"It must be one of {', '.join(map(repr, names))}.")
 
 

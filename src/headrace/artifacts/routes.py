@@ -1,7 +1,6 @@
 """The endpoints of artifacts. A handler streams its answer itself, or raises Declined with the body still unread.
 
-direct.py has those for clients that go to the store by themselves. What is in neither (traces, logged models) is
-stock's.
+direct.py has those for clients that go to the store by themselves. What is in neither (traces) is stock's.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, Si
 from headrace.artifacts.transfer import Receive, Scope, Send
 from headrace.db.database import Database
 from headrace.errors import Declined
+from headrace.resources.logged_models.reads import location
 from headrace.resources.model_versions.reads import model_source
 from headrace.resources.runs.reads import artifact_uri
 from headrace.settings import Settings
@@ -58,6 +58,10 @@ class Artifacts:
         self._direct = Direct(prefix, self._locations, self._run_uri, os.environ)
         self._redirects = settings.artifact_transfer == "direct"
         self._upload_path = f"{prefix}/ajax-api/2.0/mlflow/upload-artifact"
+        self._of_logged_model = re.compile(
+            re.escape(prefix) + r"/(?:api|(ajax-api))/2\.0/mlflow/logged-models/([^/]+)/artifacts/"
+            r"(?:directories|(?(1)(files)|directories))"
+        )
         self._exact: dict[str, Handler] = {
             f"{prefix}/get-artifact": self._get_run_artifact,
             f"{prefix}/model-versions/get-artifact": self._get_model_artifact,
@@ -69,6 +73,9 @@ class Artifacts:
         """What answers such a request; None: stock does."""
         if method in ("GET", "HEAD") and (exact := self._exact.get(path)) is not None:
             return exact
+        if method in ("GET", "HEAD") and (match := self._of_logged_model.fullmatch(path)) is not None:
+            handler = self._get_logged_model if match[3] else self._list_logged_model
+            return partial(handler, match[2])
         for folder, prefix in self._folders.items():
             if path.startswith(folder):
                 rest = path[len(folder) :]
@@ -139,6 +146,21 @@ class Artifacts:
         store, root = self._locations.find(uri)
         entries = await store.list_folder(_join(root, path))
         await _send_json(send, {**_files(entries, path), "root_uri": uri})
+
+    async def _list_logged_model(self, model_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET logged-models/ID/artifacts/directories (handlers._list_logged_model_artifacts)."""
+        query = _query(scope, {"artifact_directory_path", "page_token"})
+        path = safe(query["artifact_directory_path"]) if query.get("artifact_directory_path") else ""
+        uri = await location(self._tables("logged_models"), model_id)
+        store, root = self._locations.find(uri)
+        entries = await store.list_folder(_join(root, path))
+        await _send_json(send, {**_files(entries, path), "root_uri": uri})
+
+    async def _get_logged_model(self, model_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET logged-models/ID/artifacts/files (handlers.get_logged_model_artifact_handler)."""
+        path = safe(_query(scope, {"artifact_file_path"}).get("artifact_file_path", ""))
+        uri = await location(self._tables("logged_models"), model_id)
+        await self._get_from(uri, {"path": path}, scope, receive, send)
 
     async def _get_run_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /get-artifact (handlers.get_artifact_handler)."""

@@ -9,6 +9,7 @@ from headrace.resources.evaluation_datasets import endpoints as evaluation_datas
 from headrace.resources.experiments import endpoints as experiments
 from headrace.resources.graphql import endpoints as graphql
 from headrace.resources.issues import endpoints as issues
+from headrace.resources.logged_models import endpoints as logged_models
 from headrace.resources.metrics import endpoints as metrics
 from headrace.resources.model_versions import endpoints as model_versions
 from headrace.resources.registered_models import endpoints as registered_models
@@ -23,7 +24,7 @@ from headrace.settings import Settings
 
 # Importing a resource declares its endpoints.
 RESOURCES = (
-    *(experiments, metrics, endpoints, change_endpoints, registered_models, model_versions, graphql),
+    *(experiments, metrics, endpoints, change_endpoints, logged_models, registered_models, model_versions, graphql),
     *(traces, read_traces, change_traces, measure_traces, assessments, evaluation_datasets),
     *(scorers, issues, reviews),
 )

@@ -54,16 +54,8 @@ POST   2.0/mlflow-artifacts/mpu/create/{path:path}                 edit      fol
 POST   2.0/mlflow-artifacts/mpu/complete/{path:path}               edit      folder:path                  path upload_id num_parts parts
 POST   2.0/mlflow-artifacts/mpu/abort/{path:path}                  edit      folder:path                  path upload_id num_parts parts
 
-POST   2.0/mlflow/logged-models                                    edit      experiment:experiment_id     experiment_id name model_type source_run_id params tags
-POST   2.0/mlflow/logged-models/search                             read      experiment:experiment_ids    experiment_ids filter datasets max_results order_by page_token
-GET    2.0/mlflow/logged-models/{model_id}                         read      logged-model:model_id        model_id
-PATCH  2.0/mlflow/logged-models/{model_id}                         edit      logged-model:model_id        model_id status
-DELETE 2.0/mlflow/logged-models/{model_id}                         edit      logged-model:model_id        model_id
-PATCH  2.0/mlflow/logged-models/{model_id}/tags                    edit      logged-model:model_id        model_id tags
-DELETE 2.0/mlflow/logged-models/{model_id}/tags/{tag_key}          edit      logged-model:model_id        model_id tag_key
 GET    2.0/mlflow/logged-models/{model_id}/artifacts/directories   read      logged-model:model_id        model_id artifact_directory_path page_token
 GET    2.0/mlflow/logged-models/{model_id}/artifacts/files         read      logged-model:model_id        model_id artifact_file_path
-POST   2.0/mlflow/logged-models/{model_id}/params                  edit      logged-model:model_id        model_id params
 
 GET    /model-versions/get-artifact                                read      version-files:name|version   name version path
 

@@ -17,12 +17,12 @@ from headrace.resources.runs import read_sql
 from headrace.resources.runs.rows import RunRows
 
 # A float as Python writes it: 1.0, not 1, which some would read as an integer. NaN and infinities as protobuf does.
-_VALUE = """
-CASE WHEN is_nan THEN '"NaN"'
-  WHEN abs(value) < 1e15 AND value = trunc(value) THEN value || '.0'
-  WHEN abs(value) < 'Infinity' THEN value::text
-  ELSE '"' || value || '"' END
+FLOAT = """
+CASE WHEN abs({0}) < 1e15 AND {0} = trunc({0}) THEN {0} || '.0'
+  WHEN abs({0}) < 'Infinity' THEN {0}::text
+  ELSE '"' || {0} || '"' END
 """
+_VALUE = f"""CASE WHEN is_nan THEN '"NaN"' ELSE {FLOAT.format("value")} END"""
 _METRICS = f"""
 SELECT run_uuid, string_agg(concat(
   '{{"key":', to_json(key), ',"value":', {_VALUE}, ',"timestamp":', timestamp, ',"step":', step, '}}'), ',')

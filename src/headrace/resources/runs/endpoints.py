@@ -21,8 +21,9 @@ from headrace.entities import EncodedRun
 from headrace.entities import Run as RunEntity
 from headrace.errors import Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
+from headrace.resources.logged_models.reads import unknown_model
 from headrace.resources.runs import messages, reads, search, writes
-from headrace.resources.runs.log_plan import RUN_NAME_TAG
+from headrace.resources.runs.log_plan import RUN_NAME_TAG, MetricRow, ModelMetric
 from headrace.resources.runs.names import random_run_name
 
 RUN = Run("run_id", "run_uuid")
@@ -32,7 +33,12 @@ STAGES = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("act
 STAGE = Sql("SELECT lifecycle_stage FROM runs WHERE run_uuid = :run_id")
 EXPERIMENT_STAGE = Sql("SELECT lifecycle_stage FROM experiments WHERE experiment_id = :experiment_id")
 PARAMS = Sql("SELECT key, value FROM params WHERE run_uuid = :run_id AND key IN :keys")
-_LOGGED = ("runs", "metrics", "latest_metrics", "params", "tags")
+MODELS = Sql("SELECT model_id FROM logged_models WHERE model_id IN :model_ids")
+# the columns'
+MAX_DATASET_NAME, MAX_DATASET_DIGEST = 500, 36
+_OF_MODELS = ("logged_models", "logged_model_metrics")
+_METRICS = ("runs", "metrics", "latest_metrics")
+_LOGGED = (*_METRICS, "params", "tags")
 
 
 def run_id_of(message: messages.OfRun | messages.LogMetric | messages.LogParam | messages.UpdateRun) -> str:
@@ -76,7 +82,7 @@ async def create_run(call: Call, message: messages.CreateRun) -> object:
     try:
         info = await call.db.submit(write)
     except Declined:
-        await _check_experiment(call.db, experiment_id)
+        await check_experiment(call.db, experiment_id)
         raise
     return {"run": {"info": info, "data": {"tags": [{"key": k, "value": v} for k, v in tags]}, "inputs": {}}}
 
@@ -142,12 +148,11 @@ async def update_run(call: Call, message: messages.UpdateRun) -> object:
     return {"run_info": await _submit(call.db, write)}
 
 
-@endpoint("POST", "2.0/mlflow/runs/log-metric", Right.EDIT, WithModels(RUN), *_LOGGED[:3], audited="often")
+@endpoint("POST", "2.0/mlflow/runs/log-metric", Right.EDIT, WithModels(RUN), *_METRICS, *_OF_MODELS, audited="often")
 async def log_metric(call: Call, message: messages.LogMetric) -> None:
     """SqlAlchemyStore.log_metric."""
-    if message.model_id:
-        raise Declined("a metric of a logged model, too")
-    await _submit(call.db, writes.LogBatch(run_id_of(message), metrics=(valid.metric(message),)))
+    metrics = (valid.metric(message),)
+    await _submit(call.db, writes.LogBatch(run_id_of(message), metrics, model_metrics=_of_models((message,), metrics)))
 
 
 @endpoint("POST", "2.0/mlflow/runs/log-parameter", Right.EDIT, RUN, *_LOGGED, audited="often")
@@ -182,18 +187,19 @@ async def delete_tag(call: Call, message: messages.DeleteTag) -> None:
         raise NotFound(f"No tag with name: {message.key} in run with id {run_id}") from None
 
 
-@endpoint("POST", "2.0/mlflow/runs/log-batch", Right.EDIT, WithModels(RUN, "metrics"), *_LOGGED, audited="often")
+@endpoint(
+    "POST", "2.0/mlflow/runs/log-batch", Right.EDIT, WithModels(RUN, "metrics"), *_LOGGED, *_OF_MODELS, audited="often"
+)
 async def log_batch(call: Call, message: messages.LogBatch) -> None:
     """SqlAlchemyStore.log_batch."""
     run_id = valid.run_id(message.run_id)
-    if any(metric.model_id for metric in message.metrics):
-        raise Declined("a metric of a logged model, too")
     metrics = valid.metrics(message.metrics)
+    model_metrics = _of_models(message.metrics, metrics)
     tags = valid.tags(message.tags)
     valid.batch_limits(len(metrics), len(message.params), len(tags))
     params = valid.params(message.params)
     try:
-        await _submit(call.db, writes.LogBatch(run_id, metrics, params, tags))
+        await _submit(call.db, writes.LogBatch(run_id, metrics, params, tags, model_metrics))
     except writes.ChangedParam:
         new = dict(params)
         rows = await call.db.rows(PARAMS(run_id=run_id, keys=list(new)))
@@ -213,7 +219,34 @@ async def _submit(db: Database, write: writes.LogBatch | writes.UpdateRun | writ
         raise
     except Declined:
         await check_active(db, write.run_id)
+        if isinstance(write, writes.LogBatch) and write.model_metrics:
+            await check_models(db, [each.model_id for each in write.model_metrics])
         raise
+
+
+def _of_models(
+    given: Sequence[messages.Metric | messages.LogMetric], metrics: Sequence[MetricRow]
+) -> tuple[ModelMetric, ...]:
+    """Those of the metrics that are a logged model's, too. Raises InvalidParameter for half a dataset."""
+    found = []
+    for each, row in zip(given, metrics, strict=True):
+        dataset, digest = each.dataset_name, each.dataset_digest
+        if (dataset == "") != (digest == ""):
+            raise InvalidParameter("Both dataset_name and dataset_digest must be provided if one is provided")
+        if each.model_id:
+            valid.text(dataset, MAX_DATASET_NAME, "dataset_name")
+            valid.text(digest, MAX_DATASET_DIGEST, "dataset_digest")
+            model_id = valid.without_nul(each.model_id, "model_id")
+            found.append(ModelMetric(model_id, row, dataset or None, digest or None))
+    return tuple(found)
+
+
+async def check_models(db: Database, model_ids: Sequence[str]) -> None:
+    """Raises NotFound for the first that there is not; deleted ones are there, as in stock."""
+    known = {row[0] for row in await db.rows(MODELS(model_ids=sorted(set(model_ids))))}
+    for model_id in model_ids:
+        if model_id not in known:
+            raise unknown_model(model_id)
 
 
 async def check_active(db: Database, run_id: str) -> None:
@@ -230,8 +263,8 @@ def unknown_run(run_id: str) -> NotFound:
     return NotFound(f"Run with id={run_id} not found")
 
 
-async def _check_experiment(db: Database, experiment_id: int) -> None:
-    """SqlAlchemyStore._get_experiment and _check_experiment_is_active. Raises NotFound, InvalidParameter."""
+async def check_experiment(db: Database, experiment_id: int) -> None:
+    """SqlAlchemyStore._get_experiment and check_experiment_is_active. Raises NotFound, InvalidParameter."""
     rows = await db.rows(EXPERIMENT_STAGE(experiment_id=experiment_id))
     if not rows:
         raise NotFound(f"No Experiment with id={experiment_id} exists")

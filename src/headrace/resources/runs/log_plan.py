@@ -25,6 +25,15 @@ class MetricRow(Struct, frozen=True, gc=False):
     is_nan: bool = False
 
 
+class ModelMetric(Struct, frozen=True, gc=False):
+    """A metric of a run that is a logged model's, too: a row of `logged_model_metrics`, where NaN is 0."""
+
+    model_id: str
+    metric: MetricRow
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
+
+
 class Batch(Protocol):
     """Metrics, params and tags for one run (writes.LogBatch)."""
 
@@ -32,6 +41,8 @@ class Batch(Protocol):
     def run_id(self) -> str: ...
     @property
     def metrics(self) -> tuple[MetricRow, ...]: ...
+    @property
+    def model_metrics(self) -> tuple[ModelMetric, ...]: ...
     @property
     def params(self) -> tuple[tuple[str, str], ...]: ...
     @property
@@ -42,16 +53,18 @@ class LogPlan:
     """The rows of several LogBatch writes.
 
     - `metrics`: (run_id, row) of every metric, by run.
+    - `model_metrics`: (run_id, row) of those that are a logged model's, too.
     - `latest`: (run_id, key) -> index in `metrics` of the most recent row, by (step, timestamp, value), the first among
       equals (SqlAlchemyStore._update_latest_metrics_if_necessary).
     - `params`, `tags`: (run_id, key) -> value. `names`: run_id -> new name.
     - `conflicting`: indexes of writes that give a param of this group another value; nothing of them is in the rows.
     """
 
-    __slots__ = ("conflicting", "latest", "metrics", "names", "params", "run_ids", "tags")
+    __slots__ = ("conflicting", "latest", "metrics", "model_metrics", "names", "params", "run_ids", "tags")
 
     def __init__(self, writes: Sequence[Batch]) -> None:
         self.metrics: list[tuple[str, MetricRow]] = []
+        self.model_metrics: list[tuple[str, ModelMetric]] = []
         self.latest: dict[tuple[str, str], int] = {}
         self.params: dict[tuple[str, str], str] = {}
         self.tags: dict[tuple[str, str], str] = {}
@@ -77,6 +90,7 @@ class LogPlan:
             metrics.append((run_id, row))
             if before != place and _is_newer(row, metrics[before][1]):
                 latest[name] = place
+        self.model_metrics += [(run_id, row) for row in write.model_metrics]
         for key, value in write.params:
             self.params[run_id, key] = value
         for key, value in write.tags:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import nan
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from headrace.resources.runs.log_plan import LogPlan, MetricRow
 from headrace.resources.runs.records import PLAIN_LOCATION
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 _RUN_INFO = "run_uuid, name, experiment_id, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
 
 # A group of one metric, the usual one of a single client: without arrays it takes 260 us instead of 390.
-LOG_METRIC = """
-WITH active AS (SELECT run_uuid FROM runs WHERE run_uuid = $1 AND lifecycle_stage = 'active'),
+_LOG_ONE = """
+WITH active AS (SELECT run_uuid, experiment_id FROM runs WHERE run_uuid = $1 AND lifecycle_stage = 'active'),
 logged AS (
   INSERT INTO metrics (run_uuid, key, value, timestamp, step, is_nan)
   SELECT run_uuid, $2, $3, $4, $5, $6 FROM active
@@ -27,23 +28,29 @@ logged AS (
   ON CONFLICT (key, run_uuid) DO UPDATE
   SET value = excluded.value, timestamp = excluded.timestamp, step = excluded.step, is_nan = excluded.is_nan
   WHERE (excluded.step, excluded.timestamp, excluded.value) > (old.step, old.timestamp, old.value)
+)"""
+LOG_METRIC = f"{_LOG_ONE} SELECT run_uuid FROM active"  # noqa: S608
+# SqlAlchemyStore._log_model_metrics. A model that is not there breaks a foreign key, and the statement with it.
+_MODEL_METRIC = """
+  INSERT INTO logged_model_metrics (model_id, metric_name, metric_timestamp_ms, metric_step, metric_value, dataset_name,
+    dataset_digest, run_id, experiment_id)
+"""
+LOG_METRIC_OF_MODEL = f"""{_LOG_ONE}, of_model AS ({_MODEL_METRIC}
+  SELECT $7, $2, $4, $5, $3, $8, $9, run_uuid, experiment_id FROM active
+  ON CONFLICT DO NOTHING
 )
 SELECT run_uuid FROM active
-"""
-
+"""  # noqa: S608
 
 _METRIC = ("key varchar", "value float8", "timestamp bigint", "step bigint", "is_latest bool")
 # NaN travels as NaN, where MLflow stores it in two columns: one array of six saved for a rare value.
 _STORED = "run_uuid, key, CASE WHEN value = 'NaN' THEN 0 ELSE value END, timestamp, step, value = 'NaN'"
 _PAIR = ("key varchar", "value varchar")
 _NAME = ("name varchar",)
-
-
-class LogStatements(NamedTuple):
-    """The two statements that log a group: metrics alone, and everything. Their parameters: `log_columns`."""
-
-    metrics: str
-    batch: str
+_OF_MODEL = (
+    *("model_id varchar", "key varchar", "timestamp bigint", "step bigint", "value float8"),
+    *("dataset_name varchar", "dataset_digest varchar"),
+)
 
 
 class _UnnestArrays:
@@ -67,13 +74,20 @@ class _UnnestArrays:
         return f"unnest({arrays}) AS given ({names}) {join}"
 
 
-def _log_statements(one_run: bool, tolerate_duplicates: bool) -> LogStatements:
+@cache
+def log_statement(one_run: bool, tolerate_duplicates: bool, batch: bool, of_models: bool) -> str:
+    """The statement that logs a group: metrics alone or everything (`batch`), some of logged models, too (`of_models`).
+
+    Its parameters: `log_columns`. ON CONFLICT looks every metric up before it inserts it. Metrics are new but for
+    those that a client sends again: first without it (1,000 metrics: 24 -> 22 ms), and once more with it
+    (`tolerate_duplicates`) where that fails.
+    """
     # SqlAlchemyStore._log_metrics_once and _update_latest_metrics_if_necessary. The ORDER BYs are the one order in
     # which every worker takes the locks of rows that others may write, too.
     given = _UnnestArrays(one_run)
     metrics = given.rows(*_METRIC)
-    active = f"""
-WITH active AS (SELECT run_uuid FROM runs WHERE run_uuid {"= $1" if one_run else "= ANY($1::varchar[])"}
+    statement = f"""
+WITH active AS (SELECT run_uuid, experiment_id FROM runs WHERE run_uuid {"= $1" if one_run else "= ANY($1::varchar[])"}
   AND lifecycle_stage = 'active'
 ), logged AS (
   INSERT INTO metrics (run_uuid, key, value, timestamp, step, is_nan)
@@ -89,8 +103,8 @@ WITH active AS (SELECT run_uuid FROM runs WHERE run_uuid {"= $1" if one_run else
 )"""  # noqa: S608  (constants of this module)
     # A param that has another value would become NULL, which its column refuses: the whole statement fails, and
     # postgres.py looks for the write at fault. The usual case pays for no check, and no race can slip through.
-    batch = f"""
-{active}, logged_params AS (
+    if batch:
+        statement += f""", logged_params AS (
   INSERT INTO params AS old (run_uuid, key, value)
   SELECT run_uuid, key, value FROM {given.rows(*_PAIR)}
   ORDER BY run_uuid COLLATE "C", key COLLATE "C"
@@ -104,26 +118,15 @@ WITH active AS (SELECT run_uuid FROM runs WHERE run_uuid {"= $1" if one_run else
   UPDATE runs SET name = renamed.name
   FROM (SELECT run_uuid, given.name FROM {given.rows(*_NAME)}) AS renamed
   WHERE runs.run_uuid = renamed.run_uuid
-)
-SELECT run_uuid FROM active
-"""  # noqa: S608
-    return LogStatements(f"{active} SELECT run_uuid FROM active", batch)  # noqa: S608
-
-
-_LOG = {
-    (one_run, tolerate_duplicates): _log_statements(one_run, tolerate_duplicates)
-    for one_run in (True, False)
-    for tolerate_duplicates in (True, False)
-}
-
-
-def log_statements(plan: LogPlan, tolerate_duplicates: bool) -> LogStatements:
-    """The statements for a plan.
-
-    ON CONFLICT looks every metric up before it inserts it. Metrics are new but for those that a client sends again:
-    first without it (1,000 metrics: 24 -> 22 ms), and once more with it (`tolerate_duplicates`) where that fails.
-    """
-    return _LOG[len(plan.run_ids) == 1, tolerate_duplicates]
+)"""  # noqa: S608
+    if of_models:
+        statement += f""", of_models AS ({_MODEL_METRIC}
+  SELECT model_id, key, timestamp, step, value, dataset_name, dataset_digest, run_uuid, experiment_id
+  FROM {given.rows(*_OF_MODEL)}
+  ORDER BY model_id COLLATE "C", key COLLATE "C", timestamp, step
+  ON CONFLICT DO NOTHING
+)"""  # noqa: S608
+    return f"{statement} SELECT run_uuid FROM active"  # noqa: S608
 
 
 CHANGED_PARAMS = """
@@ -179,7 +182,7 @@ RETURNING 1
 
 
 def log_columns(plan: LogPlan, batch: bool) -> list[Any]:
-    """The parameters of a plan's LogStatements: those of `metrics`, or of `batch`."""
+    """The parameters of a plan's log_statement."""
     rows = [row for _, row in plan.metrics]
     is_latest = [False] * len(rows)
     for index in plan.latest.values():
@@ -195,6 +198,20 @@ def log_columns(plan: LogPlan, batch: bool) -> list[Any]:
     sets = [metrics]
     if batch:
         sets += [split_keys(plan.params), split_keys(plan.tags), [list(plan.names), list(plan.names.values())]]
+    if plan.model_metrics:
+        of = [each for _, each in plan.model_metrics]
+        sets.append(
+            [
+                [run_id for run_id, _ in plan.model_metrics],
+                [each.model_id for each in of],
+                [each.metric.key for each in of],
+                [each.metric.timestamp for each in of],
+                [each.metric.step for each in of],
+                [value(each.metric) for each in of],
+                [each.dataset_name for each in of],
+                [each.dataset_digest for each in of],
+            ]
+        )
     if len(plan.run_ids) == 1:
         return [plan.run_ids[0], *(column for columns in sets for column in columns[1:])]
     return [plan.run_ids, *(column for columns in sets for column in columns)]

@@ -11,6 +11,11 @@ GET_LOCATION = "SELECT artifact_location FROM experiments WHERE experiment_id = 
 LOG_METRIC = """
 INSERT INTO metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
+LOG_METRIC_OF_MODEL = """
+INSERT INTO logged_model_metrics (model_id, metric_name, metric_timestamp_ms, metric_step, metric_value, dataset_name,
+  dataset_digest, run_id, experiment_id)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, run_uuid, experiment_id FROM runs WHERE run_uuid = ?8 ON CONFLICT DO NOTHING
+"""
 SET_LATEST = """
 INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (key, run_uuid) DO UPDATE

@@ -15,7 +15,7 @@ from headrace.entities import RunInfo
 from headrace.errors import Declined
 from headrace.resources.runs import write_sql_postgres as pg
 from headrace.resources.runs import write_sql_sqlite as lite
-from headrace.resources.runs.log_plan import RUN_NAME_TAG, LogPlan, MetricRow
+from headrace.resources.runs.log_plan import RUN_NAME_TAG, LogPlan, MetricRow, ModelMetric
 from headrace.resources.runs.records import PLAIN_LOCATION, run_info
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class CreateRun(Write, frozen=True, gc=False):
 class LogBatch(Write, frozen=True, gc=False):
     """Metrics, params and tags for one active run; all of it or nothing.
 
+    `model_metrics`: those of the metrics that are a logged model's, too, which must be there (a foreign key).
     Params have distinct keys, tags too (the last value of a repeated tag counts). A tag mlflow.runName renames the run.
     """
 
@@ -73,9 +74,10 @@ class LogBatch(Write, frozen=True, gc=False):
     metrics: tuple[MetricRow, ...] = ()
     params: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    model_metrics: tuple[ModelMetric, ...] = ()
 
     def weight(self) -> int:
-        return len(self.metrics) + len(self.params) + len(self.tags)
+        return len(self.metrics) + len(self.model_metrics) + len(self.params) + len(self.tags)
 
     @classmethod
     async def apply_postgres(cls, session: Session, writes: Sequence[LogBatch]) -> Sequence[Outcome]:
@@ -83,9 +85,13 @@ class LogBatch(Write, frozen=True, gc=False):
         try:
             if len(writes) == len(plan.metrics) == 1 and not plan.params and not plan.tags:
                 [(run_id, row)] = plan.metrics
-                active = await session.fetch(
-                    pg.LOG_METRIC, run_id, row.key, pg.value(row), row.timestamp, row.step, row.is_nan
-                )
+                one = (run_id, row.key, pg.value(row), row.timestamp, row.step, row.is_nan)
+                if plan.model_metrics:
+                    [(_, of)] = plan.model_metrics
+                    model = (of.model_id, of.dataset_name, of.dataset_digest)
+                    active = await session.fetch(pg.LOG_METRIC_OF_MODEL, *one, *model)
+                else:
+                    active = await session.fetch(pg.LOG_METRIC, *one)
             else:
                 active = await _insert(session, plan)
         except Exception as error:
@@ -104,6 +110,14 @@ class LogBatch(Write, frozen=True, gc=False):
             outcomes[index] = outcome
         rows = [(r.key, r.value, r.timestamp, r.step, r.is_nan, run_id) for run_id, r in plan.metrics]
         connection.executemany(lite.LOG_METRIC, rows)
+        connection.executemany(
+            lite.LOG_METRIC_OF_MODEL,
+            (
+                (m.model_id, m.metric.key, m.metric.timestamp, m.metric.step, m.metric.value, m.dataset_name,
+                 m.dataset_digest, run_id)
+                for run_id, m in plan.model_metrics
+            ),
+        )  # fmt: skip
         connection.executemany(lite.SET_LATEST, (rows[index] for index in plan.latest.values()))
         connection.executemany(lite.LOG_PARAM, _key_values(plan.params.items()))
         connection.executemany(lite.SET_TAG, _key_values(plan.tags.items()))
@@ -181,11 +195,11 @@ async def _insert(session: Session, plan: LogPlan) -> list[Any]:
     """The ids of the plan's active runs, with the plan's rows inserted."""
     ahead = session.memory.get(_EXPECT_DUPLICATES, 0)
     session.memory[_EXPECT_DUPLICATES] = max(0, ahead - 1)
-    statements = pg.log_statements(plan, tolerate_duplicates=ahead > 0)
     batch = bool(plan.params or plan.tags)
+    statement = pg.log_statement(len(plan.run_ids) == 1, ahead > 0, batch, bool(plan.model_metrics))
     try:
         async with session.savepoint():
-            return await session.fetch(statements.batch if batch else statements.metrics, *pg.log_columns(plan, batch))
+            return await session.fetch(statement, *pg.log_columns(plan, batch))
     except Exception as error:
         if ahead or getattr(error, "sqlstate", None) != _UNIQUE_VIOLATION:
             raise
