@@ -39,8 +39,8 @@ TIMEOUT_SECONDS = 30
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
 _RANDOM_NAME = re.compile(r"\b[a-z]{2,16}-[a-z]{2,16}-[0-9]{1,4}\b")
 # of a logged model; a run's times are the request's
-_SERVERS_TIME = re.compile(r'(_timestamp_ms": "?)\d+')
-_UNCOMPARED_HEADERS = {"date", "server", "content-length", "headrace-answered-by"}
+_SERVERS_TIME = re.compile(r'(_timestamp_ms":\s*"?)\d+')
+_UNCOMPARED_HEADERS = {"date", "server", "content-length", "headrace-answered-by", "headrace-error-id"}
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _fill(text: str, ids: Mapping[str, str]) -> str:
 def _unfill(text: str, ids: Mapping[str, str]) -> str:
     for placeholder, run_id in ids.items():
         text = text.replace(run_id, placeholder)
-    return _SERVERS_TIME.sub(r"\1<a time>", _RANDOM_NAME.sub("<random name>", text))
+    return _SERVERS_TIME.sub(r"\g<1>0", _RANDOM_NAME.sub("<random name>", text))
 
 
 def _comparable(text: str, ids: Mapping[str, str]) -> Any:
