@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -16,9 +18,11 @@ from typing import BinaryIO, TypeVar
 
 from headrace.artifacts.paths import UPLOADING
 from headrace.artifacts.store import Entry, Refused
-from headrace.errors import Declined, Unavailable
+from headrace.errors import ApiError, Declined, Forbidden, InvalidParameter, Unavailable
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_MOST_OF_NAME, _MOST_OF_PATH = 255, 3_000  # of Linux's file systems; what is before the path must fit, too
 
 READ_BYTES = 512 * 1024
 WRITE_BYTES = 1024 * 1024
@@ -52,6 +56,7 @@ class LocalStore:
 
     def _delete(self, path: str) -> None:
         """Stock deletes what a link leads to, outside of the artifacts, too. This does not."""
+        check_length(path)
         folder, _, name = path.rpartition("/")
         try:
             target = self._inside(folder) / name
@@ -81,7 +86,8 @@ class LocalStore:
         return sorted(entries, key=lambda entry: entry.path)
 
     def _inside(self, path: str) -> Path:
-        """The file's place. Raises Declined where a link leads outside."""
+        """The file's place. Raises Declined where a link leads outside, InvalidParameter where no disk takes it."""
+        check_length(path)
         target = Path(self._root, path)
         real = target.resolve()
         if not real.is_relative_to(Path(self._root).resolve()):
@@ -211,8 +217,25 @@ def _discard(file: BinaryIO, named: Path | None) -> None:
         named.unlink(missing_ok=True)
 
 
-def _failed(error: OSError) -> Unavailable:
-    return Unavailable(f"The artifact can't be written to the server's disk: {error.strerror or error}.")
+def _failed(error: OSError) -> ApiError:
+    """What a client is told, and, since only who runs the server can mend it, the log."""
+    reason = error.strerror or str(error)
+    logger.error("an artifact can't be written: %s", error)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):  # to send it again would not help
+        return Forbidden(
+            f"The server may not write to its artifact folder: {reason}. Its log names the file; the folder of "
+            "--artifacts-destination must belong to the user that the server runs as."
+        )
+    return Unavailable(f"The artifact can't be written to the server's disk: {reason}.")
+
+
+def check_length(path: str) -> None:
+    """Raises InvalidParameter for a path that no disk takes."""
+    if any(len(os.fsencode(part)) > _MOST_OF_NAME for part in path.split("/")) or len(path) > _MOST_OF_PATH:
+        raise InvalidParameter(
+            f"The artifact's path {path[:60]!r}... has a name of more than {_MOST_OF_NAME} bytes, or is longer than "
+            f"{_MOST_OF_PATH}: the server's disk does not take it. Use shorter names."
+        )
 
 
 def _size(file: os.DirEntry[str]) -> int:
