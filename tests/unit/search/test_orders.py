@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.api.search.ast import Kind, OrderBy
+from headrace.errors import InvalidParameter
 from tests.unit.search import stock
 from tests.unit.search.stock import Refused, experiments, ours, runs
 from tests.unit.search.test_filters import ATTRIBUTES, NAMES, many
@@ -111,3 +112,9 @@ def test_experiments_are_not_ordered_by_tags() -> None:
     with pytest.raises(Refused):
         stock.experiment_order(["tags.x"])
     assert ours(experiments.parse_order, ["tags.x"]) is None
+
+
+def test_a_thousand_clauses_are_refused() -> None:
+    with pytest.raises(InvalidParameter, match="1000 clauses"):
+        runs.parse_order([f"metrics.m{number}" for number in range(1_000)])
+    assert len(runs.parse_order([f"metrics.m{number}" for number in range(60)])) == 62
