@@ -230,21 +230,21 @@ def connect(target: Target, port: int) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(target: Target, command: tuple[str, ...]) -> None:
     """Run COMMAND in the server's container on a host: `headrace aws exec -- headrace db indexes list`."""
-    app = execute.required(target.cloud, f"{target.name}-app")
-    host = hosts.wait_online(target.cloud, app, target.say)[0]
-    line = f"docker exec mlflow-server {shlex.join(command)}"
-    output = hosts.run(target.cloud, host.id, line, command[0], target.say)
-    target.result({"host": host.id, "output": output}, output)
+    _in_container(target, command)
 
 
 @_command
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
 def user(target: Target, arguments: tuple[str, ...]) -> None:
     """The server's accounts, as `headrace user` has them: `headrace aws user add alice --role editor`."""
+    _in_container(target, ("headrace", "user", *arguments))
+
+
+def _in_container(target: Target, command: tuple[str, ...]) -> None:
     app = execute.required(target.cloud, f"{target.name}-app")
     host = hosts.wait_online(target.cloud, app, target.say)[0]
-    line = f"docker exec mlflow-server headrace user {shlex.join(arguments)}"
-    output = hosts.run(target.cloud, host.id, line, f"headrace user {arguments[0]}", target.say)
+    line = f"docker exec mlflow-server {shlex.join(command)}"
+    output = hosts.run(target.cloud, host.id, line, " ".join(command[:3]), target.say)
     target.result({"host": host.id, "output": output}, output)
 
 
