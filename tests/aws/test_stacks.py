@@ -137,6 +137,41 @@ def test_a_stack_that_was_never_made_is_deleted_first(
         rds.assert_no_pending_responses()
 
 
+@pytest.mark.parametrize(("history", "lifted"), [("ROLLBACK_FAILED", True), ("CREATE_COMPLETE", False), (None, False)])
+def test_a_deletion_that_failed_loses_its_protection_only_if_the_stack_never_lived(
+    cloud: Cloud, answers: Stubber, say: Callable[[str], None], history: str | None, lifted: bool
+) -> None:
+    """What protected a live database from a deletion in the console must not be taken off by `plan`."""
+    found = stack("DELETE_FAILED")
+    found["Stacks"][0]["StackId"] = "arn:s"
+    past = events(*([("1", "s", history, "")] if history else []))
+    for event in past["StackEvents"]:
+        event["ResourceType"] = "AWS::CloudFormation::Stack"
+    answers.add_response("describe_stacks", found)
+    answers.add_response("describe_stack_events", past)
+    if lifted:
+        answers.add_response("list_stack_resources", {"StackResourceSummaries": [{
+            "LogicalResourceId": "Database", "PhysicalResourceId": "db", "ResourceType": "AWS::RDS::DBInstance",
+            "ResourceStatus": "DELETE_FAILED", "LastUpdatedTimestamp": NOW,
+        }]})  # fmt: skip
+    answers.add_response("describe_stacks", found)
+    answers.add_response("describe_stack_events", past)
+    answers.add_response("delete_stack", {}, {"StackName": "s"})
+    answers.add_response("describe_stacks", stack("DELETE_COMPLETE" if lifted else "DELETE_FAILED", "protected"))
+    answers.add_response("describe_stack_events", past)
+    with Stubber(cloud.client("rds")) as rds:  # where it is not lifted, any call of RDS is an error
+        if lifted:
+            rds.add_response("modify_db_instance", {}, {
+                "DBInstanceIdentifier": "db", "DeletionProtection": False, "ApplyImmediately": True,
+            })  # fmt: skip
+            rds.add_response("describe_db_instances", {"DBInstances": [{"DeletionProtection": False}]})
+            assert stacks.settle(cloud, "s", say) is None
+        else:
+            with pytest.raises(AwsError, match="DELETE_FAILED"):
+                stacks.settle(cloud, "s", say)
+        rds.assert_no_pending_responses()
+
+
 def test_an_update_that_could_not_go_back_says_how_to_go_on(
     cloud: Cloud, answers: Stubber, say: Callable[[str], None]
 ) -> None:

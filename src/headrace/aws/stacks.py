@@ -11,6 +11,12 @@ from headrace.errors import AwsError
 
 Say = Callable[[str], None]
 _NOT_MADE = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}  # only deletion helps
+_CREATION_FAILED = {
+    "ROLLBACK_IN_PROGRESS",
+    "ROLLBACK_COMPLETE",
+    "ROLLBACK_FAILED",
+    "CREATE_FAILED",
+}  # UPDATE_... differ
 _FAILED = ("_FAILED", "ROLLBACK_COMPLETE")
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 _CAPABILITIES = ["CAPABILITY_IAM"]
@@ -101,7 +107,8 @@ def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
             return None
     if stack is not None and stack.status in _NOT_MADE:
         say(f"{name}: {stack.status}, left by an earlier try; deleting it first")
-        _unprotect(cloud, name)
+        if _never_made(cloud, stack):
+            _unprotect(cloud, name)
         delete(cloud, name, say)
         return None
     if stack is not None and stack.status == "UPDATE_ROLLBACK_FAILED":
@@ -110,6 +117,22 @@ def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
             f"reason names, then: aws cloudformation continue-update-rollback --stack-name {name}"
         )
     return stack
+
+
+def _never_made(cloud: Cloud, stack: Stack) -> bool:
+    """Whether the stack's creation failed, so that its database holds nothing.
+
+    DELETE_FAILED alone does not tell: the stack may have lived, and the protection have kept its data from a
+    deletion by hand. Only a rollback of its creation is proof; where AWS has the events no more, it counts as one that
+    has lived.
+    """
+    if stack.status != "DELETE_FAILED":
+        return True
+    events = cloud.pages("cloudformation", "describe_stack_events", "StackEvents", StackName=stack.name)
+    return any(
+        event["ResourceType"] == "AWS::CloudFormation::Stack" and event["ResourceStatus"] in _CREATION_FAILED
+        for event in events
+    )
 
 
 def _unprotect(cloud: Cloud, name: str) -> None:
