@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 from collections.abc import Collection
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -49,6 +48,7 @@ from headrace.stock.never import NoStock
 from headrace.ui.files import UI
 from headrace.ui.stub_answers import Absent
 from headrace.uri import redact
+from headrace.versions import installed_version
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class App:
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
         self._retention: asyncio.Task[None] | None = None
-        versions = {name: _version(name) for name in ("headrace", "mlflow")}
+        versions = {name: installed_version(name) for name in ("headrace", "mlflow")}
         self._texts = {
             f"{prefix}/health": (_TEXT, b"OK"),
             f"{prefix}/version": (_TEXT, versions["mlflow"].encode()),
@@ -382,14 +382,6 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     if settings.audit != "off":
         guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
     return Observed(Shield(guarded, settings), metrics, router, log)
-
-
-def _version(package: str) -> str:
-    """Empty for one that is not installed, but run from its sources."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _route(match: Match, scope: Scope) -> str:

@@ -13,7 +13,6 @@ import time
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from headrace.asgi.types import MATCH, Application, Headers, Receive, Scope, Sen
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.db.database import Database
 from headrace.settings import Settings
+from headrace.versions import installed_version
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
@@ -109,7 +109,7 @@ class Metrics:
             "headrace_info", "1, with the versions.", ("version", "mlflow", "python"), multiprocess_mode="livemax"
         )
         python = ".".join(map(str, sys.version_info[:3]))
-        information.labels(version("headrace"), version("mlflow"), python).set(1)
+        information.labels(installed_version("headrace"), installed_version("mlflow"), python).set(1)
         self.under_way = 0
         self.artifacts_under_way: Counts[str] = Counts()
         self.answered: dict[tuple[str, str, int, str], int] = {}

@@ -155,16 +155,16 @@ def test_another_experiment(pair: Pair) -> None:
     """A trace stays in the experiment where it was made, and then the header says nothing."""
     trace_id, other = new_trace(), new_trace()
     for subject in (pair.stock, pair.headrace):
-        found = subject.database.query("SELECT 1 FROM experiments WHERE experiment_id = 77")
+        found = subject.database.query("SELECT 1 FROM experiments WHERE experiment_id = 700077")
         assert not found
         subject.database.execute(
             "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, workspace)"
-            " VALUES (77, :name, 'mlflow-artifacts:/77', 'deleted', 'default')",
+            " VALUES (700077, :name, 'mlflow-artifacts:/700077', 'deleted', 'default')",
             name=f"otlp {trace_id.hex()}",
         )
     try:
         spans = tree(trace_id)
-        elsewhere = PROTOBUF | {"x-mlflow-experiment-id": "77"}
+        elsewhere = PROTOBUF | {"x-mlflow-experiment-id": "700077"}
         compare(pair, body(*spans[1:]), traces=(trace_id,), headers=elsewhere)
         compare(pair, body(spans[0]), traces=(trace_id,))
         missing = PROTOBUF | {"x-mlflow-experiment-id": "987654"}
@@ -177,8 +177,8 @@ def test_another_experiment(pair: Pair) -> None:
             for table in ("spans", "trace_tags", "trace_request_metadata"):
                 key = TABLES[table]
                 subject.database.execute(f"DELETE FROM {table} WHERE {key} = :id", id=f"tr-{trace_id.hex()}")
-            subject.database.execute("DELETE FROM trace_info WHERE experiment_id = 77")
-            subject.database.execute("DELETE FROM experiments WHERE experiment_id = 77")
+            subject.database.execute("DELETE FROM trace_info WHERE experiment_id = 700077")
+            subject.database.execute("DELETE FROM experiments WHERE experiment_id = 700077")
 
 
 def test_the_run_is_linked(pair: Pair) -> None:
