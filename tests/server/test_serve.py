@@ -160,10 +160,10 @@ def test_passwords_never_show(serve: Serve, databases: Databases, how: str) -> N
     if how == "argument":
         server = serve(f"--backend-store-uri={secret}", until=PASSED_THROUGH)
     elif how == "environment":
-        server = serve(env={"MLFLOW_BACKEND_STORE_URI": secret})
+        server = serve(env={"MLFLOW_BACKEND_STORE_URI": secret}, until=PASSED_THROUGH)
     else:
         login = {"USERNAME": "postgres", "PASSWORD": "h1dden/pass", "HOST": host, "PORT": port, "DATABASE": name}
-        server = serve("--insecure-no-auth", env=login | {"BUCKET": "s3://bucket/"})
+        server = serve("--insecure-no-auth", env=login | {"BUCKET": "s3://bucket/"}, until=PASSED_THROUGH)
     top = psutil.Process(server.process.pid)
     wait_until(lambda: server.stock is not None and len(server.workers) == 1, "the children are there")
     children = top.children()
