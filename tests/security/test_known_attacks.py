@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.auth import sessions
-from headrace.auth.accounts import now
+from headrace.clock import now_ms
 from tests.security.known_attacks import ATTACKS, Attack
 from tests.security.measure_stock import ANSWERS
 from tests.security.sending import LONGEST_SECONDS, SECRET, Listener, attempt, listening, outside, values_of
@@ -68,7 +68,7 @@ def target(databases: Databases, tmp_path_factory: pytest.TempPathFactory, liste
 def _session(guarded: Guarded, user: str) -> str:
     """The cookie of a browser that has signed in."""
     (row,) = guarded.database.query("SELECT value FROM headrace_state WHERE name = 'secret'")
-    return sessions.seal(sessions.Session("0" * 16, user, now(), now() + 3_600_000), bytes.fromhex(row["value"]))
+    return sessions.seal(sessions.Session("0" * 16, user, now_ms(), now_ms() + 3_600_000), bytes.fromhex(row["value"]))
 
 
 @pytest.mark.parametrize("role", ROLES)

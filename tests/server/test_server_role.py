@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy
 from psycopg2 import errors
 
-from headrace.auth.accounts import now, opened_accounts
+from headrace.auth.accounts import opened_accounts
 from headrace.auth.audit_table import AuditTable, Entry
 from headrace.auth.identities import Identities
 from headrace.auth.single_sign_on import SingleSignOn
+from headrace.clock import now_ms
 from headrace.settings import Settings
 from headrace.sql.files import read
 from tests.server.conftest import Serve, run_headrace
@@ -110,7 +111,9 @@ def test_tables_of_later_migrations_are_the_roles_too(database: Database) -> Non
 
 async def test_headraces_own_tables(database: Database) -> None:
     """The audit log only grows, whatever the server's own role tries; a provider's users are found again."""
-    entry = Entry(now(), "ada", "token laptop", "10.0.0.1", "POST", "/api/2.0/mlflow/runs/delete", 200, {"run_id": "r"})
+    entry = Entry(
+        now_ms(), "ada", "token laptop", "10.0.0.1", "POST", "/api/2.0/mlflow/runs/delete", 200, {"run_id": "r"}
+    )
     claims = {"iss": "https://id.example.org", "sub": "1", "email": "ada@example.org", "groups": ["team"]}
     async with opened_accounts(Settings(backend_store_uri=as_role(database))) as accounts:
         await accounts.set_up()

@@ -23,9 +23,9 @@ from headrace.api.decode import decode
 from headrace.api.endpoint import Match, Router
 from headrace.asgi.protocol import ANSWER, Answer
 from headrace.asgi.types import MATCH, MESSAGE, NAMED, PRINCIPAL, Application, Headers, Receive, Scope, Send
-from headrace.auth.accounts import now
 from headrace.auth.audit_table import AuditTable, Entry
 from headrace.auth.principals import Principal, Right
+from headrace.clock import now_ms
 from headrace.errors import ApiError, Declined, Unavailable
 from headrace.settings import Settings
 from headrace.ui.pages import CALLBACK, SIGN_IN
@@ -83,7 +83,7 @@ class Audit:
         who: Principal | None = scope.get(PRINCIPAL)
         match = scope.get(MATCH) or self._router.find(scope["method"], scope["path"])
         return Entry(
-            at=now(),
+            at=now_ms(),
             user=who.user if who else "",
             via=who.via if who else "",
             address=(scope.get("client") or ("",))[0],

@@ -7,7 +7,6 @@ change that takes something away moves `version`, which every worker looks at: i
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from headrace.auth import account_sql as sql
+from headrace.clock import now_ms
 from headrace.db import open_database
 from headrace.db.database import Database
 from headrace.db.query import Query
@@ -103,11 +103,11 @@ class Accounts:
 
     async def add_user(self, name: str, role: str, password: str | None) -> bool:
         """Add a user; False where there is one of that name."""
-        return bool(await self._change(sql.add_user(name, role, password, now(), self._store.dialect)))
+        return bool(await self._change(sql.add_user(name, role, password, now_ms(), self._store.dialect)))
 
     async def set_password(self, name: str, password: str | None) -> bool:
         """A new password, which ends the user's sessions; False where there is no such user."""
-        return bool(await self._revoke(sql.set_password(name, password, now(), self._store.dialect)))
+        return bool(await self._revoke(sql.set_password(name, password, now_ms(), self._store.dialect)))
 
     async def rehash_password(self, name: str, old: str, new: str) -> None:
         """The same password, hashed anew: sessions go on. Does nothing where it has changed meanwhile."""
@@ -119,7 +119,7 @@ class Accounts:
 
     async def disable(self, name: str, disabled: bool) -> bool:
         """Lock a user out, or let them in again; False where there is no such user. Ends the sessions."""
-        return bool(await self._revoke(sql.disable(name, now(), disabled, self._store.dialect)))
+        return bool(await self._revoke(sql.disable(name, now_ms(), disabled, self._store.dialect)))
 
     async def set_groups(self, name: str, groups: Sequence[str]) -> None:
         """The groups of a user, all of them."""
@@ -157,7 +157,7 @@ class Accounts:
         """Remember that a session (or a link) has ended, until it would have by itself; False where it had already."""
         ended = await self._revoke(
             sql.end_session(session_id, expires_at, self._store.dialect),
-            sql.forget_sessions(now(), self._store.dialect),
+            sql.forget_sessions(now_ms(), self._store.dialect),
         )
         return bool(ended)
 
@@ -220,11 +220,6 @@ class Accounts:
 
 def _broken(error: Declined) -> Unavailable:
     return Unavailable(f"Headrace's own tables can't be used: {error}. Start the server again, which makes them.")
-
-
-def now() -> int:
-    """Milliseconds since 1970."""
-    return int(time.time() * 1000)
 
 
 def accounts_of(store: Database | None) -> Accounts:

@@ -18,11 +18,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from headrace.auth import sessions, tokens
-from headrace.auth.accounts import Accounts, User, now
+from headrace.auth.accounts import Accounts, User
 from headrace.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords, is_werkzeugs
 from headrace.auth.principals import ROLES, SCOPES, Principal, Right
 from headrace.auth.single_sign_on import Claims, SingleSignOn, is_jwt
 from headrace.auth.throttle import Throttle
+from headrace.clock import now_ms
 from headrace.errors import InvalidParameter, Unauthenticated, Unavailable
 
 POLL_SECONDS = 2.0
@@ -130,7 +131,7 @@ class Authenticator:
 
     async def new_session(self, name: str) -> str:
         """The cookie of a new session of a user who has proved who they are. Raises Unavailable."""
-        issued = now()
+        issued = now_ms()
         session = sessions.Session(tokens.new_id(), name, issued, issued + sessions.LIFETIME_MS)
         return sessions.seal(session, await self.secret())
 
@@ -155,7 +156,7 @@ class Authenticator:
         return await self.new_session(found.user)
 
     async def _link(self, link: str) -> sessions.Session:
-        found = sessions.unseal(link, await self.secret(), now(), "link")
+        found = sessions.unseal(link, await self.secret(), now_ms(), "link")
         if found is None or await self._accounts.has_ended(found.id) or await self._user_of(found) is None:
             raise Unauthenticated(USED_LINK)
         return found
@@ -196,7 +197,7 @@ class Authenticator:
         if self._is_admin_token(token):
             return Principal(ADMIN, Right.ADMIN, via="HEADRACE_ADMIN_TOKEN")
         found = await self._accounts.token(tokens.hash_of(token))
-        if found is None or (found.expires_at is not None and found.expires_at <= now()):
+        if found is None or (found.expires_at is not None and found.expires_at <= now_ms()):
             return None
         user = await self._accounts.user(found.user)
         if user is None or user.disabled_at is not None:
@@ -243,7 +244,7 @@ class Authenticator:
         return _principal(user, via=via, expires=float(claims["exp"]))
 
     async def _of_session(self, cookie: str) -> Principal | None:
-        session = sessions.unseal(cookie, await self.secret(), now())
+        session = sessions.unseal(cookie, await self.secret(), now_ms())
         if session is None or await self._accounts.has_ended(session.id):
             return None
         user = await self._user_of(session)

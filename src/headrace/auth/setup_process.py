@@ -13,10 +13,11 @@ import msgspec
 
 from headrace import child
 from headrace.auth import sessions, tokens
-from headrace.auth.accounts import Accounts, Token, now, opened_accounts
+from headrace.auth.accounts import Accounts, Token, opened_accounts
 from headrace.auth.audit_table import AuditTable
 from headrace.auth.authenticator import ADMIN
 from headrace.auth.identities import Identities
+from headrace.clock import now_ms
 from headrace.database_url import SqliteURL
 from headrace.errors import HeadraceError
 from headrace.settings import DATA_DIRECTORY, Settings
@@ -79,14 +80,14 @@ async def _set_up(settings: Settings, url: str) -> tuple[str, str] | None:
 async def make_token(accounts: Accounts, user: str, name: str, role: str, expires_at: int | None = None) -> str:
     """A new token of a user, to be shown once. `expires_at`: milliseconds since 1970."""
     token = tokens.new_token()
-    kept = Token(tokens.new_id(), user, name, role, now(), expires_at, None)
+    kept = Token(tokens.new_id(), user, name, role, now_ms(), expires_at, None)
     await accounts.add_token(kept, tokens.hash_of(token))
     return token
 
 
 async def make_link(accounts: Accounts, user: str, url: str) -> str:
     """An address of the server at `url` that begins a session of a user, once, within LINK_LIFETIME_MS."""
-    issued = now()
+    issued = now_ms()
     link = sessions.Session(tokens.new_id(), user, issued, issued + sessions.LINK_LIFETIME_MS)
     secret, _ = await accounts.state()
     return f"{url.rstrip('/')}/headrace/sign-in?link={sessions.seal(link, secret, 'link')}"

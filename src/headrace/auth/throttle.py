@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from headrace.auth.accounts import Accounts, now
+from headrace.auth.accounts import Accounts
+from headrace.clock import now_ms
 from headrace.errors import TooManyAttempts
 
 FORGET_MS = 900_000
@@ -42,7 +43,7 @@ BY_ADDRESS = Limit(20, 60_000)
 class Throttle:
     """For one worker. `clock`: milliseconds since 1970."""
 
-    def __init__(self, accounts: Accounts, clock: Callable[[], int] = now) -> None:
+    def __init__(self, accounts: Accounts, clock: Callable[[], int] = now_ms) -> None:
         self._accounts, self._clock = accounts, clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._until: dict[str, int] = {}  # key -> when the next try is looked at; a flood does not reach the database

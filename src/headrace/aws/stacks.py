@@ -137,7 +137,7 @@ def _never_made(cloud: Cloud, stack: Stack) -> bool:
 
 def _unprotect(cloud: Cloud, name: str) -> None:
     """Let a stack that was never finished delete its database: what protects data must not keep an empty one."""
-    for database in _of_type(cloud, name, "AWS::RDS::DBInstance"):
+    if database := resources(cloud, name).get("Database"):
         with passing_over("DBInstanceNotFound", "InvalidDBInstanceState"):
             unprotect(cloud, database)
 
@@ -151,14 +151,6 @@ def unprotect(cloud: Cloud, database: str) -> None:
         found = cloud.call("rds", "describe_db_instances", DBInstanceIdentifier=database)["DBInstances"]
         if not found or not found[0].get("DeletionProtection"):
             return
-
-
-def _of_type(cloud: Cloud, name: str, kind: str) -> list[str]:
-    """Physical ids of a stack's resources of a type."""
-    found = cloud.pages("cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=name)
-    return [
-        item["PhysicalResourceId"] for item in found if item["ResourceType"] == kind and item.get("PhysicalResourceId")
-    ]
 
 
 def propose(cloud: Cloud, name: str, template: str, parameters: Mapping[str, str]) -> ChangeSet:

@@ -66,14 +66,14 @@ def _with_accounts(command: Command, audited: bool) -> Any:
 
 async def _write_audit(accounts: Accounts, given: dict[str, Any]) -> None:
     """Who has just done what, into headrace_audit. Raises ClickException where it is there and can't be written."""
-    from headrace.auth.accounts import now
     from headrace.auth.audit_table import AuditTable, Entry
+    from headrace.clock import now_ms
     from headrace.errors import Declined
 
     _, _, command = click.get_current_context().command_path.partition(" ")
     objects = {name: _text("", value) for name, value in given.items() if name != "json" and value is not None}
     table = AuditTable(accounts.store)
-    entry = Entry(now(), _shell_user(), _shell(), gethostname(), "headrace", command, 0, objects)
+    entry = Entry(now_ms(), _shell_user(), _shell(), gethostname(), "headrace", command, 0, objects)
     try:
         if await table.exists():
             await table.add([entry])

@@ -32,13 +32,13 @@ def _period(context: click.Context, parameter: click.Parameter, text: str) -> in
 @to_look_at_accounts
 async def audit(accounts: Accounts, user: str | None, since: int, limit: int, json: bool) -> None:
     """Who did what, the newest first; needs a server with --audit-table."""
-    from headrace.auth.accounts import now
     from headrace.auth.audit_table import AuditTable
+    from headrace.clock import now_ms
 
     table = AuditTable(accounts.store)
     if not await table.exists():
         raise click.ClickException("There is no table headrace_audit. `headrace serve --audit-table` makes it.")
-    entries = await table.entries(now() - since, user, limit)
+    entries = await table.entries(now_ms() - since, user, limit)
     rows = [msgspec.to_builtins(entry) for entry in entries]
     if not json:
         rows = [_line(row) for row in rows]

@@ -127,13 +127,13 @@ async def groups(accounts: Accounts, name: str, group: tuple[str, ...]) -> None:
 @with_accounts
 async def token(accounts: Accounts, name: str, label: str, role: str | None, days: int | None, json: bool) -> None:
     """Make a token for a user. It is printed this once, and can't be shown again."""
-    from headrace.auth.accounts import now
     from headrace.auth.setup_process import make_token
+    from headrace.clock import now_ms
 
     if await accounts.user(name) is None:
         raise no_such_user(name)
     scope = role or "user"
-    expires_at = None if days is None else now() + days * DAY_MS
+    expires_at = None if days is None else now_ms() + days * DAY_MS
     made = await make_token(accounts, name, label, scope, expires_at)
     if json:
         print_table([{"token": made, "user": name, "name": label, "role": scope, "expires_at": expires_at}], json)

@@ -20,10 +20,11 @@ from headrace.asgi.responses import NATIVE
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.types import NAMED, Headers, Receive, Scope, Send
 from headrace.auth import sessions
-from headrace.auth.accounts import Accounts, now
+from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
 from headrace.auth.principals import ROLES, Principal, Right
 from headrace.auth.setup_process import make_token
+from headrace.clock import now_ms
 from headrace.errors import Forbidden, InvalidParameter, TooManyAttempts, Unauthenticated
 from headrace.ui import html, identity
 
@@ -187,7 +188,7 @@ class Pages:
                 scope, send, who, error="A token needs a name, a role of yours, and 1 to 9999 days."
             )
             return
-        made = await make_token(self._accounts, who.user, name, role, now() + int(days) * DAY_MS)
+        made = await make_token(self._accounts, who.user, name, role, now_ms() + int(days) * DAY_MS)
         await self._send_tokens(scope, send, who, made)
 
     async def _send_tokens(

@@ -25,11 +25,12 @@ from headrace.api.endpoint import Router
 from headrace.asgi.responses import NATIVE
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.types import PRINCIPAL, Receive, Scope, Send
-from headrace.auth.accounts import Accounts, now
+from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
 from headrace.auth.jwt import LoadBalancer, Provider
 from headrace.auth.principals import ROLES, Principal, Right
 from headrace.auth.single_sign_on import Claims, SingleSignOn, roles_of
+from headrace.clock import now_ms
 from headrace.errors import Forbidden, Unauthenticated, Unavailable
 from headrace.settings import Settings
 from headrace.ui.pages import CALLBACK, LOGIN, Pages
@@ -100,7 +101,7 @@ class SignOnPages:
         """Send the browser to the provider."""
         metadata = await self._provider.metadata()
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-        login = Login(state, nonce, verifier, self._pages.next_of(scope), now() + LIFETIME_MS)
+        login = Login(state, nonce, verifier, self._pages.next_of(scope), now_ms() + LIFETIME_MS)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(login.verifier.encode()).digest()).rstrip(b"=")
         query = {
             "response_type": "code",
@@ -198,7 +199,7 @@ class SignOnPages:
                     expected = await self._signature(payload)
                     if key == COOKIE and hmac.compare_digest(signature.encode(), expected.encode()):
                         login = msgspec.json.decode(base64.urlsafe_b64decode(payload), type=Login)
-                        return login if login.expires_at > now() else None
+                        return login if login.expires_at > now_ms() else None
         return None
 
     async def _signature(self, payload: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from typing import Any
 
 from headrace.api.endpoint import Call, endpoint
 from headrace.auth.objects import Trace
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.query import Bound, Query, Statement
 from headrace.errors import InvalidParameter, NotFound, Unavailable
 from headrace.resources import validation as valid
@@ -91,7 +91,7 @@ def _update(call: Call, message: messages.UpdateAssessment, fields: set[str], ro
     """Raises InvalidParameter."""
     kind, metadata = row["assessment_type"], row["assessment_metadata"]
     new = message.assessment
-    columns: dict[str, Any] = {"last_updated_timestamp": int(time.time() * 1000)}
+    columns: dict[str, Any] = {"last_updated_timestamp": now_ms()}
     if "valid" in fields:
         raise InvalidParameter("`valid` can't be updated: override the assessment with another one.")
     if "expectation" in fields and "feedback" in fields:

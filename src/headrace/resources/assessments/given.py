@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 import uuid
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from headrace.api.message import invalid
+from headrace.clock import now_ms
 from headrace.errors import Declined, InvalidParameter
 from headrace.resources import proto_json
 from headrace.resources import validation as valid
@@ -68,7 +68,7 @@ def row(trace_id: str, given: Assessment, path: str = "assessment") -> Assessmen
     """The row of a new assessment. Raises InvalidParameter. `path`: how an error names it."""
     kind, value = _value(given, path)
     source = given.source or Source()
-    now = int(time.time() * 1000)
+    now = now_ms()
     is_expectation = kind == "expectation"  # has no rationale, and overrides nothing
     return AssessmentRow(
         valid.text(given.assessment_id, MAX_ID, f"{path}.assessment_id") or f"a-{uuid.uuid4().hex}",

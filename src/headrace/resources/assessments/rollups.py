@@ -4,8 +4,8 @@ queued for it to sum anew, before the rows are changed (sql_trace_rollups.enqueu
 from __future__ import annotations
 
 import os
-import time
 
+from headrace.clock import now_ms
 from headrace.db.query import Sql
 
 KEEPS_ROLLUPS = os.environ.get("MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "false").lower() in ("true", "1")
@@ -41,4 +41,4 @@ OF_ASSESSMENT = queue(_OF_ONE, _OF_ONE)
 
 def eligible() -> int:
     """Only what is older has been summed."""
-    return int(time.time() * 1000) - _DAY_MS
+    return now_ms() - _DAY_MS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 import uuid
 
 from headrace.api.endpoint import Call, endpoint
@@ -15,6 +14,7 @@ from headrace.api.search.page_token import PageToken
 from headrace.api.search.sql import next_page
 from headrace.auth.objects import Both, EvaluationDataset, Experiment, Filtered
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
 from headrace.db.query import Bound, Dialect
 from headrace.errors import InvalidParameter, NotFound
@@ -42,7 +42,7 @@ async def create_dataset(call: Call, message: messages.CreateDataset) -> object:
     if user is not None:
         valid.text(user, its_records.MAX_USER, f"tags['{USER_TAG}']")
     experiment_ids = _experiment_ids(message.experiment_ids)
-    dataset_id, now = f"d-{uuid.uuid4().hex}", _now()
+    dataset_id, now = f"d-{uuid.uuid4().hex}", now_ms()
     create = sql.CREATE(
         dataset_id=dataset_id,
         name=name,
@@ -134,7 +134,7 @@ async def delete_dataset_tag(call: Call, message: messages.DeleteDatasetTag) -> 
 async def upsert_dataset_records(call: Call, message: messages.UpsertDatasetRecords) -> object:
     """SqlAlchemyStore.upsert_dataset_records: a record with the same inputs is merged."""
     given = its_records.given(parse_json(message.records, "records", nan=call.db.dialect is Dialect.SQLITE))
-    write = UpsertRecords(call.workspace, _id(message.dataset_id), tuple(given), _now())
+    write = UpsertRecords(call.workspace, _id(message.dataset_id), tuple(given), now_ms())
     inserted, updated = await call.db.submit(write)
     return {"inserted_count": inserted, "updated_count": updated}
 
@@ -194,7 +194,7 @@ async def add_dataset_to_experiments(call: Call, message: messages.DatasetExperi
     for each in experiment_ids:
         if each not in there:
             raise NotFound(f"No Experiment with id={each}")
-    return await _change_experiments(call, dataset_id, [_link(dataset_id, each, _now()) for each in experiment_ids])
+    return await _change_experiments(call, dataset_id, [_link(dataset_id, each, now_ms()) for each in experiment_ids])
 
 
 @endpoint(
@@ -218,7 +218,7 @@ async def remove_dataset_from_experiments(call: Call, message: messages.DatasetE
 
 async def _change_experiments(call: Call, dataset_id: str, statements: list[Bound]) -> object:
     try:
-        touch = sql.TOUCH(workspace=call.workspace, dataset_id=dataset_id, now=_now())
+        touch = sql.TOUCH(workspace=call.workspace, dataset_id=dataset_id, now=now_ms())
         await call.db.change(touch, *statements)
     except GuardFailed:
         raise _unknown(dataset_id) from None
@@ -276,7 +276,3 @@ def _unknown(dataset_id: str) -> NotFound:
 
 def _id(given: str) -> str:
     return valid.without_nul(given, "dataset_id")
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

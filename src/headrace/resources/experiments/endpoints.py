@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from headrace.api.search.sql import next_page
 from headrace.auth.objects import Experiment as ExperimentTarget
 from headrace.auth.objects import ExperimentName, Filtered, NewExperiment
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.database import Duplicate, GuardFailed
 from headrace.db.query import Bound
 from headrace.entities import DatasetSummary, Experiment, KeyValue
@@ -82,7 +82,7 @@ async def create_experiment(call: Call, message: messages.CreateExperiment) -> o
         assert call.sender is not None
         statements.append(sql.GRANT_NEW(grantee=f"user:{call.sender.user}", **place))
     try:
-        rows = await call.db.change(sql.CREATE(now=_now(), artifact_location=None, **place), *statements)
+        rows = await call.db.change(sql.CREATE(now=now_ms(), artifact_location=None, **place), *statements)
     except Duplicate:
         raise _name_taken(name) from None
     return {"experiment_id": str(rows[0][0])}
@@ -137,7 +137,7 @@ async def update_experiment(call: Call, message: messages.UpdateExperiment) -> N
     name = _name(message.new_name)
     experiment_id = valid.experiment_id(message.experiment_id)
     try:
-        await call.db.change(sql.RENAME(workspace=call.workspace, experiment_id=experiment_id, name=name, now=_now()))
+        await call.db.change(sql.RENAME(workspace=call.workspace, experiment_id=experiment_id, name=name, now=now_ms()))
     except Duplicate:
         raise _name_taken(name) from None
     except GuardFailed:
@@ -149,7 +149,7 @@ async def update_experiment(call: Call, message: messages.UpdateExperiment) -> N
 async def delete_experiment(call: Call, message: messages.GetExperiment) -> None:
     """SqlAlchemyStore.delete_experiment; the assessments that its runs have made go with them."""
     experiment_id = valid.experiment_id(message.experiment_id)
-    now = _now()
+    now = now_ms()
     try:
         await call.db.change(
             sql.DELETE(workspace=call.workspace, experiment_id=experiment_id, now=now),
@@ -168,7 +168,7 @@ async def restore_experiment(call: Call, message: messages.GetExperiment) -> Non
     experiment_id = valid.experiment_id(message.experiment_id)
     try:
         await call.db.change(
-            sql.RESTORE(workspace=call.workspace, experiment_id=experiment_id, now=_now()),
+            sql.RESTORE(workspace=call.workspace, experiment_id=experiment_id, now=now_ms()),
             sql.RESTORE_RUNS(experiment_id=experiment_id),
         )
     except GuardFailed:
@@ -307,7 +307,3 @@ def _tag(experiment: Experiment, key: str, value: str | None) -> None:
     if value is None:
         raise Declined("an experiment has a tag without a value")
     experiment.tags.append(KeyValue(key, value))
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

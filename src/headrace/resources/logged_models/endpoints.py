@@ -5,7 +5,6 @@ Filters that compare `status` or `experiment_id`, and what else is not in the gr
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from headrace.api.endpoint import Call, endpoint
 from headrace.api.message import LOGGED_MODEL_STATUSES
 from headrace.auth.objects import Experiment, Filtered, LoggedModel
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
 from headrace.errors import Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
@@ -43,7 +43,7 @@ async def create_logged_model(call: Call, message: messages.CreateLoggedModel) -
         name=_name(message.name),
         model_type=valid.text(message.model_type, MAX_MODEL_TYPE, "model_type"),
         source_run_id=valid.text(message.source_run_id, MAX_RUN_ID, "source_run_id"),
-        now=_now(),
+        now=now_ms(),
         params=tuple(_distinct(message.params, "params").items()),
         tags=tuple(_distinct(message.tags, "tags").items()),
     )
@@ -76,7 +76,7 @@ async def get_logged_model(call: Call, message: messages.GetLoggedModel) -> obje
 async def finalize_logged_model(call: Call, message: messages.FinalizeLoggedModel) -> object:
     """SqlAlchemyStore.finalize_logged_model."""
     model_id = valid.without_nul(message.model_id, "model_id")
-    write = writes.FinalizeModel(model_id, LOGGED_MODEL_STATUSES.index(message.status), _now())
+    write = writes.FinalizeModel(model_id, LOGGED_MODEL_STATUSES.index(message.status), now_ms())
     try:
         row = await call.db.submit(write)
     except Declined:
@@ -93,7 +93,7 @@ async def delete_logged_model(call: Call, message: messages.DeleteLoggedModel) -
     """SqlAlchemyStore.delete_logged_model."""
     model_id = valid.without_nul(message.model_id, "model_id")
     try:
-        await call.db.change(sql.DELETE(model_id=model_id, now=_now()))
+        await call.db.change(sql.DELETE(model_id=model_id, now=now_ms()))
     except GuardFailed:
         raise unknown_model(model_id) from None
 
@@ -188,7 +188,3 @@ def _distinct(given: Sequence[KeyValue], field: str) -> dict[str, str]:
         again = sorted({key for key in keys if keys.count(key) > 1})
         raise InvalidParameter(f"The request has keys twice in '{field}': {again}. Send each of them once.")
     return pairs
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -7,13 +7,13 @@ on, what fires one that waits for it is left to stock.
 from __future__ import annotations
 
 import json
-import time
 
 from headrace.api.endpoint import Call, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Both, Filtered, ModelSource, ModelVersionFiles, RegisteredModel
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
 from headrace.errors import InvalidParameter
 from headrace.resources import validation as valid
@@ -41,7 +41,7 @@ async def create_model_version(call: Call, message: messages.CreateModelVersion)
     run_link = valid.text(message.run_link, source.MAX_SOURCE, "run_link")
     await rules.leave_to_webhooks(call, "created", "model_version", "prompt_version")
     found = await source.resolve(call, message, rules.is_prompt(tags))
-    place, now = {"workspace": call.workspace, "name": name}, _now()
+    place, now = {"workspace": call.workspace, "name": name}, now_ms()
     statements = [
         sql.TOUCH_MODEL(now=now, **place),
         sql.CREATE(
@@ -117,7 +117,7 @@ async def update_model_version(call: Call, message: messages.UpdateModelVersion)
         valid.text(description, rules.MAX_DESCRIPTION, "description")
     place = {"workspace": call.workspace, "name": name, "version": number}
     try:
-        await call.db.change(sql.UPDATE(description=description, now=_now(), **place))
+        await call.db.change(sql.UPDATE(description=description, now=now_ms(), **place))
     except GuardFailed:
         raise rules.unknown_version(name, number) from None
     return {"model_version": await reads.read_version(call, sql.GET(**place))}
@@ -134,7 +134,7 @@ async def transition_stage(call: Call, message: messages.TransitionModelVersionS
         )
     name = rules.model_name(message.name)
     number = rules.version(message.version, name)
-    place, now = {"workspace": call.workspace, "name": name}, _now()
+    place, now = {"workspace": call.workspace, "name": name}, now_ms()
     others = [sql.ARCHIVE_OTHERS(version=number, stage=stage, now=now, **place)]
     try:
         await call.db.change(
@@ -152,7 +152,7 @@ async def delete_model_version(call: Call, message: messages.ModelVersionOnly) -
     """SqlAlchemyStore.delete_model_version: its row stays, redacted."""
     name = rules.model_name(message.name)
     number = rules.version(message.version, name)
-    place, now = {"workspace": call.workspace, "name": name}, _now()
+    place, now = {"workspace": call.workspace, "name": name}, now_ms()
     try:
         await call.db.change(
             sql.DELETE(version=number, now=now, **place),
@@ -188,7 +188,3 @@ async def delete_model_version_tag(call: Call, message: messages.DeleteModelVers
         await call.db.change(sql.EXISTS(**place), sql.DELETE_TAG(key=key, **place))
     except GuardFailed:
         raise rules.unknown_version(name, number) from None
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

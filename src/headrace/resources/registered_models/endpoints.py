@@ -5,14 +5,13 @@ Where webhooks are turned on, what fires one that waits for it is left to stock.
 
 from __future__ import annotations
 
-import time
-
 from headrace.api.endpoint import Call, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.access import forget_grants
 from headrace.auth.objects import Filtered, NewModel, RegisteredModel
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.database import Duplicate, GuardFailed
 from headrace.errors import AlreadyExists, Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
@@ -33,7 +32,7 @@ async def create_registered_model(call: Call, message: messages.CreateRegistered
     tags = rules.tags(message.tags)
     description = valid.text(message.description, rules.MAX_DESCRIPTION, "description")
     await rules.leave_to_webhooks(call, "created", "registered_model", "prompt")
-    place, now = {"workspace": call.workspace, "name": name}, _now()
+    place, now = {"workspace": call.workspace, "name": name}, now_ms()
     statements = [sql.TAG_NEW(key=key, value=value, **place) for key, value in tags.items()]
     if call.grantees is not None:
         assert call.sender is not None
@@ -87,7 +86,7 @@ async def update_registered_model(call: Call, message: messages.UpdateRegistered
     name = rules.model_name(message.name)
     description = valid.text(message.description, rules.MAX_DESCRIPTION, "description")
     try:
-        await call.db.change(sql.UPDATE(workspace=call.workspace, name=name, description=description, now=_now()))
+        await call.db.change(sql.UPDATE(workspace=call.workspace, name=name, description=description, now=now_ms()))
     except GuardFailed:
         raise rules.unknown_model(name) from None
     return {"registered_model": await reads.registered_model(call, name)}
@@ -97,7 +96,7 @@ async def update_registered_model(call: Call, message: messages.UpdateRegistered
 async def rename_registered_model(call: Call, message: messages.RenameRegisteredModel) -> object:
     """SqlAlchemyStore.rename_registered_model; its grants go with it."""
     new_name, name = rules.model_name(message.new_name, "new_name"), rules.model_name(message.name)
-    now = _now()
+    now = now_ms()
     statements = [sql.TOUCH_VERSIONS(workspace=call.workspace, new_name=new_name, now=now)]
     if call.settings.protected:
         statements += [
@@ -225,7 +224,3 @@ async def _name_taken(call: Call, name: str, by_prompt: bool) -> AlreadyExists:
             "MLflow does not allow creating a model and a prompt with the same name."
         )
     return AlreadyExists(f"{new} (name={name}) already exists.")
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

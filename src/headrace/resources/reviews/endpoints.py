@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from typing import Any
 
@@ -15,6 +14,7 @@ from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Experiment
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.query import Query, Sql, Statement
 from headrace.errors import Declined, InvalidParameter
 from headrace.resources import validation as valid
@@ -75,7 +75,7 @@ async def list_label_schemas(call: Call, message: ListLabelSchemas) -> object:
             name=QUESTION,
             instruction=INSTRUCTION,
             config='{"max_length": null}',
-            now=int(time.time() * 1000),
+            now=now_ms(),
         )
         await call.db.transact([default])
     rows = await call.db.rows(LABEL_SCHEMAS(experiment_id=experiment_id, limit=limit + 1, offset=offset))

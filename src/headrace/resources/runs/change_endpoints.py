@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ import msgspec
 from headrace.api.endpoint import Call, endpoint
 from headrace.auth.objects import Run, WithModels
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
 from headrace.db.query import Bound, Sql
 from headrace.errors import Declined
@@ -89,7 +89,7 @@ async def delete_run(call: Call, message: messages.RunOnly) -> None:
     """SqlAlchemyStore.delete_run; the assessments that it has made go with it."""
     run_id = valid.without_nul(message.run_id, "run_id")
     try:
-        await call.db.change(DELETE(run_id=run_id, now=int(time.time() * 1000)), *made_by_runs.deleted_with_run(run_id))
+        await call.db.change(DELETE(run_id=run_id, now=now_ms()), *made_by_runs.deleted_with_run(run_id))
     except GuardFailed:
         raise unknown_run(run_id) from None
 

@@ -7,7 +7,6 @@ archived, whose files go with them.
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any
 
@@ -15,6 +14,7 @@ from headrace.api.endpoint import Call, endpoint
 from headrace.api.message import invalid, missing
 from headrace.auth.objects import Both, Experiment, NewTrace, Run, Trace
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
 from headrace.errors import Declined, InvalidParameter, NotFound
 from headrace.resources import proto_json
@@ -194,7 +194,7 @@ async def link_prompts(call: Call, message: messages.LinkPrompts) -> None:
 
 
 def _link(trace_id: str, kind: str, linked: str) -> Any:
-    now = int(time.time() * 1000)
+    now = now_ms()
     return sql.LINK(association_id=uuid.uuid4().hex, trace_id=trace_id, kind=kind, linked=linked, created_time=now)
 
 

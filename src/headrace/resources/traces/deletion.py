@@ -6,9 +6,9 @@ Stock deletes all that is meant in one. What is archived is left to stock, whose
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 
+from headrace.clock import now_ms
 from headrace.db.database import Database
 from headrace.errors import Declined
 from headrace.resources.traces import change_sql as sql
@@ -46,6 +46,6 @@ async def delete_these(db: Database, trace_ids: Sequence[str]) -> int:
     ids = list(trace_ids)
     statements = [sql.LOCK(trace_ids=ids), sql.DELETE(trace_ids=ids), sql.DELETE_REVIEWS(trace_ids=ids)]
     if KEEPS_ROLLUPS:  # before the traces are locked, as stock does it
-        statements.insert(0, sql.QUEUE_REBUILDS(trace_ids=ids, eligible=int(time.time() * 1000) - _DAY_MS))
+        statements.insert(0, sql.QUEUE_REBUILDS(trace_ids=ids, eligible=now_ms() - _DAY_MS))
     done = await db.transact(statements)
     return len(done[-2])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 import uuid
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from headrace.api.endpoint import Call, Response, endpoint
 from headrace.auth.objects import Experiment, OneOf, Run
 from headrace.auth.principals import Right
+from headrace.clock import now_ms
 from headrace.db.query import Sql
 from headrace.errors import Declined, Forbidden, HeadraceError
 from headrace.resources import validation as valid
@@ -124,7 +124,7 @@ async def _link(call: Call, run_id: str, trace_ids: list[str]) -> None:
             "%d traces in one request are not linked to their run: the most is %d", len(trace_ids), _MAX_LINKS
         )
         return
-    now = int(time.time() * 1000)
+    now = now_ms()
     links = [
         _LINK_RUN(association_id=uuid.uuid4().hex, trace_id=trace_id, run_id=run_id, created_time=now)
         for trace_id in sorted(trace_ids)
