@@ -118,9 +118,10 @@ _MADE = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "BUCKET")
 
 def _check_parameters(cloud: Cloud, name: str) -> None:
     """Raises ConfigurationError where somebody's parameters are where a new data stack puts its own."""
-    taken = [key for key in _MADE if cloud.parameter(f"/{name}/{key}") is not None]
-    if taken:
-        names = " ".join(f"/{name}/{key}" for key in taken)
+    made = [f"/{name}/{key}" for key in _MADE]
+    found = {one["Name"] for one in cloud.call("ssm", "get_parameters", Names=made)["Parameters"]}
+    if found:
+        names = " ".join(each for each in made if each in found)
         raise ConfigurationError(
             f"SSM in {cloud.region} has {names} already, of another deployment, or made by hand. With another --name "
             f"(such as {name[:20]}-2) both go on; if nothing reads them any more: aws ssm delete-parameters --region "
