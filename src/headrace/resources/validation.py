@@ -62,6 +62,13 @@ def run_id(value: str, path: str = "run_id") -> str:
     return value
 
 
+def max_results(limit: int, most: int) -> None:
+    """SqlAlchemyStore._validate_max_results_param. Raises InvalidParameter."""
+    if not 1 <= limit <= most:
+        rule = "a positive integer" if limit < 1 else f"at most {most}"
+        raise InvalidParameter(f"Invalid value {limit} for parameter 'max_results' supplied. It must be {rule}")
+
+
 def experiment_id(value: str) -> int:
     """_parse_experiment_id. Raises InvalidParameter; NotFound for a number that the column can't hold."""
     number = _experiment_number(value)

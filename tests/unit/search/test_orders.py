@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.api.search.ast import Kind, OrderBy
+from headrace.db.query import Dialect
 from headrace.errors import InvalidParameter
+from headrace.resources.logged_models import messages
+from headrace.resources.logged_models import search as logged_models
 from tests.unit.search import stock
 from tests.unit.search.stock import Refused, experiments, ours, runs
 from tests.unit.search.test_filters import ATTRIBUTES, NAMES, many
@@ -118,3 +121,9 @@ def test_a_thousand_clauses_are_refused() -> None:
     with pytest.raises(InvalidParameter, match="1000 clauses"):
         runs.parse_order([f"metrics.m{number}" for number in range(1_000)])
     assert len(runs.parse_order([f"metrics.m{number}" for number in range(60)])) == 62
+
+
+def test_a_thousand_clauses_of_logged_models_are_refused() -> None:
+    order = [messages.OrderBy(f"metrics.m{number}") for number in range(1_000)]
+    with pytest.raises(InvalidParameter, match="1000 clauses"):
+        logged_models.search(logged_models.Search([1], (), (), order, 10, 0, None), Dialect.SQLITE, None)

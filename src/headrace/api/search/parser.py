@@ -10,15 +10,18 @@ import ast
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import NamedTuple
 
 from headrace.api.search.ast import Condition
 from headrace.api.search.lexer import NAME, Token, TokenKind, check_words, tokenize
-from headrace.errors import ApiError, Declined
+from headrace.errors import ApiError, Declined, InvalidParameter
 
 MAX_CONDITIONS = 200
 """Conditions in one filter. MLflow joins a table for each, where SQLite fails beyond 64."""
+
+MAX_CLAUSES = 60
+"""Clauses in one order_by. Each joins a table: SQLite fails beyond 64, and a planner takes minutes over a thousand."""
 
 _ORDER_BY = re.compile(rf"(?P<name>{NAME}|\"(?:\"\"|\\\"|[^\"])*\")(?:[ \t]+(?P<direction>ASC|DESC))?", re.IGNORECASE)
 _MAX_ORDER_BY_LENGTH = 2_000
@@ -106,6 +109,12 @@ def integer(text: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise Declined(f"{text[:40]} is not an integer of 64 bits")
     return int(text)
+
+
+def check_clauses(clauses: Sized) -> None:
+    """Raises InvalidParameter for more order_by clauses than MAX_CLAUSES."""
+    if len(clauses) > MAX_CLAUSES:
+        raise InvalidParameter(f"order_by has {len(clauses)} clauses; this server takes {MAX_CLAUSES}. Use fewer.")
 
 
 def parse_order_by(clause: str) -> tuple[str, bool]:

@@ -80,9 +80,7 @@ async def delete_dataset(call: Call, message: messages.DatasetOnly) -> None:
 async def search_datasets(call: Call, message: messages.SearchEvaluationDatasets) -> object:
     """SqlAlchemyStore.search_datasets."""
     limit = message.max_results or 1000
-    if not 1 <= limit <= MAX_SEARCHED:
-        rule = "a positive integer" if limit < 1 else f"at most {MAX_SEARCHED}"
-        raise InvalidParameter(f"Invalid value {limit} for parameter 'max_results' supplied. It must be {rule}")
+    valid.max_results(limit, MAX_SEARCHED)
     conditions = search.parse_filter(message.filter_string)
     order = search.parse_order(message.order_by)
     fingerprint = page_token.fingerprint("evaluation datasets", message.order_by)

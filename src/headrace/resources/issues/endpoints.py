@@ -50,9 +50,7 @@ class SearchIssues(Message):
 async def search_issues(call: Call, message: SearchIssues) -> object:
     """SqlAlchemyStore.search_issues: the gravest first."""
     limit = message.max_results
-    if not 1 <= limit <= MAX_SEARCHED:
-        rule = "a positive integer" if limit < 1 else f"at most {MAX_SEARCHED}"
-        raise InvalidParameter(f"Invalid value {limit} for parameter 'max_results' supplied. It must be {rule}")
+    valid.max_results(limit, MAX_SEARCHED)
     conditions = parse(message.filter_string, _condition)
     number = valid.experiment_ids([message.experiment_id]) if message.experiment_id else None
     offset = page_token.decode(message.page_token, "").offset

@@ -18,7 +18,7 @@ import msgspec
 from headrace.api.message import invalid
 from headrace.api.search.ast import Comparator, Condition, KeysetValue, Kind
 from headrace.api.search.lexer import Token, TokenKind
-from headrace.api.search.parser import Comparison, number_text, parse
+from headrace.api.search.parser import Comparison, check_clauses, number_text, parse
 from headrace.api.search.sql import Key, after_keyset, compare, order_by
 from headrace.auth.objects import granted
 from headrace.db.query import Dialect, Query, Statement
@@ -222,6 +222,7 @@ def _of_dataset(sql: Statement, dataset: Dataset | OrderBy) -> str:
 
 
 def _keys(sql: Statement, order: Sequence[OrderBy]) -> list[Key]:
+    check_clauses(order)
     keys: list[Key] = []
     columns = set()
     for by in order:
