@@ -385,7 +385,7 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
 
 
 def _route(match: Match, scope: Scope) -> str:
-    """What the metrics call the endpoint: never a client's own text, of which there is no end."""
+    """What stock's part logs of the endpoint: its declaration, never a client's own text."""
     return f"{scope['method']} {match.endpoint.path}" if match.endpoint.path else "other"
 
 

@@ -14,7 +14,6 @@ import json
 import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,6 @@ class Forwarder:
         self._wanted = str(Path(socket_path).with_name(WANTED))
         self._wait_seconds = wait_seconds
         self._remind_seconds = idle_seconds / 3
-        self.requests: Counter[str] = Counter()  # by route, since this worker's start
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.setblocking(False)
         self._kept, self._fresh = (
@@ -92,13 +90,12 @@ class Forwarder:
     ) -> None:
         """Answer one request of an ASGI `scope` by stock. `body`: what was read of it already, all of it.
 
-        `route`: the endpoint, for the count; `reason`: why it is not answered natively, for the log.
+        `route`: the endpoint; `reason`: why it is not answered natively. Both are for the log.
         Raises nothing for what stock or the client does. When stock breaks off in the middle of its answer
         this returns with the answer incomplete, and uvicorn closes the connection without a proper end.
         """
         request = _Request(scope, receive, body)
         wanted = f"{request.what} needs it" + (f" ({reason})" if reason else "")
-        self.requests[route] += 1
         _log.debug("stock answers %s: %s", route, reason or "it has no native handler")
         exchange = asyncio.ensure_future(self._exchange(request, send))
         gone = asyncio.ensure_future(request.client_gone())

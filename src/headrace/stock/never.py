@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 
 from headrace.asgi.responses import send_error
 from headrace.asgi.types import SECURITY, Receive, Scope, Send
@@ -14,9 +13,6 @@ _log = logging.getLogger(__name__)
 
 class NoStock:
     """Stands where the Forwarder does."""
-
-    def __init__(self) -> None:
-        self.requests: Counter[str] = Counter()  # by route: what nobody answered
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -32,7 +28,6 @@ class NoStock:
         reason: str = "",
     ) -> None:
         """Refuse a request that stock would answer."""
-        self.requests[route] += 1
         _log.info("answered 501, for want of stock: %s %s", route, reason)
         why = f" ({reason})" if reason else ""
         error = NeedsStock(
