@@ -29,6 +29,7 @@ def sqlite(databases: Databases) -> tuple[str, str]:
 
 def test_a_start_says_where_it_is_and_what_to_do_next(serve: Serve, sqlite: tuple[str, str]) -> None:
     server = serve(*sqlite, "--stock", "lazy")
+    wait_until(lambda: "export MLFLOW_TRACKING_URI" in server.log, "what to do next is said")  # a worker answers before
     assert f"MLflow is on {server.url}\n" in server.log
     assert f"database   {sqlite[1]}\n" in server.log
     assert "artifacts  ./mlartifacts, through this server\n" in server.log

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import inspect
 
 from headrace.api.endpoint import Endpoint
-from headrace.auth.objects import Both, OneOf, Target
+from headrace.auth.objects import Both, ModelVersionFiles, OneOf, Target
 
 
 def minimal(endpoint: Endpoint, text: str = "1") -> dict[str, Any]:
@@ -25,7 +25,8 @@ def minimal(endpoint: Endpoint, text: str = "1") -> dict[str, Any]:
 def _named(target: Target) -> set[str]:
     if isinstance(target, Both | OneOf):
         return set().union(*map(_named, target.targets))
-    return set(target.fields[:1])
+    # a version is named by both of its fields; other fields are names of the same thing
+    return set(target.fields if isinstance(target, ModelVersionFiles) else target.fields[:1])
 
 
 def value_of(kind: inspect.Type, text: str) -> Any:
