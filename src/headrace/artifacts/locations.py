@@ -49,6 +49,8 @@ class Locations:
         if parts.query or parts.fragment:
             raise Declined("a URI with a query or a fragment")
         if parts.scheme == "s3" and parts.netloc:
+            if "//" in parts.path:  # keys with an empty part, which obstore can't say
+                raise Declined("a doubled slash in the bucket's URI")
             prefix = parts.path.strip("/")
             return S3Store(self._buckets.get(parts.netloc), plain(prefix) if prefix else "")
         if parts.scheme in ("", "file") and not parts.netloc and parts.path.startswith("/"):

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from mimetypes import guess_type
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,7 +26,7 @@ from headrace.artifacts.store import Entry
 from headrace.errors import Declined, Forbidden, Unavailable
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ClientConfig, RetryConfig, S3Credential
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,19 @@ UNKNOWN = (
     "MLFLOW_S3_EXPECTED_BUCKET_OWNER",
     "MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION",
 )
+# The same, of botocore: variables (AWS_CA_BUNDLE, AWS_USE_FIPS_ENDPOINT, ...) and the AWS config file.
+UNKNOWN_IN_FILE = ("ca_bundle", "use_fips_endpoint", "use_dualstack_endpoint")
+# Settings in a profile's section `s3` that only the AWS CLI follows.
+_OF_THE_CLI = (
+    "max_concurrent_requests",
+    "max_queue_size",
+    "multipart_threshold",
+    "multipart_chunksize",
+    "max_bandwidth",
+    "preferred_transfer_client",
+    "target_bandwidth",
+)
+CREDENTIALS_KEPT = timedelta(minutes=10)
 PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes
 MAX_PARTS = 9_000  # S3's limit is 10,000
 UNSIZED_PART_BYTES = 16 * 1024 * 1024  # up to 140 GB from a client that does not say how much it sends
@@ -257,23 +270,51 @@ def _part_bytes(size: int | None) -> int:
     return UNSIZED_PART_BYTES if size is None else max(PART_BYTES, -(-size // MAX_PARTS))
 
 
+class Credentials:
+    """boto3's chain of credentials for obstore, which asks again within the last five minutes of what it has.
+
+    obstore's own Boto3CredentialProvider keeps everything for half an hour, whatever its end: an instance role's
+    credentials may have a few minutes left, and S3 then refuses every upload.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._credentials = session.get_credentials()
+        if self._credentials is None:
+            raise ValueError("no credentials")
+
+    def __call__(self) -> S3Credential:
+        found = self._credentials.get_frozen_credentials()
+        expires_at = datetime.now(UTC) + CREDENTIALS_KEPT
+        # botocore tells nobody when they end. It renews them ten minutes before, if whoever gives them does.
+        end: datetime | None = getattr(self._credentials, "_expiry_time", None)
+        return {
+            "access_key_id": found.access_key,
+            "secret_access_key": found.secret_key,
+            "token": found.token,
+            "expires_at": expires_at if end is None else min(expires_at, end),
+        }
+
+
 def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls]:
-    endpoint = (
-        environment.get("MLFLOW_S3_ENDPOINT_URL")
-        or environment.get("AWS_ENDPOINT_URL_S3")
-        or environment.get("AWS_ENDPOINT_URL")
-    )
-    ignore_tls = environment.get("MLFLOW_S3_IGNORE_TLS", "").lower() in ("true", "1")
-    unencrypted = bool(endpoint and endpoint.startswith("http:"))
-    bundle = () if unencrypted or ignore_tls else ("AWS_CA_BUNDLE",)
-    if unknown := [name for name in (*UNKNOWN, *bundle) if environment.get(name)]:
-        raise Declined(f"{', '.join(unknown)} is stock's to follow")
     # Imported here, because it takes 0.3 s and only S3 needs it.
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
     from botocore.session import Session
-    from obstore.auth.boto3 import Boto3CredentialProvider
 
     session = Session()
+    try:
+        endpoint = environment.get("MLFLOW_S3_ENDPOINT_URL") or _endpoint(session, environment)
+        region = session.get_config_variable("region") or "us-east-1"
+        of_profile = [name for name in UNKNOWN_IN_FILE if session.get_config_variable(name)]
+        of_profile += [name for name in session.get_config_variable("s3") or () if name not in _OF_THE_CLI]
+    except BotoCoreError as error:  # a profile that is not there, a file that can't be read
+        raise Declined(f"no configuration for S3: {error}") from error
+    ignore_tls = environment.get("MLFLOW_S3_IGNORE_TLS", "").lower() in ("true", "1")
+    unencrypted = bool(endpoint and endpoint.startswith("http:"))
+    if unencrypted or ignore_tls:
+        of_profile = [name for name in of_profile if name != "ca_bundle"]
+    if unknown := [name for name in UNKNOWN if environment.get(name)] + of_profile:
+        raise Declined(f"{', '.join(unknown)} is stock's to follow")
     style = environment.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto")
     virtual = style == "virtual" or (style == "auto" and not endpoint and "." not in bucket)
     extra = _extra_arguments(environment)
@@ -298,16 +339,34 @@ def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls
     try:
         client = Client(
             bucket,
-            region=session.get_config_variable("region") or "us-east-1",
+            region=region,
             virtual_hosted_style_request=virtual,
-            credential_provider=Boto3CredentialProvider(session),
+            credential_provider=Credentials(session),
             client_options=options,
             retry_config=RETRIES,
             **config,
         )
-    except (exceptions.BaseError, ValueError, TypeError) as error:
+    except (exceptions.BaseError, BotoCoreError, ValueError, TypeError) as error:
         raise Declined(f"no client for S3: {error}") from error
     return client, calls
+
+
+def _endpoint(session: Any, environment: Mapping[str, str]) -> str | None:
+    """botocore's order: the variables, the profile's section of services, the profile."""
+    if session.get_config_variable("ignore_configured_endpoint_urls"):
+        return None
+    profile = session.get_scoped_config()
+    services: Any = {}
+    if name := profile.get("services"):
+        services = session.full_config.get("services", {}).get(name)
+        if services is None:
+            raise Declined(f"the AWS config file has no services {name}")
+    return (
+        environment.get("AWS_ENDPOINT_URL_S3")
+        or environment.get("AWS_ENDPOINT_URL")
+        or services.get("s3", {}).get("endpoint_url")
+        or profile.get("endpoint_url")
+    )
 
 
 def _extra_arguments(environment: Mapping[str, str]) -> dict[str, str]:
