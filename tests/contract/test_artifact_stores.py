@@ -181,9 +181,7 @@ async def test_encryption_and_types(s3: Server, s3_client: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-async def test_certificates_that_nobody_trusts(
-    tmp_path: Path, s3_client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_certificates_that_nobody_trusts(tmp_path: Path, s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)  # with one, S3 is stock's
     server = start_moto(tmp_path, *certificate(tmp_path))
     try:
