@@ -535,8 +535,8 @@ SETTINGS = (
         "HEADRACE_TRUSTED_PROXIES",
         _networks,
         "none",
-        "Addresses or networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by "
-        "commas; anybody else's are dropped.",
+        "Addresses or networks of the proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Prefix (what "
+        "they take off the path) are believed, separated by commas; anybody else's are dropped.",
         from_mlflow=False,
     ),
     Setting(

@@ -87,6 +87,25 @@ def test_the_cookie(guarded: Guarded) -> None:
         assert ("; Secure" in cookie) is secure
 
 
+def test_a_proxy_that_strips_a_path(guarded: Guarded) -> None:
+    """Redirects, links and cookies are where the browser is."""
+    below = {"X-Forwarded-Prefix": "/team"}
+    away = guarded.request("GET", "/", headers=PAGE | below, allow_redirects=False)
+    assert away.headers["Location"] == f"/team{SIGN_IN}?next=%2Fteam%2F"
+    assert 'href="/team/headrace/style.css"' in guarded.request("GET", SIGN_IN, headers=below).text
+    login = {"name": "ada", "password": PASSWORD}
+    back = guarded.request("POST", SIGN_IN, data=login, headers=below, allow_redirects=False)
+    assert back.headers["Location"] == "/team/"
+    cookies = back.raw.headers.getlist("set-cookie")
+    assert all("; Path=/team;" in cookie for cookie in cookies)
+    session = below | {"Cookie": cookies[0].partition(";")[0], "Sec-Fetch-Site": "same-origin"}
+    page = guarded.request("GET", TOKENS, headers=session)
+    assert 'action="/team/headrace/sign-out"' in page.text
+    form = {"csrf": code_of(page.text)}
+    out = guarded.request("POST", SIGN_OUT, data=form, headers=session, allow_redirects=False)
+    assert out.headers["Location"] == f"/team{SIGN_IN}"
+
+
 def test_a_session_reads_and_writes(guarded: Guarded) -> None:
     browser = signed_in(guarded)
     assert browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 200

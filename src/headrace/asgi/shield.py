@@ -20,7 +20,7 @@ from typing import NamedTuple
 from headrace.asgi.responses import NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import SecurityPolicy
-from headrace.asgi.types import SECURITY, Application, Receive, Scope, Send
+from headrace.asgi.types import PREFIX, SECURITY, Application, Receive, Scope, Send
 from headrace.errors import ApiError, Forbidden
 from headrace.settings import Settings
 
@@ -39,7 +39,8 @@ CROSS_ORIGIN = b"Cross-origin request blocked"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 # What a page of another site may send without asking first (the Fetch standard's "safelisted" types).
 _OF_FORMS = (b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data", b"")
-_FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded")
+_FORWARDED = (b"forwarded", *(b"x-forwarded-" + what for what in (b"for", b"proto", b"host", b"port", b"prefix")))
+_PREFIX = re.compile(r"(/[\w.~-]+){1,20}/?", re.ASCII)
 
 
 class Feature(NamedTuple):
@@ -161,6 +162,11 @@ class Shield:
         proto = [v for name, v in scope["headers"] if name == b"x-forwarded-proto"]
         if proto and proto[-1].lower() in (b"http", b"https"):
             scope["scheme"] = proto[-1].lower().decode()
+        # Each proxy adds its own at the end. One that keeps the path and says so all the same names --static-prefix.
+        said = b",".join(v for name, v in scope["headers"] if name == b"x-forwarded-prefix").decode("latin-1")
+        prefix = "".join(part.strip().rstrip("/") for part in said.split(","))
+        if _PREFIX.fullmatch(prefix) and prefix != self._prefix:
+            scope[PREFIX] = prefix
 
     def _look_up_proxy(self, address: str) -> bool:
         try:

@@ -18,7 +18,7 @@ from headrace.api.endpoint import Router
 from headrace.asgi.body import read_body
 from headrace.asgi.responses import NATIVE
 from headrace.asgi.responses import send as send_whole
-from headrace.asgi.types import NAMED, Headers, Receive, Scope, Send
+from headrace.asgi.types import NAMED, PREFIX, Headers, Receive, Scope, Send
 from headrace.auth import sessions
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
@@ -74,6 +74,10 @@ class Pages:
             for api in ("api", "ajax-api"):
                 self.answers["GET", f"{prefix}/{api}/{path}"] = partial(self._identify, what)
 
+    def base(self, scope: Scope) -> str:
+        """What every path of ours begins with where the browser is: a proxy in front may take off a part of it."""
+        return f"{scope.get(PREFIX, '')}{self._prefix}"
+
     async def start_session(self, scope: Scope, name: str) -> Headers:
         """The headers that begin a session of a user who has proved who they are."""
         return self.set_cookie(scope, await self._authenticator.new_session(name))
@@ -81,7 +85,7 @@ class Pages:
     def _single(self, scope: Scope) -> str:
         """Where single sign-on begins, with the same `next`; empty where there is none."""
         query = scope["query_string"].decode("ascii", "replace")
-        return f"{self._prefix}{LOGIN}{'?' if query else ''}{query}" if self.sign_on is not None else ""
+        return f"{self.base(scope)}{LOGIN}{'?' if query else ''}{query}" if self.sign_on is not None else ""
 
     def add_to(self, router: Router) -> None:
         """Who may see them."""
@@ -91,10 +95,10 @@ class Pages:
 
     async def ask(self, scope: Scope, send: Send) -> None:
         """Send a browser to the page where one signs in, from where it comes back here."""
-        here = scope["raw_path"].decode("ascii", "replace")
+        here = scope.get(PREFIX, "") + scope["raw_path"].decode("ascii", "replace")
         if scope["query_string"]:
             here += "?" + scope["query_string"].decode("ascii", "replace")
-        await self._redirect(scope, send, f"{self._prefix}{SIGN_IN}?next={quote(here, safe='')}")
+        await self._redirect(scope, send, f"{self.base(scope)}{SIGN_IN}?next={quote(here, safe='')}")
 
     async def _show_style(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         await send_whole(scope, send, 200, html.STYLE, _CSS)
@@ -108,12 +112,12 @@ class Pages:
                 error = used
             else:
                 return
-        page = html.sign_in(self._prefix + STYLE, str(error) if error else None, single=self._single(scope))
+        page = html.sign_in(self.base(scope) + STYLE, str(error) if error else None, single=self._single(scope))
         await send_whole(scope, send, error.status if error else 200, page, _HTML)
 
     async def _send_link(self, scope: Scope, send: Send, name: str, error: str | None = None) -> None:
         """A page between the link and the session: what only looks at links, such as a mail filter, uses none up."""
-        await send_whole(scope, send, 400 if error else 200, html.link(self._prefix + STYLE, name, error), _HTML)
+        await send_whole(scope, send, 400 if error else 200, html.link(self.base(scope) + STYLE, name, error), _HTML)
 
     async def _sign_in_by_link(self, scope: Scope, send: Send, link: str, password: str) -> None:
         try:
@@ -121,10 +125,10 @@ class Pages:
         except InvalidParameter as error:
             await self._send_link(scope, send, await self._authenticator.user_of_link(link), str(error))
         except Unauthenticated as error:
-            page = html.sign_in(self._prefix + STYLE, str(error), single=self._single(scope))
+            page = html.sign_in(self.base(scope) + STYLE, str(error), single=self._single(scope))
             await send_whole(scope, send, error.status, page, _HTML)
         else:
-            await self._redirect(scope, send, f"{self._prefix}/", self.set_cookie(scope, cookie))
+            await self._redirect(scope, send, f"{self.base(scope)}/", self.set_cookie(scope, cookie))
 
     async def _sign_in(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         form = await _form(scope, receive)
@@ -139,7 +143,7 @@ class Pages:
             # a flood does not reach the database
             if isinstance(error, Unauthenticated) and await self._authenticator.is_user(name):
                 scope[NAMED] = name
-            page = html.sign_in(self._prefix + STYLE, str(error), name, self._single(scope))
+            page = html.sign_in(self.base(scope) + STYLE, str(error), name, self._single(scope))
             waits = tuple(header for header in error.headers if header[0] == b"retry-after")
             await send_whole(scope, send, error.status, page, (*_HTML, *waits))
             return
@@ -150,7 +154,7 @@ class Pages:
         if who is not None and who.session_id is not None:
             await self._check(form, who)
             await self._end(who)
-        to = self._prefix + SIGN_IN
+        to = self.base(scope) + SIGN_IN
         if self.sign_on is not None:
             to = await self.sign_on.sign_out_address(scope, to)
         await self._redirect(scope, send, to, self.set_cookie(scope, ""))
@@ -180,7 +184,7 @@ class Pages:
         if form.get("action") == "revoke":
             await self._accounts.revoke_token(form.get("id", ""), who.user)
             self._authenticator.forget()
-            await self._redirect(scope, send, self._prefix + TOKENS)
+            await self._redirect(scope, send, self.base(scope) + TOKENS)
             return
         name, role, days = form.get("name", "").strip(), form.get("role", ""), form.get("days", "")
         if not name or len(name) > 256 or role not in _roles(who) or not re.fullmatch("[1-9][0-9]{0,3}", days):
@@ -195,8 +199,8 @@ class Pages:
         self, scope: Scope, send: Send, who: Principal, made: str | None = None, error: str | None = None
     ) -> None:
         page = html.tokens(
-            self._prefix + STYLE,
-            self._prefix,
+            self.base(scope) + STYLE,
+            self.base(scope),
             who.user,
             await self._code(who),
             _roles(who),
@@ -218,7 +222,7 @@ class Pages:
         forwarded = next((v for name, v in scope["headers"] if name == b"x-forwarded-proto"), b"")
         secure = "; Secure" if scope["scheme"] == "https" or forwarded.lower() == b"https" else ""
         age = sessions.LIFETIME_MS // 1000 if value else 0
-        path = self._prefix or "/"
+        path = self.base(scope) or "/"
         ends = f"; Path={path}; Max-Age={age}; SameSite=Lax{secure}"
         return (
             (b"set-cookie", f"{sessions.COOKIE}={value}{ends}; HttpOnly".encode()),
@@ -229,7 +233,7 @@ class Pages:
         """Where to go after signing in: a path of this server, never another's."""
         query = parse_qs(scope["query_string"].decode("ascii", "replace"))
         wanted = query.get("next", [""])[0]
-        return wanted if _SAFE_NEXT.match(wanted) else f"{self._prefix}/"
+        return wanted if _SAFE_NEXT.match(wanted) else f"{self.base(scope)}/"
 
     async def _redirect(self, scope: Scope, send: Send, to: str, headers: Headers = ()) -> None:
         location = (b"location", to.encode("ascii", "replace"))

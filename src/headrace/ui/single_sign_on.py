@@ -106,7 +106,7 @@ class SignOnPages:
         query = {
             "response_type": "code",
             "client_id": self._settings.oidc_client_id,
-            "redirect_uri": self._own(scope, CALLBACK),
+            "redirect_uri": self._own(scope, self._pages.base(scope) + CALLBACK),
             "scope": self._settings.oidc_scopes,
             "state": login.state,
             "nonce": login.nonce,
@@ -125,7 +125,7 @@ class SignOnPages:
             raise Forbidden("This login is not one that this browser began in the last ten minutes. Sign in again.")
         if "code" not in query:
             raise Unauthenticated(f"The provider did not sign you in: {query.get('error', 'no code')[:200]}.")
-        claims = await self._redeem(query["code"], login, self._own(scope, CALLBACK))
+        claims = await self._redeem(query["code"], login, self._own(scope, self._pages.base(scope) + CALLBACK))
         user = await self._users.user(claims)
         scope[PRINCIPAL] = Principal(user.name, ROLES[user.role], via="single sign-on")  # for the audit log
         headers = await self._pages.start_session(scope, user.name)
@@ -182,9 +182,9 @@ class SignOnPages:
         return f"{end}{'&' if '?' in end else '?'}{urlencode(query)}"
 
     def _own(self, scope: Scope, path: str) -> str:
-        """An address of this server, by the name that the browser used, which the shield has allowed."""
+        """The address of a path of this server, by the name that the browser used, which the shield has allowed."""
         host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-        return f"{scope['scheme']}://{host}{'' if path.startswith(self._prefix + '/') else self._prefix}{path}"
+        return f"{scope['scheme']}://{host}{path}"
 
     async def _seal(self, login: Login) -> str:
         payload = base64.urlsafe_b64encode(msgspec.json.encode(login)).decode()
@@ -209,7 +209,7 @@ class SignOnPages:
     async def _cookie(self, scope: Scope, value: str) -> tuple[bytes, bytes]:
         secure = "; Secure" if scope["scheme"] == "https" else ""
         age = LIFETIME_MS // 1000 if value else 0
-        path = f"{self._prefix}/headrace/oidc"
+        path = f"{self._pages.base(scope)}/headrace/oidc"
         return (
             b"set-cookie",
             f"{COOKIE}={value}; Path={path}; Max-Age={age}; SameSite=Lax{secure}; HttpOnly".encode(),

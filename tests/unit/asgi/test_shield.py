@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from headrace.asgi.shield import Shield
+from headrace.asgi.types import PREFIX
 from headrace.settings import Settings
 
 JSON = {"content-type": "application/json"}
@@ -28,7 +29,7 @@ async def ask(
     got: dict[str, Any] = {}
 
     async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        got.update(client=scope["client"][0], scheme=scope["scheme"])
+        got.update(client=scope["client"][0], scheme=scope["scheme"], prefix=scope.get(PREFIX, ""))
         got["headers"] = {name.decode(): value.decode() for name, value in scope["headers"]}
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
@@ -226,11 +227,12 @@ async def test_no_letters_turn_them_on(path: str) -> None:
 
 async def test_only_trusted_proxies_speak_for_others() -> None:
     forwarded = {"x-forwarded-for": "203.0.113.9, 198.51.100.7, 10.0.0.2", "x-forwarded-proto": "https"}
+    forwarded["x-forwarded-prefix"] = "/team"
     _, got = await ask("GET", "/", forwarded, client="10.0.0.1", trusted_proxies="10.0.0.0/24")
-    assert (got["client"], got["scheme"]) == ("198.51.100.7", "https")
+    assert (got["client"], got["scheme"], got["prefix"]) == ("198.51.100.7", "https", "/team")
     for client, proxies in (("10.0.1.1", "10.0.0.0/24"), ("10.0.0.1", "")):
         _, got = await ask("GET", "/", forwarded, client=client, trusted_proxies=proxies)
-        assert (got["client"], got["scheme"]) == (client, "http")
+        assert (got["client"], got["scheme"], got["prefix"]) == (client, "http", "")
         assert not forwarded.keys() & got["headers"].keys()
 
 
@@ -238,3 +240,25 @@ async def test_only_trusted_proxies_speak_for_others() -> None:
 async def test_a_proxy_that_makes_no_sense_speaks_for_itself(text: str) -> None:
     _, got = await ask("GET", "/", {"x-forwarded-for": text}, client="10.0.0.1", trusted_proxies="10.0.0.1/32")
     assert got["client"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("said", "prefix"),
+    [
+        ("/a/", "/a"),
+        ("/a, /b.c-d_e~1", "/a/b.c-d_e~1"),
+        ("/", ""),
+        ("//evil.example", ""),
+        ("/a//b", ""),
+        ("https://evil.example", ""),
+        ("/a?b", ""),
+        ("/a;Domain=x", ""),
+        ('/"><script>', ""),
+        ("/\u00e9", ""),
+        ("/kept", ""),  # that of --static-prefix: the path has it still
+    ],
+)
+async def test_a_prefix_is_a_plain_path(said: str, prefix: str) -> None:
+    options = {"client": "10.0.0.1", "trusted_proxies": "10.0.0.1/32", "static_prefix": "/kept"}
+    _, got = await ask("GET", "/kept/", {"x-forwarded-prefix": said}, **options)
+    assert got["prefix"] == prefix
