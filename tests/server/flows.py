@@ -1,6 +1,6 @@
 """Thirteen things that people do with MLflow's client every day, each a function; run by test_flows.py in one process.
 
-`python flows.py URL NAME [FLOW...]` says before each which one begins, and waits for a line on its standard input.
+`python flows.py URL NAME` says before each which one begins, and waits for a line on its standard input.
 Every name is new to the server when it is first used.
 """
 
@@ -260,16 +260,12 @@ def _text(given: str | None) -> str:
     return given
 
 
-def main(url: str, name: str, *only: str) -> None:
-    """Do the flows, or only those that are named."""
+def main(url: str, name: str) -> None:
+    """Do the flows."""
     mlflow.set_tracking_uri(url)
-    if only:
-        mlflow.set_experiment(name)  # which is the first flow's to do
     for each in FLOWS:
-        if only and each.__name__ not in only:
-            continue
         print(f"begins: {each.__name__}", flush=True)
-        sys.stdin.readline()  # the test has read the server's log so far
+        sys.stdin.readline()  # the test has looked at what the server has done so far
         each(name)
     print("ends: all", flush=True)
 
