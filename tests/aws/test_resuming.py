@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 
-from headrace.aws import down, execute, hosts, plan, stacks, status, upgrade
+from headrace.aws import down, execute, hosts, journal, plan, stacks, status, upgrade
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import Choices
-from headrace.errors import ConfigurationError, SchemaOutOfDate
+from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
 from tests.aws.conftest import REGION, Account
 
 NAME = "mlflow"
 ONE, TWO, THREE = (f"example.org/headrace@sha256:{64 * digit}" for digit in "123")
 READS = ("describe_", "get_", "list_", "batch_get_", "delete_change_set")  # the last takes back a proposal
 NAMED = ("StackName", "InstanceIds", "Name", "DBSnapshotIdentifier", "Bucket", "repositoryName", "AutoScalingGroupName")
+
+
+RESUMED = "the group replaces unhealthy hosts again"
 
 
 class Killed(BaseException):
@@ -162,6 +165,66 @@ def back(cloud: Cloud) -> str:
 @pytest.fixture
 def deployment(account: Account, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     return Deployment(account, World(monkeypatch))
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ConnectionResetError, SystemExit])
+def test_the_servers_come_back_however_the_migrations_end(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    cloud, world, said = deployment.cloud, deployment.world, list[str]()
+    run, done = hosts.run, list[str]()
+    fails_at = "migrate"
+
+    def fail(what: str) -> None:
+        if what.startswith(fails_at):
+            raise failure
+
+    def run_unless(cloud: Cloud, host: str, commands: str, what: str, say: stacks.Say) -> str:
+        fail(what)
+        done.append(what)
+        return run(cloud, host, commands, what, say)
+
+    def migrate(*_: Any) -> None:
+        fail("migrate")
+        world.migrated = True
+
+    monkeypatch.setattr(hosts, "run", run_unless)
+    monkeypatch.setattr("headrace.database.upgrade", migrate)
+    up(image=ONE)(cloud)
+    for fails_at in ("stop", "migrate"):
+        world.migrated = False
+        done.clear()
+        with pytest.raises(failure):
+            upgrade.upgrade(cloud, NAME, TWO, said.append)
+        assert done == [*(["stop the server"] if fails_at == "migrate" else []), "start the server again"]
+        assert said[-2:] == ["The servers run again, on the database as it was.", RESUMED]
+        assert cloud.parameter(f"/{NAME}/IMAGE") is None, "a host that comes now must start the old image"
+        assert (record := journal.read(cloud, NAME)) is None or not record.migrating
+
+    # once the database is migrated, no old server is started on it
+    fails_at = "put "
+    done.clear()
+    with pytest.raises(failure):
+        upgrade.upgrade(cloud, NAME, TWO, said.append)
+    assert done == ["stop the server"]
+    assert cloud.parameter(f"/{NAME}/IMAGE") == TWO
+
+    # nobody can be asked whether it is: the servers are started, and the journal knows that it may be
+    def unreachable(*_: Any) -> None:
+        raise AwsError("the tunnel did not open")
+
+    world.migrated, fails_at = False, "migrate"
+    done.clear()
+    with monkeypatch.context() as cut:
+        tries = iter([world.prepare])
+        cut.setattr("headrace.database.prepare", lambda *given: next(tries, unreachable)(*given))
+        with pytest.raises(failure):
+            upgrade.upgrade(cloud, NAME, TWO, said.append)
+    assert done == ["stop the server", "start the server again"]
+    assert "could not be looked at: the tunnel did not open" in "\n".join(said)
+    assert (record := journal.read(cloud, NAME)) is not None
+    assert record.migrating
+    assert cloud.parameter(f"/{NAME}/IMAGE") == TWO
 
 
 def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> None:

@@ -74,8 +74,9 @@ def test_an_upgrade_migrates_an_older_database(
 
     # migrations that fail are taken back whole, and the server runs again
     old_database.execute("CREATE TABLE trace_info (in_the_way int)")
-    with pytest.raises(AwsError, match="The servers run again, on the database as it was"):
+    with pytest.raises(AwsError, match="MLflow could not upgrade the database"):
         upgrade.upgrade(cloud, NAME, TWO, say)
+    assert "The servers run again, on the database as it was." in said
     assert told(cloud) == ["stop the server", "start the server again"]
     assert revision(old_database) == OLD_REVISION
     old_database.execute("DROP TABLE trace_info")

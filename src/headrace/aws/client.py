@@ -26,6 +26,8 @@ _NEXT = {
     "OptInRequired": "Switch the region on for this account in the AWS console, or take another with --region.",
 }
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
+REFUSES_THE_CALLER = {*_DENIED, *(code for code, instead in _NEXT.items() if instead is _LOG_IN)}
+"""Codes of errors that the same credentials would get again."""
 
 
 class Cloud:

@@ -45,17 +45,24 @@ chmod 755 /usr/local/bin/run_container.sh /usr/local/bin/headrace-metrics
 systemctl daemon-reload
 systemctl enable --now headrace-metrics.timer
 
-# While an upgrade migrates the database, only its image can serve: it is asked for, each time anew.
+# While an upgrade migrates the database, only its image can serve: it is asked for, each time anew. Only where SSM says
+# that there is none the launch template's is right; throttled, or without a network yet, the question is asked again.
 launched=$HEADRACE_IMAGE
 wanted_image() {
-  local wanted
-  wanted=$(aws ssm get-parameter --region "$HEADRACE_REGION" --name "$HEADRACE_SSM_PREFIX/IMAGE" \
-    --query Parameter.Value --output text 2>/dev/null) || wanted=
-  export HEADRACE_IMAGE=${wanted:-$launched}
+  local wanted said=$home/wanted-image
+  if wanted=$(aws ssm get-parameter --region "$HEADRACE_REGION" --name "$HEADRACE_SSM_PREFIX/IMAGE" \
+    --query Parameter.Value --output text 2>"$said"); then
+    export HEADRACE_IMAGE=$wanted
+  elif grep -q ParameterNotFound "$said"; then
+    export HEADRACE_IMAGE=$launched
+  else
+    cat "$said"
+    return 1
+  fi
 }
 
 # The database's role may come after the host: `headrace aws up` makes it through this host.
 until wanted_image && bash /usr/local/bin/run_container.sh; do
-  echo "run_container.sh failed; once more in 5 s"
+  echo "not in service yet; once more in 5 s"
   sleep 5
 done

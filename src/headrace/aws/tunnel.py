@@ -15,10 +15,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NoReturn
 
-from headrace.aws.client import Cloud
+from headrace.aws.client import REFUSES_THE_CALLER, Cloud
+from headrace.aws.stacks import Say
 from headrace.errors import AwsError
 
 PLUGIN = "session-manager-plugin"
@@ -28,6 +30,8 @@ _MANUAL = (
     "https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-working-with-install-plugin.html"
 )
 _SECONDS = 30  # until the plugin listens
+_SHORTEST_SESSION = 10  # seconds; one that ends sooner will end again
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between tries to connect again
 
 
 def check_plugin() -> None:
@@ -83,7 +87,7 @@ class Tunnel:
         self.port = port
         self._plugin = plugin
 
-    def wait(self) -> None:
+    def wait(self) -> NoReturn:
         """Until the session ends. Raises AwsError then."""
         output = self._plugin.communicate()[0].decode(errors="replace").strip()
         raise AwsError(
@@ -114,6 +118,39 @@ def opened(
         plugin.wait()
         if plugin.stdout is not None:
             plugin.stdout.close()
+
+
+def keep_open(
+    connect: Callable[[], AbstractContextManager[Tunnel]], opened: Callable[[Tunnel], None], say: Say
+) -> None:
+    """A tunnel that is opened again when its session ends, or can't be opened for a while: until Ctrl-C.
+
+    `opened` is told of the first. Raises AwsError where that fails or ends at once, and where AWS refuses the caller.
+    """
+    pause, proven = _FIRST_PAUSE, False
+    while True:
+        began: float | None = None
+        try:
+            with connect() as way:
+                began = time.monotonic()
+                if proven:
+                    say("Connected again.")
+                else:
+                    opened(way)
+                way.wait()
+        except AwsError as error:
+            lasted = began is not None and time.monotonic() - began >= _SHORTEST_SESSION
+            proven = proven or lasted
+            if not proven or error.code in REFUSES_THE_CALLER:
+                raise
+            what = str(error).partition("\n")[0]
+            if lasted:
+                pause = _FIRST_PAUSE
+                say(f"{what} Connecting again.")
+                continue
+            say(f"{what} Trying again in {pause:.0f} s.")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _wait(plugin: subprocess.Popen[bytes], port: int, host: str) -> None:

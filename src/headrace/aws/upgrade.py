@@ -95,7 +95,7 @@ def _pinned(cloud: Cloud, name: str, version: str) -> str:
 def _migrate(cloud: Cloud, name: str, data: Stack, app: Stack, record: Journal, say: Say) -> Journal:
     """Run MLflow's migrations of this machine's Headrace where the schema is older; the journal, as it is then.
 
-    No server runs meanwhile. Where the migrations fail, the servers start again.
+    No server runs meanwhile. However the migrations fail, the servers start again.
     """
     from headrace.database import prepare
     from headrace.database import upgrade as migrate
@@ -112,17 +112,46 @@ def _migrate(cloud: Cloud, name: str, data: Stack, app: Stack, record: Journal, 
             return record
         record = journal.write(cloud, name, record._replace(migrating=True))
         journal.want(cloud, name, record.target)  # a host that comes meanwhile must not start the old image
-        for host in running:
-            hosts.run(cloud, host.id, "docker stop mlflow-server", "stop the server", say)
         try:
-            migrate(settings)
-        except ConfigurationError as error:  # all of them are one transaction: the schema is as it was
             for host in running:
-                hosts.run(cloud, host.id, "docker start mlflow-server", "start the server again", say)
-            journal.write(cloud, name, record._replace(migrating=False))
-            journal.want(cloud, name, None)
-            raise AwsError(f"{error}\nThe servers run again, on the database as it was.") from None
+                hosts.run(cloud, host.id, "docker stop mlflow-server", "stop the server", say)
+            migrate(settings)
+        except BaseException as error:  # Ctrl-C and a lost tunnel, too
+            _take_back(cloud, name, data, running, record, say)
+            if isinstance(error, ConfigurationError):
+                raise AwsError(str(error)) from None
+            raise
     return record
+
+
+def _take_back(cloud: Cloud, name: str, data: Stack, running: list[Host], record: Journal, say: Say) -> None:
+    """After migrations that did not end well: the servers start again, on the schema of before.
+
+    All migrations are one transaction. Where nobody can be asked whether it was committed after all, the journal keeps
+    that it may have been; a server that does not fit its schema does not start.
+    """
+    from headrace.database import prepare
+
+    unchanged = False
+    try:
+        with database.as_master(cloud, data, running[0].id) as settings:  # the tunnel of before may have ended
+            prepare(settings, say)
+    except SchemaOutOfDate:
+        unchanged = True
+    except Exception as error:  # whatever it is, the servers are started
+        say(f"What the migrations have left could not be looked at: {error}")
+    else:
+        say(f"The database is migrated. `headrace aws upgrade {record.target}` goes on from there.")
+        return
+    for host in running:
+        try:
+            hosts.run(cloud, host.id, "docker start mlflow-server", "start the server again", say)
+        except AwsError as error:
+            say(f"The server on {host.id} could not be started: {error}")
+    if unchanged:
+        journal.write(cloud, name, record._replace(migrating=False))
+        journal.want(cloud, name, None)
+        say("The servers run again, on the database as it was.")
 
 
 def _swap(cloud: Cloud, name: str, app: Stack, image: str, say: Say, previous: str | None = None) -> None:

@@ -7,8 +7,8 @@ import re
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
@@ -23,7 +23,6 @@ from headrace.aws.execute import Live, Preview
 from headrace.errors import AwsError
 
 _DURATION = re.compile(r"(\d+)([smhd])\Z")
-_SHORTEST_SESSION = 10  # seconds; one that ends sooner will end again
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -208,22 +207,18 @@ def connect(target: Target, port: int) -> None:
     """Reach the server at http://localhost:5000 while this runs: a Session Manager tunnel, no open port."""
     tunnel.check_plugin()
     app = execute.required(target.cloud, f"{target.name}-app")
-    opened, began = 0, 0.0
-    while True:
+
+    def opened() -> AbstractContextManager[tunnel.Tunnel]:
         host = hosts.wait_online(target.cloud, app, target.say)[0]
-        with tunnel.opened(target.cloud, host.id, PORT, local_port=port) as way:
-            opened, began = opened + 1, time.monotonic()
-            if opened == 1:
-                target.result({"url": f"http://localhost:{port}", "host": host.id}, _connected(target, port))
-            try:
-                way.wait()
-            except KeyboardInterrupt:
-                target.say("closed")
-                return
-            except AwsError as error:
-                if time.monotonic() - began < _SHORTEST_SESSION:
-                    raise
-                target.say(f"{str(error).partition(chr(10))[0]} Connecting again.")
+        return tunnel.opened(target.cloud, host.id, PORT, local_port=port)
+
+    def tell(_: tunnel.Tunnel) -> None:
+        target.result({"url": f"http://localhost:{port}"}, _connected(target, port))
+
+    try:
+        tunnel.keep_open(opened, tell, target.say)
+    except KeyboardInterrupt:
+        target.say("closed")
 
 
 @_command

@@ -1,0 +1,57 @@
+"""Which image a host starts (host_boot.sh): a real bash, with a fake `aws` that answers as Systems Manager does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from headrace.aws import templates
+
+LAUNCHED, WANTED = "example.org/headrace:launched", "example.org/headrace:wanted"
+NONE = "An error occurred (ParameterNotFound) when calling the GetParameter operation: "
+THROTTLED = "An error occurred (ThrottlingException) when calling the GetParameter operation: Rate exceeded"
+NO_NETWORK = 'Could not connect to the endpoint URL: "https://ssm.us-east-1.amazonaws.com/"'
+DENIED = "An error occurred (AccessDeniedException) when calling the GetParameter operation: not yet"
+
+
+def boot(folder: Path, *answers: str) -> tuple[list[str], str]:
+    """The images that run_container.sh was given, and what the boot log has. Answers with a blank are errors."""
+    for name, text in {
+        "aws": 'read -r line <answers; sed -i 1d answers; case $line in *" "*) echo "$line" >&2; exit 254;; esac\n'
+        'echo "a warning" >&2; echo "$line"',
+        "sleep": ":",
+        "run_container.sh": 'echo "$HEADRACE_IMAGE" >>started; [ "$(wc -l <started)" -ge "$STARTS" ]',
+    }.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    (folder / "answers").write_text("".join(f"{one}\n" for one in answers))
+    (folder / "started").unlink(missing_ok=True)
+    _, mark, text = templates.script("host_boot.sh").partition("# While an upgrade migrates the database")
+    script = (f"home={folder}\n{mark}{text}").replace("/usr/local/bin/", f"{folder}/")
+    environment = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "HEADRACE_IMAGE": LAUNCHED,
+        "HEADRACE_REGION": "us-east-1",
+        "HEADRACE_SSM_PREFIX": "/mlflow",
+        "STARTS": str(sum(" " not in one or "ParameterNotFound" in one for one in answers)),
+    }
+    done = subprocess.run(
+        ["bash"], input=script, cwd=folder, env=environment, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 0, done.stderr
+    return (folder / "started").read_text().split(), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("failure", [THROTTLED, NO_NETWORK, DENIED])
+def test_only_a_parameter_that_is_not_there_means_the_launch_templates_image(tmp_path: Path, failure: str) -> None:
+    started, log = boot(tmp_path, failure, failure, WANTED)
+    assert started == [WANTED], "an old image on a migrated schema would never become healthy"
+    assert failure in log
+
+
+def test_a_host_asks_anew_each_time(tmp_path: Path) -> None:
+    assert boot(tmp_path, NONE)[0] == [LAUNCHED]
+    assert boot(tmp_path, NONE, WANTED, THROTTLED, NONE)[0] == [LAUNCHED, WANTED, LAUNCHED]
