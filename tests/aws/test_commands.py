@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import signal
@@ -127,6 +128,58 @@ def test_images_are_pinned_by_their_digest(account: Account) -> None:
     first = plan.up(cloud, Choices(), print)[0]  # moto's change sets know no conditions
     assert isinstance(first, plan.MakeStack)
     assert first.parameters["MakeRepository"] == "false", "a pipeline has made it before"
+
+
+def test_what_runs_keeps_a_tag_that_the_lifecycle_rule_spares(account: Account) -> None:
+    cloud = account.cloud()
+    cloud.call("ecr", "create_repository", repositoryName=NAME)
+    kind = "application/vnd.oci.image.index.v1+json"
+    said: list[str] = []
+    made = []
+    for version in ("1", "2", "3"):
+        index = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": [], "annotations": {"v": version}})
+        cloud.call("ecr", "put_image", repositoryName=NAME, imageManifest=index, imageTag=version)
+        made.append(images.pinned(cloud, NAME, images.full_name(cloud, NAME, version)))
+    one, two, three = (str(image) for image in made)
+
+    def tagged() -> dict[str, str]:
+        found = cloud.call("ecr", "describe_images", repositoryName=NAME)["imageDetails"]
+        return {tag: item["imageDigest"] for item in found for tag in item["imageTags"] if tag.startswith("headrace-")}
+
+    for running, previous in ((one, ""), (two, one), (two, one), (three, two), (two, three)):
+        images.keep(cloud, NAME, running, previous, said.append)
+        expected = {images.RUNNING: running} | ({images.PREVIOUS: previous} if previous else {})
+        assert tagged() == {tag: image.partition("@")[2] for tag, image in expected.items()}
+    images.keep(cloud, NAME, IMAGE, OTHER_IMAGE, said.append)
+    assert said == []
+    images.keep(cloud, NAME, one.replace(one[-8:], 8 * "0"), "", said.append)
+    assert "has no" in said[0]
+    assert "Push it again" in said[0]
+
+
+def test_tags_that_can_not_be_moved_are_told(account: Account) -> None:
+    cloud = account.cloud()
+    image = images.full_name(cloud, NAME, None).removesuffix(":latest") + f"@sha256:{64 * '1'}"
+    said: list[str] = []
+    with Stubber(cloud.client("ecr")) as answers:
+        for code in ("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"):
+            answers.add_response("batch_get_image", {"images": [{"imageManifest": "{}"}]})
+            answers.add_client_error("put_image", code)
+            images.keep(cloud, NAME, image, "", said.append)
+    assert len(said) == 1
+    assert "can't be moved" in said[0]
+
+
+@pytest.mark.parametrize("network", ["10.9.0.0/16", "100.64.0.0/16", "198.51.100.0/24"])
+def test_the_balancer_of_any_network_is_believed_and_nobody_else(account: Account, network: str) -> None:
+    """A VPC may have public addresses; and behind an internal balancer 10.0.0.0/8 has clients, too."""
+    cloud = account.cloud()
+    vpc = cloud.call("ec2", "create_vpc", CidrBlock=network)["Vpc"]["VpcId"]
+    halves = [str(one) for one in list(ipaddress.ip_network(network).subnets(new_prefix=26))[:2]]
+    subnets = [cloud.call("ec2", "create_subnet", VpcId=vpc, CidrBlock=one)["Subnet"]["SubnetId"] for one in halves]
+    steps = plan.up(cloud, Choices(vpc_id=vpc, app_subnet_ids=",".join(subnets), image=IMAGE), print)
+    (app,) = [step.stack.parameters for step in steps if isinstance(step, plan.MakeApp)]
+    assert app["TrustedProxies"] == ",".join(halves)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.asgi.security import SecurityPolicy
 from headrace.aws import templates
+from headrace.settings import resolve
 
 LAUNCHED, WANTED = "example.org/headrace:launched", "example.org/headrace:wanted"
 NONE = "An error occurred (ParameterNotFound) when calling the GetParameter operation: "
@@ -50,6 +52,27 @@ def test_only_a_parameter_that_is_not_there_means_the_launch_templates_image(tmp
     started, log = boot(tmp_path, failure, failure, WANTED)
     assert started == [WANTED], "an old image on a migrated schema would never become healthy"
     assert failure in log
+
+
+@pytest.mark.parametrize("domain", ["", "ml.example.org"])
+def test_what_the_server_is_told_of_its_balancer(tmp_path: Path, domain: str) -> None:
+    text = (
+        templates.script("host_boot.sh").partition("\ncat > /usr/local/bin/")[0].replace("/etc/headrace", str(tmp_path))
+    )
+    given = {"HEADRACE_DOMAIN": domain, "HEADRACE_PROXIES": "100.64.0.0/26,100.64.0.64/26"}
+    environment = {"PATH": os.environ["PATH"], "HEADRACE_SSM_PREFIX": "/mlflow", **given}
+    subprocess.run(["bash"], input=text, env=environment, text=True, check=True)
+    told = tmp_path / "server.env"
+    assert told.exists() == bool(domain)
+    if not domain:
+        return
+    settings = resolve({}, dict(line.split("=", 1) for line in told.read_text().splitlines()))
+    assert (settings.trusted_proxies, settings.keep_alive) == (given["HEADRACE_PROXIES"], 360)
+    policy = SecurityPolicy(settings)
+    assert [name for name in HOSTS if policy.allows_host(name.encode())] == ["ml.example.org", "localhost:5000"]
+
+
+HOSTS = ("ml.example.org", "localhost:5000", "10.evil.example.com", "172.evil.example.com", "example.org")
 
 
 def test_a_host_asks_anew_each_time(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from headrace.aws import templates
+from headrace.aws import images, templates
 from headrace.aws.deployment import SIZES, Choices
 from tests.aws.template import Template
 from tests.support.servers import SCRIPTS
@@ -96,6 +97,17 @@ PROMISES: dict[str, Callable[[], bool]] = {
         for one in DATA.properties("BucketPolicy")["PolicyDocument"]["Statement"]
     ),
     "the key rotates": lambda: DATA.properties("Key")["EnableKeyRotation"] is True,
+    "an image that a host runs does not expire": lambda: (
+        [
+            (rule["selection"]["tagStatus"], rule["selection"].get("tagPrefixList"), rule["selection"]["countNumber"])
+            for rule in sorted(
+                json.loads(DATA.properties("Repository")["LifecyclePolicy"]["LifecyclePolicyText"])["rules"],
+                key=lambda rule: rule["rulePriority"],
+            )
+        ]
+        == [("tagged", ["headrace-"], 1000), ("any", None, 50)]
+        and all(tag.startswith("headrace-") for tag in (images.RUNNING, images.PREVIOUS))
+    ),
     "images are scanned, and encrypted with the key": lambda: (
         DATA.properties("Repository")["ImageScanningConfiguration"] == {"ScanOnPush": True}
         and DATA.properties("Repository")["EncryptionConfiguration"]["KmsKey"] == KEY
@@ -129,6 +141,12 @@ PROMISES: dict[str, Callable[[], bool]] = {
         ]
         == [(443, 443, {"Ref": "AllowCidr"})]
         and [one["Protocol"] for one in ALB.of_type("ElasticLoadBalancingV2::Listener")] == ["HTTPS"]
+    ),
+    "the server believes the balancer about clients, and nobody else": lambda: (
+        ALB.parameters["TrustedProxies"].split(",")
+        == [DATA.properties(subnet)["CidrBlock"] for subnet in ("AppSubnetA", "AppSubnetB")]
+        and ALB.properties("LoadBalancer")["Subnets"]["Fn::Split"][1]
+        == {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-AppSubnetIds"}}
     ),
     "TLS 1.2 or newer": lambda: "TLS13-1-2" in ALB.properties("Listener")["SslPolicy"],
     "IMDSv2 only": lambda: LAUNCH["MetadataOptions"]["HttpTokens"] == "required",

@@ -97,7 +97,10 @@ class Live:
                 if images.pinned(self.cloud, name, image) is None:
                     images.publish(self.cloud, name, image, architecture, self.say)
             case MakeApp(stack, image):
-                self._make_stack(*_with_image(self.cloud, stack, image))
+                made = _with_image(self.cloud, stack, image)
+                self._make_stack(*made)
+                now = made.parameters
+                images.keep(self.cloud, now["Name"], now["Image"], now.get("PreviousImage", ""), self.say)
             case RenewHosts(choices):
                 hosts.renew(self.cloud, required(self.cloud, choices.app_stack), self.say)
             case MakeRole(choices):

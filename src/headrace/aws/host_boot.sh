@@ -7,12 +7,12 @@ deployment=${HEADRACE_SSM_PREFIX#/}
 home=/etc/headrace
 mkdir -p "$home"
 if [ -n "$domain" ]; then
-  # The host rules of `mlflow server`: who comes through the load balancer names its domain. Nobody else reaches the
-  # port, so that what says in its name who the client is, is the balancer. Its connections rest 300 s.
+  # The host rules of `mlflow server`: who comes through the load balancer names its domain, who comes through `connect`
+  # this machine. What the balancer says of a client is believed, from its subnets alone. Its connections rest 300 s.
   cat > "$home/server.env" <<END
-MLFLOW_SERVER_ALLOWED_HOSTS=$domain,localhost,localhost:*,127.0.0.1,127.0.0.1:*,10.*,192.168.*,172.*
+MLFLOW_SERVER_ALLOWED_HOSTS=$domain,localhost,localhost:*,127.0.0.1,127.0.0.1:*
 MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=https://$domain
-HEADRACE_TRUSTED_PROXIES=10.0.0.0/8,172.16.0.0/12,192.168.0.0/16
+HEADRACE_TRUSTED_PROXIES=${HEADRACE_PROXIES:-}
 HEADRACE_KEEP_ALIVE=360
 END
 fi

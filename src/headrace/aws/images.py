@@ -10,11 +10,12 @@ import urllib.request
 from pathlib import Path
 
 import headrace
-from headrace.aws.client import Cloud
+from headrace.aws.client import Cloud, passing_over
 from headrace.aws.stacks import Say
 from headrace.errors import AwsError
 
 LATEST = "latest"
+RUNNING, PREVIOUS = "headrace-running", "headrace-previous"  # tags; data.yaml's lifecycle rule knows their beginning
 _MANIFESTS = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -57,6 +58,42 @@ def pinned(cloud: Cloud, name: str, image: str) -> str | None:
             return None
         raise
     return f"{repository}@{found['imageDetails'][0]['imageDigest']}"
+
+
+def keep(cloud: Cloud, name: str, running: str, previous: str, say: Say) -> None:
+    """Tag what the hosts run, and what `rollback` goes back to, so that the repository's lifecycle rule spares both.
+
+    Images of another registry are passed over, and those that are gone.
+    """
+    for tag, image in ((PREVIOUS, previous), (RUNNING, running)):  # at no time does what has just run have no tag
+        _, _, digest = image.partition("@")
+        if not digest or not _is_ours(cloud, name, image):
+            continue
+        found = cloud.call(
+            "ecr",
+            "batch_get_image",
+            repositoryName=name,
+            imageIds=[{"imageDigest": digest}],
+            acceptedMediaTypes=_MANIFESTS,
+        )["images"]
+        if not found:
+            say(f"ECR in {cloud.region} has no {image} any more: a new host could not pull it. Push it again.")
+            continue
+        with passing_over("ImageAlreadyExistsException"):  # it has that tag
+            try:
+                cloud.call(
+                    "ecr",
+                    "put_image",
+                    repositoryName=name,
+                    imageManifest=found[0]["imageManifest"],
+                    imageManifestMediaType=found[0].get("imageManifestMediaType", _MANIFESTS[-1]),
+                    imageDigest=digest,
+                    imageTag=tag,
+                )
+            except AwsError as error:
+                if error.code != "ImageTagAlreadyExistsException":
+                    raise
+                say(f"The tags of the repository {name} can't be moved: its own lifecycle rule must spare {image}.")
 
 
 def architecture(cloud: Cloud, name: str, image: str) -> str | None:

@@ -177,6 +177,7 @@ def _swap(cloud: Cloud, name: str, app: Stack, image: str, say: Say, previous: s
         previous = deployed if deployed != image else app.parameters.get("PreviousImage", "")
     parameters = {**app.parameters, "Image": image, "PreviousImage": previous}
     stacks.execute(cloud, stacks.propose(cloud, app.name, templates.app(), parameters), say)
+    images.keep(cloud, name, image, previous, say)
     # a host that has come meanwhile, in the place of a broken one, came with the old image
     for host in hosts.wait_online(cloud, app, say):
         if host.id not in {done.id for done in swapped}:
