@@ -20,7 +20,7 @@ def test_dev_at_first() -> None:
     choices = Choices()
     assert choices.data_parameters({})["DatabaseClass"] == SIZES["dev"].database
     app = choices.app_parameters({})
-    assert (app["InstanceType"], app["Instances"], app["MaxInstances"]) == ("t4g.small", "1", "2")
+    assert (app["InstanceType"], app["Instances"], app["MaxInstances"]) == ("t4g.micro", "1", "2")
     assert app["Ami"].endswith("-arm64")
 
 
@@ -87,8 +87,8 @@ def test_every_machine_has_a_price() -> None:
 
 
 def test_prices_add_up() -> None:
-    """By hand, for dev: 0.0168 * 730 + 1.60 + 0.016 * 730 + 20 * 0.115 + 0.005 * 730 + 1 + 0.40 + 0.90 + 0.90."""
-    assert prices.of_size("dev") == pytest.approx(34.69, abs=0.005)
+    """By hand, for dev: 0.0084 * 730 + 0.80 + 0.016 * 730 + 20 * 0.115 + 0.005 * 730 + 1 + 0.40 + 0.90 + 0.90."""
+    assert prices.of_size("dev") == pytest.approx(27.76, abs=0.005)
     assert prices.of_size("dev") < prices.of_size("team") < prices.of_size("ha")
 
 

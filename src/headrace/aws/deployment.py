@@ -32,7 +32,7 @@ class Size(NamedTuple):
 SIZES = {
     "dev": Size(
         what="one small host, one small database",
-        instance_types={"arm64": "t4g.small", "x86_64": "t3.small"},
+        instance_types={"arm64": "t4g.micro", "x86_64": "t3.micro"},
         instances=1,
         database="db.t4g.micro",
         storage=20,

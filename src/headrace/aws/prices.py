@@ -17,8 +17,8 @@ REGION = "us-east-1"
 HOURS = 730  # of a month
 # USD an hour, on demand, us-east-1
 HOSTS = {
-    "t4g.small": 0.0168,
-    "t3.small": 0.0208,
+    "t4g.micro": 0.0084,
+    "t3.micro": 0.0104,
     "t4g.medium": 0.0336,
     "t3.medium": 0.0416,
     "m7g.large": 0.0816,
@@ -29,6 +29,7 @@ DATABASES = {"db.t4g.micro": 0.016, "db.t4g.medium": 0.065, "db.m7g.large": 0.16
 BALANCER_HOUR = 0.0225 + 0.008  # and one capacity unit
 ADDRESS_HOUR = 0.005
 DISK_GB = 0.08
+HOST_GB = 10  # of a host: Amazon Linux and Docker 2.5, three images of an upgrade 1.5
 DATABASE_GB = 0.115  # one zone
 KEY = 1.0
 SECRET = 0.40
@@ -42,6 +43,7 @@ NOT_COUNTED = (
 )
 # what -> where the number was read, with its date
 READ = {
+    "t3.micro": "wring.co, blog/aws-ec2-pricing-guide, 2026-03",
     "m7g.large": "factualminds.com, amazon-ec2-on-demand-pricing-instance-families-2026, 2026-06",
     "db.t4g.micro, db.t4g.medium": "infratally.com, aws-rds-pricing-explained-2026",
     "RDS storage": "usage.ai, rds/pricing-calculator, 2026-06",
@@ -52,7 +54,7 @@ READ = {
 }
 # in undated tables of public programs, all of which agree, in one undated page, or from memory
 UNDATED = (
-    "t4g.small, t4g.medium, t3.small, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
+    "t4g.micro, t4g.medium, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
     "tables); database's master secret, alarms, custom metrics (one page each); disks, S3, traffic (from memory)"
 )
 
@@ -72,7 +74,7 @@ def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
     storage = int(data["DatabaseStorage"])
     items = [
         Item(f"{hosts} x EC2 {app['InstanceType']}", _monthly(HOSTS.get(app["InstanceType"]), hosts)),
-        Item(f"{hosts} x disk of 20 GB", hosts * 20 * DISK_GB),
+        Item(f"{hosts} x disk of {HOST_GB} GB", hosts * HOST_GB * DISK_GB),
         Item(
             f"RDS PostgreSQL {data['DatabaseClass']}" + (", with a standby" if zones == 2 else ""),
             _monthly(DATABASES.get(data["DatabaseClass"]), zones),
