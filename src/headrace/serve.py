@@ -13,7 +13,6 @@ import msgspec
 
 from headrace import uri
 from headrace.database import prepare
-from headrace.database_url import PostgresURL
 from headrace.errors import ConfigurationError
 from headrace.process import BackOff, Child, Supervisor, run_once
 from headrace.settings import Settings
@@ -31,15 +30,14 @@ def serve(settings: Settings) -> int:
     settings = msgspec.structs.replace(
         settings, port=listener.getsockname()[1], stock_socket=os.path.join(directory, "stock.sock")
     )
-    supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1, log=_log)
+    supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1, log=log)
     try:
         _make_metrics_directory(settings)
         workers = [_worker(number, listener, settings) for number in range(settings.workers)]
         for worker in workers:
             worker.spawn()  # they import while the database is made ready
             supervisor.add(worker)
-        _say_what_is_unused(settings)
-        prepare(settings, _log)
+        prepare(settings, log)
         if settings.protected:
             _set_up_auth(settings)
         stock = Stock(settings, supervisor) if settings.stock != "never" else None
@@ -74,16 +72,6 @@ def _make_metrics_directory(settings: Settings) -> None:
         raise ConfigurationError(
             f"--expose-prometheus is {directory}, but {error.strerror}. Name a folder where this user may write."
         ) from None
-
-
-# MLflow's variables of its pool that --database-connections takes the place of.
-_POOL = ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "MLFLOW_SQLALCHEMYSTORE_POOLCLASS")
-
-
-def _say_what_is_unused(settings: Settings) -> None:
-    given = [name for name in _POOL if os.environ.get(name)]
-    if given and isinstance(settings.database, PostgresURL):
-        _log(f"{', '.join(given)} is not used: --database-connections is shared out between the workers and MLflow")
 
 
 def _set_up_auth(settings: Settings) -> None:
@@ -141,13 +129,13 @@ def _on_ready(settings: Settings, stock: Stock | None) -> None:
     if not settings.serve_artifacts:
         artifacts = settings.default_artifact_root
     if os.path.exists("mlflow.db") and settings.backend_store_uri == Settings().backend_store_uri:
-        _log("the mlflow.db in this folder is not used; for it: --backend-store-uri sqlite:///mlflow.db")
-    _log(f"MLflow is on {url}")
-    _log(f"  database   {uri.redact(settings.backend_store_uri)}")
-    _log(f"  artifacts  {uri.redact(artifacts)}")
-    _log(f"  next step  export MLFLOW_TRACKING_URI={url}")
+        log("the mlflow.db in this folder is not used; for it: --backend-store-uri sqlite:///mlflow.db")
+    log(f"MLflow is on {url}")
+    log(f"  database   {uri.redact(settings.backend_store_uri)}")
+    log(f"  artifacts  {uri.redact(artifacts)}")
+    log(f"  next step  export MLFLOW_TRACKING_URI={url}")
     if settings.insecure_no_auth:
-        _log("  ANYBODY who reaches this address may read, change and delete everything (--insecure-no-auth)")
+        log("  ANYBODY who reaches this address may read, change and delete everything (--insecure-no-auth)")
 
 
 def _url(settings: Settings) -> str:
@@ -156,5 +144,5 @@ def _url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.static_prefix}"
 
 
-def _log(text: str) -> None:
+def log(text: str) -> None:
     print(f"headrace: {text}", file=sys.stderr, flush=True)

@@ -14,9 +14,8 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from headrace import database_url, ssm, uri
+from headrace import database_url, ssm, stock_options, uri
 from headrace.errors import ConfigurationError
-from headrace.unsupported_options import REFUSED
 
 DATA_DIRECTORY = "headrace-data"
 DATABASE_CONNECTIONS = 12
@@ -269,7 +268,7 @@ SETTINGS = (
         "MLFLOW_WORKERS",
         _number(1, 256),
         "1",
-        "Worker processes; more than one needs PostgreSQL.",
+        "Worker processes; on SQLite, which has one writer, always one.",
         "-w",
     ),
     Setting(
@@ -692,33 +691,83 @@ CONTAINER = {
 }
 
 
-def resolve(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
+def resolve(
+    flags: Mapping[str, str], environment: Mapping[str, str], say: Callable[[str], None] = lambda line: None
+) -> Settings:
     """Make the settings of the command line's `flags` (name -> text), the environment and the defaults.
 
     A flag wins over its environment variable, and that over the container's variables (BUCKET, USERNAME,
     PASSWORD, HOST, PORT, DATABASE), which come from AWS Systems Manager where a prefix is set and no backend store.
-    An empty environment variable counts as unset, as click has it. Raises ConfigurationError, which names the option
-    and what to do.
+    An empty environment variable counts as unset, as click has it. `say` is told what is set and has another effect
+    than one may think, or none. Raises ConfigurationError, which names the option and what to do.
     """
-    for refused in REFUSED:
+    for refused in stock_options.REFUSED:
         if environment.get(refused.environment, "").lower() not in refused.harmless:
             raise ConfigurationError(f"{refused.environment} is set, but {refused.instead}.")
+    for line in stock_options.lines_of(environment, {setting.environment for setting in SETTINGS}):
+        say(line)
     environment = _with_parameters(flags, environment)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         source, text = setting.flag, flags.get(setting.name)
         if text is None:
             source, text = setting.environment, environment.get(setting.environment) or None
-        if text is not None:
+        if text is not None and source == "MLFLOW_PORT" and stock_options.is_of_kubernetes(text):
+            say(f"{source} is {text}, Kubernetes' word about a service: it is not taken for --port")
+        elif text is not None:
             values[setting.name] = _parse(setting, source, text)
+    _take_others(values, environment, say)
     given = "backend_store_uri" in values
     if not given and environment.get("DATABASE") and environment.get("HOST"):
         values = _of_container(values, environment) | values
         given = True
     if given:
         values.setdefault("artifacts_destination", "./mlartifacts")  # stock's default: an existing server's artifacts
-    settings = Settings(**values)
-    return _check(_artifact_root(settings, values), environment)
+    settings = _within_budget(_artifact_root(Settings(**values), values), environment, say)
+    if isinstance(settings.database, database_url.SqliteURL) and settings.workers > 1:
+        say(f"SQLite has one writer: one worker runs, not {settings.workers}. With PostgreSQL all of them would")
+        settings = msgspec.structs.replace(settings, workers=1)
+    return _check(settings, environment)
+
+
+# What other programs call these things, and what it may say.
+_LEVELS_OF_PYTHON = {"WARN": "warning", "CRITICAL": "error", "FATAL": "error"} | {
+    name.upper(): name for name in _LEVELS
+}
+_EVERYBODY = "0.0.0.0/0,::/0"
+
+
+def _take_others(values: dict[str, Any], environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Settings that are not given, from variables that stock, uvicorn or gunicorn have for the same thing."""
+    if "log_level" not in values and (level := environment.get("MLFLOW_LOGGING_LEVEL")):
+        if level.upper() not in _LEVELS_OF_PYTHON:
+            raise ConfigurationError(f"MLFLOW_LOGGING_LEVEL is {level!r}, but must be DEBUG, INFO, WARNING or ERROR.")
+        values["log_level"] = _LEVELS_OF_PYTHON[level.upper()]
+    by_name = {setting.name: setting for setting in SETTINGS}
+    for name, variable in (("workers", "WEB_CONCURRENCY"), ("trusted_proxies", "FORWARDED_ALLOW_IPS")):
+        if name not in values and (text := environment.get(variable)):
+            values[name] = _parse(by_name[name], variable, _EVERYBODY if text.strip() == "*" else text)
+            say(f"{variable} is taken for {by_name[name].flag}")
+
+
+def _within_budget(settings: Settings, environment: Mapping[str, str], say: Callable[[str], None]) -> Settings:
+    """With stock's variables of its pool as --database-connections, where that is not given. SQLAlchemy's defaults."""
+    names = ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW")
+    given = [environment.get(name) for name in names]
+    if not any(given) or not isinstance(settings.database, database_url.PostgresURL):
+        return settings
+    if settings.database_connections:
+        say(f"{' and '.join(names)} have no effect beside --database-connections")
+        return settings
+    try:
+        size, overflow = (int(text or default) for text, default in zip(given, (5, 10), strict=True))
+    except ValueError:
+        raise ConfigurationError(f"{' and '.join(names)} must be whole numbers.") from None
+    if size <= 0 or overflow < 0:  # without a limit
+        return settings
+    connections = max(size + overflow, sum(_least(settings)))
+    say(f"{' and '.join(names)} are taken for --database-connections {connections}")
+    return msgspec.structs.replace(settings, database_connections=connections)
 
 
 def _with_parameters(flags: Mapping[str, str], environment: Mapping[str, str]) -> Mapping[str, str]:
@@ -731,10 +780,27 @@ def _with_parameters(flags: Mapping[str, str], environment: Mapping[str, str]) -
 
 def _parse(setting: Setting, source: str, text: str) -> Any:
     try:
-        return setting.parse(text)
+        value = setting.parse(text)
     except ValueError:
         shown = "***" if setting.secret else uri.redact(text)
         raise ConfigurationError(f"{source} is {shown!r}, but must be {setting.parse.__doc__}.") from None
+    if isinstance(value, str):
+        _check_ends(source, text, setting.secret)
+    return value
+
+
+def _check_ends(source: str, text: str, secret: bool = False) -> None:
+    """Raises ConfigurationError for what came along: a file's new line, quotes that only a shell takes off."""
+    shown = "***" if secret else repr(uri.redact(text))
+    if text != text.strip():
+        raise ConfigurationError(
+            f"{source} is {shown}, with a blank or a new line at an end. Take it out; `echo` and files add one."
+        )
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise ConfigurationError(
+            f"{source} is {shown}, with quotes around it. Take them out: docker's --env-file and systemd's lists keep "
+            "them."
+        )
 
 
 def _of_container(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -747,6 +813,10 @@ def _of_container(values: dict[str, Any], environment: Mapping[str, str]) -> dic
             f"HOST and DATABASE are set, but not {', '.join(missing)}. "
             "Set what is missing (--env in docker run, or a parameter of --ssm-prefix), or use --backend-store-uri."
         )
+    for name in CONTAINER.keys() & environment.keys():
+        # a password may have quotes around it, and blanks; a new line at its end is a file's
+        if name != "PASSWORD" or environment[name].endswith("\n"):
+            _check_ends(name, environment[name], name == "PASSWORD")
     port = environment.get("PORT") or "5432"
     if not port.isdecimal():
         raise ConfigurationError(f"PORT is {port!r}, but must be the database's port number, such as 5432.")
@@ -791,17 +861,11 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
     if settings.stock == "never":
         _check_without_stock(settings)
     database = settings.database
-    if isinstance(database, database_url.SqliteURL):
-        if database.path in ("", ":memory:"):
-            raise ConfigurationError(
-                f"--backend-store-uri is {settings.backend_store_uri}, a database in memory, which several "
-                "processes can't share. Name a file: sqlite:///PATH."
-            )
-        if settings.workers > 1:
-            raise ConfigurationError(
-                f"--workers is {settings.workers}, but SQLite has one writer: leave --workers out, or use "
-                "PostgreSQL (--backend-store-uri postgresql://...)."
-            )
+    if isinstance(database, database_url.SqliteURL) and database.path in ("", ":memory:"):
+        raise ConfigurationError(
+            f"--backend-store-uri is {settings.backend_store_uri}, a database in memory, which several processes can't "
+            "share. Name a file: sqlite:///PATH."
+        )
     least = sum(_least(settings))
     if settings.database_connections and settings.database_connections < least:
         raise ConfigurationError(

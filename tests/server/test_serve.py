@@ -190,7 +190,7 @@ def test_the_port_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "env", "text"),
     [
-        (["--workers", "4"], {}, "SQLite has one writer"),
+        (["--env-file", "not.there"], {}, "--env-file is not.there, but there is no such file"),
         (["--gunicorn-opts", "--timeout 60"], {}, "--gunicorn-opts is an option of mlflow server, but"),
         (["--dev"], {}, "use --log-level debug"),
         (["--app-name", "basic-auth"], {}, "--app-name"),
@@ -209,6 +209,24 @@ def test_a_bad_configuration_is_one_clear_error(
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_an_env_file_and_what_it_says_of_itself(serve: Serve, sqlite: tuple[str, str], tmp_path: Path) -> None:
+    """What `mlflow --env-file FILE server` took, quotes included; a variable that is set wins."""
+    port = free_port()
+    file = tmp_path / "settings.env"
+    file.write_text(
+        f'# ours\nMLFLOW_PORT="{port}"\nexport WEB_CONCURRENCY=3\nHEADRACE_STOCK=background\nUVICORN_WS=x\n'
+    )
+    done = run_headrace("--env-file", str(file), "serve", "--workers", "none", cwd=tmp_path)
+    assert "--workers is 'none'" in done.stderr
+    server = serve(*sqlite, "--env-file", str(file), env={"HEADRACE_STOCK": "never"})
+    wait_until(lambda: "export MLFLOW_TRACKING_URI" in server.log, "the start is done")
+    lines = server.log.splitlines()
+    assert "headrace: WEB_CONCURRENCY is taken for --workers" in lines
+    assert "headrace: SQLite has one writer: one worker runs, not 3. With PostgreSQL all of them would" in lines
+    assert [line for line in lines if line.startswith("headrace: UVICORN_WS is set, but")]
+    assert "stock MLflow starts" not in server.log
 
 
 def test_version(tmp_path: Path) -> None:

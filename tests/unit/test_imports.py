@@ -18,11 +18,11 @@ ALLOWED: dict[str, set[str]] = {
     "versions": set(),
     "entities": set(),
     "errors": set(),
-    "unsupported_options": set(),
+    "stock_options": set(),
     "uri": set(),
     "database_url": {"errors", "uri"},
     "ssm": {"errors"},
-    "settings": {"database_url", "errors", "unsupported_options", "ssm", "uri"},
+    "settings": {"database_url", "errors", "stock_options", "ssm", "uri"},
     "sql": set(),
     "access_log": {"asgi"},
     "child": WORDS,
@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "server_role": WORDS | {"database", "sql"},
     "serve": WORDS | {"process", "stock", "database", "child"},
     "aws": WORDS | {"database", "server_role"},
-    "cli": WORDS | {"aws", "serve", "database", "server_role", "ssm", "stock", "db", "auth", "unsupported_options"},
+    "cli": WORDS | {"aws", "serve", "database", "server_role", "ssm", "stock", "db", "auth", "stock_options"},
 }
 
 

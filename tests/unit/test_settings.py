@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -12,10 +10,10 @@ import pytest
 import sqlalchemy
 
 from headrace import database_url
-from headrace.cli.reference import render
+from headrace.cli.reference import PAGES
 from headrace.errors import ConfigurationError
 from headrace.settings import SETTINGS, Settings, resolve
-from headrace.unsupported_options import REFUSED
+from headrace.stock_options import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTAINER = {
@@ -116,7 +114,15 @@ def test_the_container_names_what_is_missing() -> None:
         ({"port": "no"}, {}, "--port is 'no', but must be a whole number from 0 to 65535"),
         ({}, {"MLFLOW_PORT": "70000"}, "MLFLOW_PORT is '70000'"),
         ({"workers": "0"}, {}, "--workers"),
-        ({"workers": "2"}, {}, "SQLite has one writer"),
+        ({"static_prefix": "/a\n"}, {}, "a new line at an end"),
+        ({"artifacts_destination": "s3://b "}, {}, "--artifacts-destination is 's3://b ', with a blank"),
+        ({}, {"MLFLOW_BACKEND_STORE_URI": "postgresql://u:hidden@h/d\n"}, "MLFLOW_BACKEND_STORE_URI is"),
+        ({}, {"MLFLOW_BACKEND_STORE_URI": '"postgresql://u:hidden@h/d"'}, "with quotes around it"),
+        ({}, CONTAINER | {"PASSWORD": "hidden\n"}, "PASSWORD is ***, with a blank or a new line"),
+        ({}, CONTAINER | {"HOST": "'db'"}, "HOST is \"'db'\", with quotes"),
+        ({}, {"MLFLOW_LOGGING_LEVEL": "loud"}, "MLFLOW_LOGGING_LEVEL is 'loud'"),
+        ({}, {"FORWARDED_ALLOW_IPS": "proxy.example"}, "FORWARDED_ALLOW_IPS is 'proxy.example', but must be addresses"),
+        ({}, {"UVICORN_SSL_CERTFILE": "cert.pem"}, "TLS is the business of a proxy"),
         ({"stock": "sometimes"}, {}, "one of lazy, background, never"),
         ({"stock": "never", "enable_webhooks": "true"}, {}, "--enable-webhooks is stock MLflow's alone"),
         (
@@ -158,17 +164,67 @@ def test_what_is_not_supported_is_refused_not_ignored() -> None:
     resolve({}, {"MLFLOW_ENABLE_WORKSPACES": "false", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "False"})
 
 
-def test_every_option_of_mlflow_server_is_supported_or_refused() -> None:
-    script = (
-        "import json; from mlflow.cli import server; "
-        "print(json.dumps([(p.opts + p.secondary_opts, p.envvar) for p in server.params]))"
+def told(flags: dict[str, str], environment: dict[str, str]) -> tuple[Settings, list[str]]:
+    lines: list[str] = []
+    return resolve(flags, environment, lines.append), lines
+
+
+def test_sqlite_has_one_worker() -> None:
+    for flags, environment in (({"workers": "4"}, {}), ({}, {"MLFLOW_WORKERS": "4"}), ({}, {"WEB_CONCURRENCY": "4"})):
+        settings, lines = told(flags, environment)
+        assert settings.workers == 1
+        assert "one worker runs, not 4" in lines[-1]
+    assert told({"workers": "1"}, {}) == (Settings(), [])
+
+
+def test_what_others_call_it() -> None:
+    postgres = {"backend_store_uri": "postgresql://h/d"}
+    settings, lines = told(
+        postgres, {"WEB_CONCURRENCY": "3", "FORWARDED_ALLOW_IPS": "*", "MLFLOW_LOGGING_LEVEL": "warn"}
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    ours = {setting.flag: setting.environment for setting in SETTINGS if setting.from_mlflow}
-    ours |= {flag: refused.environment for refused in REFUSED for flag in refused.flags}
-    for flags, environment in msgspec.json.decode(done.stdout.splitlines()[-1]):
-        assert flags[0] in ours
-        assert environment in (ours[flags[0]], None)
+    assert (settings.workers, settings.trusted_proxies, settings.log_level) == (3, "0.0.0.0/0,::/0", "warning")
+    assert len(lines) == 2
+    own = {"workers": "2", "trusted_proxies": "10.0.0.1", "log_level": "debug"}
+    settings, lines = told(
+        postgres | own, {"WEB_CONCURRENCY": "3", "FORWARDED_ALLOW_IPS": "*", "MLFLOW_LOGGING_LEVEL": "WARN"}
+    )
+    assert (settings.workers, settings.trusted_proxies, settings.log_level) == (2, "10.0.0.1/32", "debug")
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("pool", "budget"),
+    [
+        ({"POOL_SIZE": "20", "MAX_OVERFLOW": "0"}, 20),
+        ({"POOL_SIZE": "20"}, 30),
+        ({"MAX_OVERFLOW": "3"}, 8),
+        ({"POOL_SIZE": "1", "MAX_OVERFLOW": "0"}, 5),  # the least that works
+        ({"MAX_OVERFLOW": "-1"}, None),
+    ],
+)
+def test_stocks_pool_is_a_budget(pool: dict[str, str], budget: int | None) -> None:
+    environment = {f"MLFLOW_SQLALCHEMYSTORE_{name}": value for name, value in pool.items()}
+    settings, lines = told({"backend_store_uri": "postgresql://h/d"}, environment)
+    assert (settings.database_connections, len(lines)) == (budget, 0 if budget is None else 1)
+    settings, lines = told({"backend_store_uri": "postgresql://h/d", "database_connections": "40"}, environment)
+    assert (settings.database_connections, len(lines)) == (40, 1)
+    assert told({}, environment)[1] == []  # SQLite
+
+
+def test_kubernetes_words_about_services() -> None:
+    settings, (line,) = told({}, {"MLFLOW_PORT": "tcp://10.0.0.1:80", "HEADRACE_PORT": "tcp://10.0.0.2:80"})
+    assert settings.port == 5000
+    assert "not taken for --port" in line
+
+
+def test_what_has_no_effect_is_said() -> None:
+    given = {"UVICORN_ROOT_PATH": "/a", "GUNICORN_CMD_ARGS": "-k x", "MLFLOW_AUTH_CONFIG_PATH": "a.ini"}
+    _, lines = told({}, {**given, "HEADRACE_STOK": "never", "HEADRACE_PORT": "1", "HEADRACE_IMAGE": "x"})
+    assert [line.split()[0] for line in lines] == [*reversed(given), "HEADRACE_PORT", "HEADRACE_STOK"]
+    assert lines[-2:] == [
+        "HEADRACE_PORT is set, but is no setting; did you mean MLFLOW_PORT?",
+        "HEADRACE_STOK is set, but is no setting; did you mean HEADRACE_STOCK?",
+    ]
 
 
 def test_the_table_and_the_struct_agree() -> None:
@@ -181,11 +237,10 @@ def test_the_table_and_the_struct_agree() -> None:
         assert value in (None, "") or words == shown, setting.name
 
 
-def test_the_settings_page_is_current() -> None:
-    page = ROOT / "docs" / "reference" / "settings.md"
-    assert page.read_text(encoding="utf-8") == render(), (
-        "run: python -m headrace.cli.reference docs/reference/settings.md"
-    )
+@pytest.mark.parametrize("name", PAGES)
+def test_the_pages_are_current(name: str) -> None:
+    page = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+    assert page == PAGES[name](), "run: python -m headrace.cli.reference docs/reference"
 
 
 @pytest.mark.parametrize("workers", range(1, 33))

@@ -10,6 +10,7 @@ import click
 
 from headrace.cli.audit import audit
 from headrace.cli.db import db
+from headrace.cli.env_file import env_file
 from headrace.cli.serve import serve
 from headrace.cli.token import token
 from headrace.cli.user import user
@@ -35,6 +36,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["--help"], "max_content_width": 110})
+@env_file
 @click.version_option(package_name="headrace", prog_name="headrace")
 def cli() -> None:
     """A drop-in MLflow tracking server: much faster, much smaller."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from headrace.cli.env_file import env_file
 from headrace.errors import ConfigurationError
 from headrace.settings import SETTINGS, Setting, parse_boolean, resolve
-from headrace.unsupported_options import REFUSED, Refused
+from headrace.stock_options import REFUSED, Refused
 
 
 def option(setting: Setting) -> Callable[[Any], Any]:
@@ -55,6 +56,7 @@ def options(command: Any) -> Any:
 
 
 @click.command()
+@env_file
 @options
 def serve(**values: Any) -> int:
     """Run the MLflow tracking server: the UI and the REST API.
@@ -62,7 +64,7 @@ def serve(**values: Any) -> int:
     The options are those of mlflow server. Without any, runs go to SQLite and artifacts to files, both in
     ./headrace-data.
     """
-    from headrace.serve import serve
+    from headrace.serve import log, serve
 
     flags = {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
-    return serve(resolve({name: text for name, text in flags.items() if text is not None}, os.environ))
+    return serve(resolve({name: text for name, text in flags.items() if text is not None}, os.environ, log))

@@ -1,0 +1,32 @@
+"""`--env-file`, as `mlflow --env-file FILE server` has it: variables from a file, which those that are set win over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headrace.errors import ConfigurationError
+
+
+def _load(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    if not Path(value).is_file():
+        raise ConfigurationError(f"--env-file is {value}, but there is no such file.")
+    try:
+        from dotenv import load_dotenv
+    except ModuleNotFoundError:  # the slim image
+        raise ConfigurationError(
+            "--env-file needs python-dotenv, which is not installed here. Use docker's own --env-file, or install it."
+        ) from None
+    load_dotenv(value, override=False)
+
+
+def env_file(command: Any) -> Any:
+    """The option, read before all others."""
+    text = "Environment variables from a file of lines NAME=VALUE; those that are set already win over it."
+    return click.option("--env-file", metavar="FILE", callback=_load, is_eager=True, expose_value=False, help=text)(
+        command
+    )
