@@ -24,6 +24,7 @@ from headrace.api.message import Message
 from headrace.api.permits import Permit
 from headrace.api.workspaces import Workspaces
 from headrace.artifacts.direct import JsonHandler
+from headrace.artifacts.locations import Locations
 from headrace.artifacts.routes import Artifacts
 from headrace.artifacts.routes import Handler as StreamHandler
 from headrace.asgi.body import read_body
@@ -38,6 +39,7 @@ from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
 from headrace.db.database import Database
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, PayloadTooLarge, Unavailable
+from headrace.gc import background as gc
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.readiness import Readiness
 from headrace.resources import all_endpoints
@@ -83,7 +85,7 @@ class App:
         self._absent = Absent(settings, os.environ)
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
-        self._retention: asyncio.Task[None] | None = None
+        self._sweeps: list[asyncio.Task[None]] = []
         versions = {name: installed_version(name) for name in ("headrace", "mlflow")}
         self._texts = {
             f"{prefix}/health": (_TEXT, b"OK"),
@@ -320,8 +322,10 @@ class App:
         self._metrics.start(self._database)
         if self._database is None:
             logger.info("this backend store is stock's alone: every request passes through")
-            if self._settings.trace_retention:
-                logger.warning("--trace-retention does nothing: it needs a database that Headrace works with itself")
+            for name in ("trace_retention", "gc_after"):
+                if getattr(self._settings, name):
+                    flag = "--" + name.replace("_", "-")
+                    logger.warning("%s does nothing: it needs a database that Headrace works with itself", flag)
             return
         try:
             await self._connect(self._database)
@@ -345,9 +349,15 @@ class App:
         for table, difference in database.changed_tables.items():
             logger.warning("table %s is not as Headrace knows it (%s): stock answers what needs it", table, difference)
         self._leave_to_stock(database.changed_tables.keys())
-        after = self._settings.trace_retention
-        if after and self._settings.builds_indexes and self._not_ours.isdisjoint(retention.TABLES):  # one worker does
-            self._retention = asyncio.create_task(retention.keep(database, after))
+        if self._settings.builds_indexes:  # one worker does
+            self._start_sweeps(database)
+
+    def _start_sweeps(self, database: Database) -> None:
+        settings = self._settings
+        if settings.trace_retention and self._not_ours.isdisjoint(retention.TABLES):
+            self._sweeps.append(asyncio.create_task(retention.keep(database, settings.trace_retention)))
+        if settings.gc_after and self._not_ours.isdisjoint(gc.TABLES):
+            self._sweeps.append(asyncio.create_task(gc.keep(database, Locations(settings), settings.gc_after)))
 
     def _leave_to_stock(self, tables: Collection[str]) -> None:
         """No native answers from these tables."""
@@ -355,7 +365,7 @@ class App:
 
     async def _stop(self) -> None:
         self._metrics.stop()
-        for task in (self._connecting, self._retention):
+        for task in (self._connecting, *self._sweeps):
             if task is not None:
                 task.cancel()
         if self._database is not None:

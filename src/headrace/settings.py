@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_connections: int | None = None
     database_wait: float = 60.0
     trace_retention: float | None = None  # seconds
+    gc_after: float | None = None  # seconds
     compress_json: str = "remote"
     access_log: str = "off"
     expose_prometheus: str | None = None
@@ -162,12 +163,17 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _age(text: str) -> float:
-    """a number of days, hours or minutes, such as 30d, 12h or 90m"""
-    match = re.fullmatch(r"([0-9]{1,6})([dhm])", text.strip())
-    if match is None or not int(match[1]):
+_AGE = re.compile(r"(?:([0-9.]{1,9})d)?(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m)?(?:([0-9.]{1,9})s)?")
+
+
+def parse_age(text: str) -> float:
+    """a time such as 30d, 12h, 90m or 2d8h"""
+    match = _AGE.fullmatch(text.strip())
+    parts = match.groups() if match else ()
+    seconds = sum(float(part) * unit for part, unit in zip(parts, (86_400, 3_600, 60, 1), strict=False) if part)
+    if not seconds:
         raise ValueError
-    return int(match[1]) * {"d": 86_400.0, "h": 3_600.0, "m": 60.0}[match[2]]
+    return seconds
 
 
 def parse_boolean(text: str) -> bool:
@@ -394,9 +400,17 @@ SETTINGS = (
     Setting(
         "trace_retention",
         "HEADRACE_TRACE_RETENTION",
-        _age,
+        parse_age,
         "no end",
         "Delete traces that began longer ago than this, such as 30d, 12h or 90m; they can't be brought back.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "gc_after",
+        "HEADRACE_GC_AFTER",
+        parse_age,
+        "never",
+        "Remove for good, rows and files, what was deleted longer ago than this, such as 30d; see `headrace gc`.",
         from_mlflow=False,
     ),
     Setting(

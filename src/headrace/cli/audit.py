@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from headrace.cli.accounts import as_json, print_table, to_look_at_accounts
+from headrace.settings import parse_age
 
 if TYPE_CHECKING:
     from headrace.auth.accounts import Accounts
 
-_UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
 
 def _period(context: click.Context, parameter: click.Parameter, text: str) -> int:
     """Milliseconds."""
-    found = re.fullmatch(r"(\d{1,6})([mhd])", text)
-    if found is None:
-        raise click.BadParameter("a period is a number with m, h or d, such as 7d")
-    return int(found[1]) * _UNITS[found[2]]
+    try:
+        return int(parse_age(text) * 1000)
+    except ValueError:
+        raise click.BadParameter("a period is a number with m, h or d, such as 7d") from None
 
 
 @click.command()

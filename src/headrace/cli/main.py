@@ -11,6 +11,7 @@ import click
 from headrace.cli.audit import audit
 from headrace.cli.db import db
 from headrace.cli.env_file import env_file
+from headrace.cli.gc import gc
 from headrace.cli.serve import serve
 from headrace.cli.token import token
 from headrace.cli.user import user
@@ -44,6 +45,7 @@ def cli() -> None:
 
 cli.add_command(serve)
 cli.add_command(db)
+cli.add_command(gc)
 cli.add_command(user)
 cli.add_command(token)
 cli.add_command(audit)

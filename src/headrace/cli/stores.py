@@ -1,9 +1,10 @@
-"""The options that name a database's stores, for the commands of `headrace db`."""
+"""Settings of the server as options of other commands."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import click
@@ -11,25 +12,33 @@ import click
 from headrace.cli.serve import option
 from headrace.settings import SETTINGS, resolve
 
-_NAMES = ("backend_store_uri", "registry_store_uri")
+Command = Callable[..., Any]
 
 
-def with_stores(command: Callable[..., None]) -> Any:
-    """Give a command the options that name the stores, and URL as `mlflow db upgrade` takes it.
+def with_settings(*names: str) -> Callable[[Command], Any]:
+    """Give a command the options of these settings. It gets the Settings, and its own options by name."""
 
-    The command gets the Settings, and its own options by name.
-    """
+    def decorate(command: Command) -> Any:
+        @wraps(command)
+        def run(**options: Any) -> Any:
+            given = {name: text for name in names if (text := options.pop(name)) is not None}
+            return command(resolve(given, os.environ), **options)
 
-    def run(url: str | None, **options: Any) -> None:
-        flags = {name: options.pop(name) for name in _NAMES}
-        given = {name: text for name, text in flags.items() if text is not None}
-        if url is not None:
-            given.setdefault("backend_store_uri", url)
-        command(resolve(given, os.environ), **options)
+        decorated: Any = run
+        for setting in SETTINGS:
+            if setting.name in names:
+                decorated = option(setting)(decorated)
+        return decorated
 
-    run.__doc__, run.__name__ = command.__doc__, command.__name__
-    decorated: Any = click.argument("url", required=False)(run)
-    for setting in SETTINGS:
-        if setting.name in _NAMES:
-            decorated = option(setting)(decorated)
-    return decorated
+    return decorate
+
+
+def with_stores(command: Command) -> Any:
+    """Give a command the options that name the stores, and URL as `mlflow db upgrade` takes it."""
+    decorated = with_settings("backend_store_uri", "registry_store_uri")(command)
+
+    @wraps(decorated)
+    def run(url: str | None, backend_store_uri: str | None, **options: Any) -> Any:
+        return decorated(backend_store_uri=backend_store_uri or url, **options)
+
+    return click.argument("url", required=False)(run)

@@ -69,14 +69,17 @@ UPDATE experiments SET lifecycle_stage = 'deleted', last_update_time = :now
 WHERE workspace = :workspace AND experiment_id = :experiment_id AND lifecycle_stage = 'active' RETURNING 1
 """)
 DELETE_RUNS = Sql("""
-UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now WHERE experiment_id = :experiment_id
+UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now
+WHERE experiment_id = :experiment_id AND coalesce(deleted_time, 1) <> 0
 """)
 RESTORE = Sql("""
 UPDATE experiments SET lifecycle_stage = 'active', last_update_time = :now
-WHERE workspace = :workspace AND experiment_id = :experiment_id AND lifecycle_stage = 'deleted' RETURNING 1
-""")
+WHERE workspace = :workspace AND experiment_id = :experiment_id AND lifecycle_stage = 'deleted'
+  AND coalesce(last_update_time, 1) <> 0 RETURNING 1
+""")  # 0: gc is at it
 RESTORE_RUNS = Sql("""
-UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL WHERE experiment_id = :experiment_id
+UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL
+WHERE experiment_id = :experiment_id AND coalesce(deleted_time, 1) <> 0
 """)
 
 

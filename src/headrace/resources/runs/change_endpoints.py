@@ -31,8 +31,9 @@ DELETE = Sql("""
 UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = :now WHERE run_uuid = :run_id RETURNING 1
 """)
 RESTORE = Sql("""
-UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL WHERE run_uuid = :run_id RETURNING 1
-""")
+UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL
+WHERE run_uuid = :run_id AND coalesce(deleted_time, 1) <> 0 RETURNING 1
+""")  # 0: gc is at it
 # the lock keeps the run from being deleted meanwhile; SQLite has but one writer
 ACTIVE = Sql(
     postgresql="SELECT 1 FROM runs WHERE run_uuid = :run_id AND lifecycle_stage = 'active' FOR SHARE",

@@ -13,8 +13,9 @@ import time
 
 from headrace.db.database import Database
 from headrace.db.query import Sql
-from headrace.errors import Declined, HeadraceError
+from headrace.errors import Declined
 from headrace.resources.traces.deletion import AT_ONCE, delete
+from headrace.sweeps import again_and_again
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,11 @@ ORDER BY e.experiment_id
 
 async def keep(db: Database, seconds: float) -> None:
     """Delete what is older than `seconds`, now and every SWEEP_SECONDS, until it is cancelled."""
-    while True:
-        try:
-            await sweep(db, int((time.time() - seconds) * 1000))
-        except HeadraceError as error:  # the database is away, say; the next sweep goes on
-            logger.warning("traces beyond their retention were not all deleted: %s", error)
-        except Exception:
-            logger.exception("traces beyond their retention were not all deleted")
-        await asyncio.sleep(SWEEP_SECONDS)
+    await again_and_again(
+        lambda: sweep(db, int((time.time() - seconds) * 1000)),
+        SWEEP_SECONDS,
+        "traces beyond their retention were not all deleted",
+    )
 
 
 async def sweep(db: Database, before: int) -> int:
