@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from headrace import database_url, uri
 from headrace.database_url import PostgresURL, SqliteURL
@@ -60,8 +61,7 @@ def installed_revisions() -> Revisions:
 def prepare(settings: Settings, log: Log) -> None:
     """Make the stores of `settings` ready for stock and for the workers.
 
-    Stores that are stock's alone (MySQL, files) are left to it. Raises ConfigurationError when a database can't be
-    reached or made, SchemaOutOfDate when it is of another MLflow.
+    Raises ConfigurationError when a store can't be reached or made, SchemaOutOfDate when it is of another MLflow.
     """
     deadline = time.monotonic() + settings.database_wait
     for store_uri, role in _stores(settings).items():
@@ -71,6 +71,23 @@ def prepare(settings: Settings, log: Log) -> None:
                 if _is_empty(tables, revision, database.shown):
                     log(f"making MLflow's tables in {database.shown}")
                     _run_stock("initialise", role, store_uri, settings.default_artifact_root)
+        elif database is not None:  # MySQL: stock alone can say whether it can use it
+            _run_stock("initialise", role, store_uri, settings.default_artifact_root, wait=settings.database_wait)
+        else:
+            _check_folder(store_uri)
+
+
+def _check_folder(store_uri: str) -> None:
+    """Raises ConfigurationError for a file store's folder that can neither be written nor made."""
+    if "://" in store_uri and not store_uri.startswith("file://"):
+        return
+    folder = Path(urlsplit(store_uri).path if store_uri.startswith("file:") else store_uri).absolute()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"The file store {store_uri} can't be used: {there} is no folder that this user may write. Look at "
+            "--backend-store-uri."
+        )
 
 
 def upgrade(settings: Settings, log: Log = lambda _: None) -> None:
@@ -156,12 +173,14 @@ def _is_empty(tables: set[str], revision: str | None, shown: str) -> bool:
     )
 
 
-def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: str) -> None:
+def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: str, wait: float = 0) -> None:
+    """`wait`: seconds for a database that is not up yet. Raises ConfigurationError."""
     configuration = {
         "action": action,
         "role": role,
         "uri": database_url.stock_url(store_uri),
         "default_artifact_root": default_artifact_root,
+        "wait": wait,
     }
     if code := run_once(_MIGRATE, configuration, prefix="stock | "):
         raise ConfigurationError(

@@ -82,6 +82,8 @@ class Child:
         """Start the process; it imports what it needs and waits for its configuration."""
         ours, theirs = socket.socketpair()
         public = {name: text for name, text in os.environ.items() if not name.startswith((*_PRIVATE, _OURS))}
+        if os.path.expanduser("~") == "~":  # a uid without a name: MLflow's import fails without a home
+            public["HOME"] = "/"  # as Docker has it
         with theirs:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", self.module],
@@ -236,7 +238,9 @@ class Supervisor:
             wake.setblocking(False)
             self.watch(woken, lambda: self._on_signals(woken.recv(256)))
             # The handlers do nothing; the wake-up descriptor tells the loop.
-            numbers = (*_STOP_SIGNALS, signal.SIGCHLD)
+            numbers = [*_STOP_SIGNALS, signal.SIGCHLD]
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+                numbers.remove(signal.SIGHUP)
             before = {number: signal.signal(number, lambda *_: None) for number in numbers}
             signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
             try:

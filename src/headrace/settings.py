@@ -808,12 +808,12 @@ def _check_ends(source: str, text: str, secret: bool = False) -> None:
     shown = "***" if secret else repr(uri.redact(text))
     if text != text.strip():
         raise ConfigurationError(
-            f"{source} is {shown}, with a blank or a new line at an end. Take it out; `echo` and files add one."
+            f"{source} is {shown}, which has a blank or a new line at an end. Take it out; `echo` and files add one."
         )
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         raise ConfigurationError(
-            f"{source} is {shown}, with quotes around it. Take them out: docker's --env-file and systemd's lists keep "
-            "them."
+            f"{source} is {shown}, which has quotes around it. Take them out: docker's --env-file and systemd's lists "
+            "keep them."
         )
 
 
@@ -872,6 +872,8 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
         )
     _check_single_sign_on(settings)
     _check_workspaces(settings)
+    if settings.grants and not settings.protected:
+        raise ConfigurationError("--grants is set, but this server asks nobody who they are. Set --auth.")
     if settings.stock == "never":
         _check_without_stock(settings)
     database = settings.database

@@ -133,6 +133,24 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert "sqlite:///mlflow.db can't be opened: file is not a database" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("backend", "text"),
+    [
+        ("./a-file/mlruns", "a-file is no folder that this user may write"),
+        ("file:///dev/null/mlruns", "/dev/null is no folder"),
+        ("sqlite:///file:not/there.db?mode=ro&uri=true", "unable to open database file"),  # stock's alone, as MySQL is
+    ],
+)
+def test_a_store_that_cannot_work_gets_no_banner(tmp_path: Path, backend: str, text: str) -> None:
+    (tmp_path / "a-file").touch()
+    options = ["--port", str(free_port()), "--database-wait", "0", "--backend-store-uri", backend]
+    done = run_headrace("serve", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert "MLflow is on" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_newest_revision_is_what_mlflow_says() -> None:
     script = "from mlflow.store.db.utils import _get_latest_schema_revision as latest; print(latest())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import textwrap
 import threading
@@ -109,6 +110,56 @@ def test_stages_end_one_after_the_other(child: Callable[..., Child], supervisor:
     stop_when(lambda: all(one.was_ready for one in supervisor.children))
     assert supervisor.run() == 0
     assert order.read_text() == "12"
+
+
+def test_nohup(child: Callable[..., Child], supervisor: Supervisor, tmp_path: Path) -> None:
+    """What was told to ignore SIGHUP goes on after one."""
+    beats = tmp_path / "beats"
+    body = f"""
+        import time
+        parent.ready()
+        while True:
+            open({str(beats)!r}, "a").write("x")
+            time.sleep(0.01)
+    """
+    supervisor.add(child(body))
+    supervisor.start(supervisor.children[0])
+    seen: list[int] = []
+
+    def done() -> bool:
+        if not seen and supervisor.children[0].was_ready and beats.exists():
+            os.kill(os.getpid(), signal.SIGHUP)
+            seen.append(beats.stat().st_size)
+        return bool(seen) and beats.stat().st_size > seen[0] + 20
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop_when(done)
+        assert supervisor.run() == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert beats.stat().st_size > seen[0] + 20
+
+
+def test_a_uid_without_a_name_has_a_home(
+    child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one = child("print(os.environ.get('HOME'), end='')")
+    monkeypatch.setenv("PYTHONPATH", one.environment["PYTHONPATH"])
+    for home, known, shown in (("/a", False, "/a"), (None, False, "/"), (None, True, "None")):
+        monkeypatch.delenv("HOME", raising=False)
+        if home:
+            monkeypatch.setenv("HOME", home)
+        with monkeypatch.context() as patch:
+            if not known:
+                patch.setattr(pwd, "getpwuid", nobody)  # as for a uid that /etc/passwd does not have
+            run_once(one.module, {}, prefix="it | ")
+        assert capfd.readouterr().err == f"it | {shown}\n"
+
+
+def nobody(uid: int) -> None:
+    raise KeyError(uid)
 
 
 def test_a_child_that_ignores_the_signal_is_killed(child: Callable[..., Child]) -> None:

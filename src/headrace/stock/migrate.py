@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+from typing import Any
 
 from headrace import child
 
@@ -12,7 +15,19 @@ def main() -> None:
     parent = child.Parent()
     configuration = parent.read_configuration()
     parent.when_gone(lambda: os._exit(1))
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        _act(configuration)
+    except (MlflowException, SQLAlchemyError, OSError) as error:  # what is wrong with the database
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(1)
+
+
+def _act(configuration: dict[str, Any]) -> None:
     uri: str = configuration["uri"]
+    _connect(uri, configuration["wait"])
     if configuration["action"] == "upgrade":
         upgrade(uri)
     elif configuration["role"] == "registry":
@@ -24,6 +39,31 @@ def main() -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         SqlAlchemyStore(uri, configuration["default_artifact_root"])
+
+
+def _connect(uri: str, wait: float) -> None:
+    """Return when the database can be reached, or raise after `wait` seconds: MLflow itself tries for 100."""
+    from mlflow.store.db import utils
+    from sqlalchemy.exc import SQLAlchemyError
+
+    deadline, said = time.monotonic() + wait, False
+    while True:
+        engine = utils.create_sqlalchemy_engine(uri)
+        try:
+            engine.connect().close()
+        except SQLAlchemyError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not said:
+                print(
+                    f"{' '.join(str(error).split())} Waiting for it, {wait:g} s at most.", file=sys.stderr, flush=True
+                )
+            said = True
+            time.sleep(1)
+        else:
+            return
+        finally:
+            engine.dispose()
 
 
 def upgrade(uri: str) -> None:
