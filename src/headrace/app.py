@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.access_log import AccessLog
 from headrace.api.bad_request import instead_of_failure
-from headrace.api.decode import check_content_type, decode, rewrite
+from headrace.api.decode import check_content_type, check_nesting, decode, rewrite
 from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message
 from headrace.api.permits import Permit
@@ -44,6 +44,7 @@ from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.readiness import Readiness
 from headrace.resources import all_endpoints
 from headrace.resources.traces import retention
+from headrace.resources.traces.otlp import decompressed
 from headrace.settings import Settings
 from headrace.stock.forward import Forwarder
 from headrace.stock.never import NoStock
@@ -60,6 +61,8 @@ _JSON_200 = (JSON, NATIVE)
 _EMPTY = b"{}"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _READING = ("GET", "HEAD")
+# Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
+_STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
 RECONNECT_SECONDS = 1.0
 
 
@@ -230,22 +233,34 @@ class App:
         await send_whole(scope, send, status, packed, (*headers, *security, *encoded))
 
     async def _pass_on(self, match: Match, scope: Scope, receive: Receive, send: Send, reason: str = "") -> None:
-        """Hand a request to stock, of which nothing was read. One with limited rights is decoded and checked first."""
+        """Hand a request to stock, of which nothing was read. One with limited rights is decoded and checked first.
+
+        Only artifacts are streamed to it. All other bodies are read first, so that none is too large or nested too
+        deeply, and none that comes slowly holds a connection to stock.
+        """
         permit: Permit | None = scope.get(PERMIT)
-        chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
-        if permit is None and not chunked:
+        length, chunked = _body_of(scope)
+        if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
             await self._stock.forward(scope, receive, send, route=_route(match, scope), reason=reason)
             return
         try:
+            self._check_size(length, scope)
             body = await self._read(scope, receive)
             if body is None:
                 return
             message = None
+            encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"").decode(
+                "latin-1"
+            )
+            if match.endpoint.raw and encoding:  # spans, which stock would unpack whatever they unpack to
+                await asyncio.to_thread(decompressed, body, encoding.lower(), self._settings.max_body_bytes)
             if permit is not None:
-                if any(name == b"content-encoding" for name, _ in scope["headers"]) and not match.endpoint.raw:
+                if encoding and not match.endpoint.raw:
                     raise Forbidden("A compressed request can't be checked. Send it as it is.")
                 message = decode(match, scope, body, permit)
                 await permit.check(message)
+            else:
+                await check_nesting(body)
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())
         else:
@@ -296,14 +311,18 @@ class App:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client went away. Raises PayloadTooLarge."""
+        body = await read_body(receive, self._settings.max_body_bytes)
+        self._check_size(len(body or b""), scope)
+        return body
+
+    def _check_size(self, size: int, scope: Scope) -> None:
+        """Raises PayloadTooLarge."""
         limit = self._settings.max_body_bytes
-        body = await read_body(receive, limit)
-        if body is not None and len(body) > limit:
+        if size > limit:
             raise PayloadTooLarge(
                 f"The body is larger than the {limit} bytes that {scope['path']} takes. "
                 "Log in smaller batches, or let the server's administrator raise --max-body-bytes."
             )
-        return body
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -392,6 +411,17 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     if settings.audit != "off":
         guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
     return Observed(Shield(guarded, settings), metrics, router, log)
+
+
+def _body_of(scope: Scope) -> tuple[int, bool]:
+    """How many bytes the client says that it sends, and whether it sends them without saying that."""
+    length, chunked = 0, False
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            length = int(value)  # httptools has looked at it
+        elif name == b"transfer-encoding":
+            chunked = True
+    return length, chunked
 
 
 def _route(match: Match, scope: Scope) -> str:

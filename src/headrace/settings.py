@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stock_wait: float = 20.0
     max_body_bytes: int = 64 * 1024 * 1024
     queue_limit: int = 10_000
+    connections_per_client: int = 2000
     database_connections: int | None = None
     database_wait: float = 60.0
     trace_retention: float | None = None  # seconds
@@ -444,7 +445,7 @@ SETTINGS = (
         "HEADRACE_MAX_BODY_BYTES",
         _number(1024, 2**31),
         str(64 * 1024 * 1024),
-        "The largest request body that Headrace answers by itself; artifacts are not limited.",
+        "The largest request body, unpacked, too; artifacts are not limited.",
         from_mlflow=False,
     ),
     Setting(
@@ -453,6 +454,15 @@ SETTINGS = (
         _number(1, 1_000_000),
         "10000",
         "How many writes may wait for the database in one worker; more are answered 503 with Retry-After.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "connections_per_client",
+        "HEADRACE_CONNECTIONS_PER_CLIENT",
+        _number(0, 1_000_000),
+        "2000",
+        "How many connections an address may have to one worker, 0 for any number; more are answered 503. This machine "
+        "and --trusted-proxies are not counted.",
         from_mlflow=False,
     ),
     Setting(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -16,10 +18,11 @@ import uvicorn
 
 from headrace import child
 from headrace.app import create_app
-from headrace.asgi.protocol import AnsweringProtocol
+from headrace.asgi.protocol import AnsweringProtocol, Doorman
+from headrace.asgi.shield import proxies_of
 from headrace.errors import ConfigurationError, HeadraceError, SchemaOutOfDate
 from headrace.readiness import Readiness
-from headrace.settings import Settings
+from headrace.settings import Settings, is_loopback
 
 _LONGEST_END = 10.0  # seconds that the queue may take to drain when nobody is left to kill us
 
@@ -83,6 +86,7 @@ def main() -> None:
     except HeadraceError as error:
         print(f"headrace: {error}", file=sys.stderr)
         raise SystemExit({ConfigurationError: 2, SchemaOutOfDate: 3}.get(type(error), 1)) from None
+    AnsweringProtocol.doorman = _doorman(settings)
     config = uvicorn.Config(
         app,
         http=AnsweringProtocol,
@@ -103,6 +107,17 @@ def main() -> None:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=configuration["listener"])
     directory = os.path.dirname(settings.stock_socket)
     Server(config, parent, directory, readiness, settings.shutdown_delay).run(sockets=[listener])
+
+
+def _doorman(settings: Settings) -> Doorman | None:
+    """For connections, of which the process may have as many as the system lets it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says more than it allows
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if not settings.connections_per_client:
+        return None
+    is_proxy = proxies_of(settings)
+    return Doorman(settings.connections_per_client, lambda address: is_loopback(address) or is_proxy(address))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import accumulate
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,6 +15,10 @@ from headrace.api.permits import Permit
 from headrace.asgi.responses import JSON
 from headrace.asgi.types import MESSAGE, Scope
 from headrace.errors import InvalidParameter
+
+MAX_DEPTH = 100  # json_format.ParseDict's
+_LARGE = 1024 * 1024
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Message:
@@ -42,6 +48,21 @@ def check_content_type(scope: Scope) -> None:
     for name, value in scope["headers"]:
         if name == b"content-type" and value.split(b";")[0].strip().lower() != b"application/json":
             raise InvalidParameter("Bad Request. Content-Type must be one of ['application/json'].")
+
+
+async def check_nesting(body: bytes) -> None:
+    """Raises InvalidParameter for JSON that is nested more deeply than protobuf takes it; stock's parser only fails."""
+    if body[:100].lstrip()[:1] in (b"{", b"[") and body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        depth = _depth(body) if len(body) < _LARGE else await asyncio.to_thread(_depth, body)
+        if depth > MAX_DEPTH:
+            raise InvalidParameter(f"The request's body is nested {depth} deep; {MAX_DEPTH} is the most.")
+
+
+def _depth(body: bytes) -> int:
+    """How deep its brackets are nested; those in texts don't count."""
+    bare = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NO_BRACKETS)
+    brackets = b"".join(bare.split(b'"')[::2])
+    return max(accumulate(1 if byte in b"[{" else -1 for byte in brackets), default=0)
 
 
 def _header_fields(endpoint: Endpoint, scope: Scope) -> dict[str, str]:

@@ -38,7 +38,6 @@ _ENUMS = {
     for enum, first in ((ViewType, 1), (RunStatus, 1), (LoggedModelStatus, 0))
 }
 
-MAX_DEPTH = 64
 # handlers._validate_param_against_schema
 HINT = " Hint: Value was of type '{}'. See the API docs for more information about request parameters."
 SEE_DOCS = " See the API docs for more information about request parameters."
@@ -151,7 +150,11 @@ class Reader(Generic[M]):
         except (ValueError, RecursionError) as error:
             if isinstance(error, _BadJson):
                 raise InvalidParameter(str(error)) from None
-            raise InvalidParameter(f"The request's body is not JSON: {error or 'it is nested too deeply'}.") from None
+            if isinstance(error, RecursionError):
+                raise InvalidParameter(
+                    "The request's body is no JSON that can be read: it is nested too deeply."
+                ) from None
+            raise InvalidParameter(f"The request's body is not JSON: {error}.") from None
         if not isinstance(given, dict):
             raise InvalidParameter(f"The request's body is not a JSON object but a {_kind_of(given)}.")
         return given

@@ -7,8 +7,9 @@ rounds on a busy machine: 88 -> 83 us of CPU a request, 20 -> 16 us of it in the
 addition in the scope's extensions, under `ANSWER`; what streams uses `send`.
 
 Once every PACE_SECONDS each connection is looked at: a head that is not complete HEAD_SECONDS after its first byte (or
-after the connection), and a body of which less than PACE_BYTES came in each of SLOW_LOOKS looks, while we were waiting
-for it, ends the connection. So nobody holds one for nothing.
+after the connection), and a body of which less than PACE_BYTES a look came in LOOKS of them, while we were waiting for
+it, ends the connection. So nobody holds one for nothing. And nobody holds all: an address has a number of connections
+(`Doorman`), beyond which it is answered 503.
 
 Fields after a chunked body (trailers) are dropped: RFC 9110, 6.5.1 lets nobody merge them into the headers who does not
 know them, and an Authorization there would sign in. What is answered before its body has come is read on, and thrown
@@ -19,6 +20,7 @@ takes the answer for a failure of ours (nginx: lingering_close).
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -34,31 +36,67 @@ ANSWER = "headrace.answer"
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 20.0
 PACE_SECONDS = 10.0
-PACE_BYTES = 1024
-SLOW_LOOKS = 6
+PACE_BYTES = 5 * 1024  # 512 bytes a second, over a minute
+LOOKS = 6
 LINGER_SECONDS = 30.0
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-type: text/plain\r\n"
     b"content-length: 38\r\n\r\nThe request's headers are too large.\r\n"
 )
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: text/plain\r\nretry-after: 5\r\n"
+    b"content-length: 56\r\n\r\nThis address has too many connections to the server now."
+)
+
+
+class Doorman:
+    """How many connections each address has, of a worker's; `most` of them at a time, or as many as it likes where
+    `is_exempt` says so (a proxy that speaks for many)."""
+
+    def __init__(self, most: int, is_exempt: Callable[[str], bool]) -> None:
+        self._most, self._is_exempt = most, is_exempt
+        self._there: Counter[str] = Counter()
+
+    def enter(self, address: str) -> bool:
+        """Whether one more may come in; `leave` must follow if so."""
+        if self._there[address] >= self._most and not self._is_exempt(address):
+            return False
+        self._there[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """One has gone."""
+        self._there[address] -= 1
+        if not self._there[address]:
+            del self._there[address]
 
 
 class AnsweringProtocol(HttpToolsProtocol):
     """For uvicorn.Config(http=...)."""
+
+    doorman: Doorman | None = None  # of all connections
+    _entered: str | None = None  # the address that the doorman knows
 
     _head_since: float | None = None  # when the head that is under way began, in the loop's time
     _in_head = False
     _in_body = False
     _got_body = False  # in the data that is being parsed
     _head_bytes = 0  # since the message began, or its last byte of body came: trailers are as long as heads at most
-    _body_bytes = 0  # of the body that is under way, since the last look
-    _slow_looks = 0
+    _body_bytes = 0  # of the body that is under way, in the looks that are counted
+    _looks = 0  # at which we were waiting for it
     _looking: asyncio.TimerHandle | None = None
     _lingering: asyncio.TimerHandle | None = None
     _of_cycles: _Lingering
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        if self.doorman is not None and address:
+            if not self.doorman.enter(address):
+                transport.write(_TOO_MANY)
+                transport.close()
+                return
+            self._entered = address
         self._of_cycles = _Lingering(self, transport)
         self._head_since = self.loop.time()
         self._looking = self.loop.call_later(PACE_SECONDS, self._look)
@@ -68,6 +106,8 @@ class AnsweringProtocol(HttpToolsProtocol):
             self._looking.cancel()
         if self._lingering is not None:
             self._lingering.cancel()
+        if self._entered is not None and self.doorman is not None:
+            self.doorman.leave(self._entered)
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -138,9 +178,10 @@ class AnsweringProtocol(HttpToolsProtocol):
         if self._head_since is not None:
             slow = self.loop.time() - self._head_since > HEAD_SECONDS
         else:
-            self._slow_looks = self._slow_looks + 1 if self._is_awaited() and self._body_bytes < PACE_BYTES else 0
-            slow = self._slow_looks >= SLOW_LOOKS
-        self._body_bytes = 0
+            self._looks = self._looks + 1 if self._is_awaited() else 0
+            slow = self._looks == LOOKS and self._body_bytes < LOOKS * PACE_BYTES
+            if self._looks in (0, LOOKS):
+                self._looks = self._body_bytes = 0
         if slow:
             self.transport.abort()
         else:

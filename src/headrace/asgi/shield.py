@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -85,10 +86,9 @@ class Shield:
         self._off = settings.disable_security_middleware
         self._prefix = settings.static_prefix
         self._exempt = {f"{self._prefix}/{page}" for page in ("health", "ready", "version")}
-        self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies.split(",") if network]
         self._features = [feature for feature in FEATURES if not getattr(settings, feature.setting)]
         self._turned_off = lru_cache(maxsize=1024)(self._find_turned_off)
-        self._is_proxy = lru_cache(maxsize=1024)(self._look_up_proxy)
+        self._is_proxy = proxies_of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -168,11 +168,19 @@ class Shield:
         if _PREFIX.fullmatch(prefix) and prefix != self._prefix:
             scope[PREFIX] = prefix
 
-    def _look_up_proxy(self, address: str) -> bool:
+
+def proxies_of(settings: Settings) -> Callable[[str], bool]:
+    """Whether an address is a proxy's of --trusted-proxies."""
+    networks = [ipaddress.ip_network(network) for network in settings.trusted_proxies.split(",") if network]
+
+    @lru_cache(maxsize=1024)
+    def is_proxy(address: str) -> bool:
         try:
-            return any(ipaddress.ip_address(address) in network for network in self._proxies)
+            return any(ipaddress.ip_address(address) in network for network in networks)
         except ValueError:
             return False
+
+    return is_proxy
 
 
 def _headers(scope: Scope) -> Headers:

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from headrace.asgi import protocol
-from headrace.asgi.protocol import AnsweringProtocol
+from headrace.asgi.protocol import AnsweringProtocol, Doorman
 
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n"
 
@@ -85,3 +85,36 @@ async def test_a_client_that_waits_between_two_requests(port: int) -> None:
         assert (await reader.readuntil(b"\r\n\r\nOK")).startswith(b"HTTP/1.1 200")
         await asyncio.sleep(0.6)
     writer.close()
+
+
+async def test_bursts_keep_no_connection(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look with enough bytes makes no five others without any good."""
+    monkeypatch.setattr(protocol, "PACE_BYTES", 20)
+    assert await rest_of(port, HEAD + b"\r\n", *[b"z" * 21, *[b""] * 12] * 2, pause=0.03) == b""
+
+
+async def test_no_address_takes_all_connections(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    exempt: set[str] = set()
+    monkeypatch.setattr(AnsweringProtocol, "doorman", Doorman(2, exempt.__contains__))
+    request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+    async def ask() -> tuple[bytes, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        return await reader.read(12), writer
+
+    answers = [await ask() for _ in range(3)]
+    assert [status for status, _ in answers] == [b"HTTP/1.1 200", b"HTTP/1.1 200", b"HTTP/1.1 503"]
+    exempt.add("127.0.0.1")
+    status, writer = await ask()
+    assert status == b"HTTP/1.1 200"
+    exempt.clear()
+    for _, each in [*answers, (status, writer)]:
+        each.close()
+    for _ in range(100):  # until the server has seen their ends
+        status, writer = await ask()
+        writer.close()
+        if status == b"HTTP/1.1 200":
+            break
+        await asyncio.sleep(0.01)
+    assert status == b"HTTP/1.1 200"
