@@ -62,13 +62,15 @@ class Stage:
             aws_secret_access_key=self.aws["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def headrace_aws(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def headrace_aws(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
         """`headrace aws ...`, to its end; Session Manager's tunnels lead to the host and to the database."""
         tunnels = {"5000": self.host.environment["HEADRACE_PORT"], "remote": f"{self.rds.host}:{self.rds.port}"}
         clean = clean_environment()
-        given = {"TUNNELS": json.dumps(tunnels), "PATH": f"{self.folder}:{clean['PATH']}"}
+        stand_ins = {"TUNNELS": json.dumps(tunnels), "PATH": f"{self.folder}:{clean['PATH']}"}
         command: list[str | Path] = [SCRIPTS / "headrace", "aws", *arguments]
-        return subprocess.run(command, env=clean | self.aws | given, capture_output=True, text=True, timeout=240)
+        return subprocess.run(
+            command, input=given, env=clean | self.aws | stand_ins, capture_output=True, text=True, timeout=240
+        )
 
 
 class EC2(threading.Thread):
@@ -160,6 +162,7 @@ def set_up(folder: Path, rds: RDS, endpoint: str) -> Stage:
     host = Host(
         home,
         {
+            "AWS_ENDPOINT_URL": endpoint,
             "HEADRACE_REGION": REGION,
             "HEADRACE_PORT": port,
             "HEADRACE_NAME": SERVER,

@@ -159,7 +159,7 @@ class Host:
         program = shutil.which("docker")
         assert program is not None
         remove(self.name)
-        stubs = [f"--volume={HERE}/host/{command}:/usr/bin/{command}:ro" for command in (*commands, "systemctl")]
+        stubs = [f"--volume={HERE}/host/{command}:/usr/bin/{command}:ro" for command in (*commands, "systemctl", "aws")]
         helper = "docker-credential-ecr-login"
         docker(
             *["run", "--detach", "--init", "--name", self.name, "--network", "host"],
@@ -194,7 +194,8 @@ class Host:
 
 
 def adapted(script: str, port: str) -> str:
-    """A script for a host as this machine can run it: on a port that is free, and its log not in CloudWatch."""
+    """A script for a host as this machine can run it: a name and a port that are free, no log in CloudWatch."""
+    script = re.sub(r"\bmlflow-server\b", f"{PREFIX}-mlflow", script)
     script = re.sub("^export HEADRACE_PORT=.*$", f"export HEADRACE_PORT={port}", script, flags=re.M)
     return re.sub("^export HEADRACE_LOG_GROUP=.*$", "", script, flags=re.M)
 

@@ -257,6 +257,22 @@ def test_the_script_run_again_changes_nothing(stage: Stage) -> None:
     assert "nothing to do" in done.stderr
 
 
+def test_a_command_in_the_container(stage: Stage) -> None:
+    password = "a password of nineteen"
+    done = stage.headrace_aws("user", "add", "ada", "--role", "editor", given=f"{password}\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ada is a user with the role editor.\n"
+    made = stage.headrace_aws("exec", "--", "headrace", "user", "token", "ada", "--name", "{{laptop}}")
+    token = made.stdout.strip()
+    url = f"{stage.url}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert requests.get(url, headers=bearer(token), timeout=10).status_code == 200, made.stderr
+    assert requests.get(url, auth=("ada", password), timeout=10).status_code == 200
+    kept = json.dumps(stage.client("ssm").list_commands()["Commands"], default=str)
+    assert "docker exec" in kept
+    assert not any(word in kept for word in (password, token, "laptop"))
+    assert "ended with 1" in stage.headrace_aws("exec", "--", "headrace", "user", "add", "ada", "--no-password").stderr
+
+
 def variant(stage: Stage, tag: str, *lines: str) -> str:
     """An image made from the first one, in the registry."""
     image = f"{stage.image}:{tag}"

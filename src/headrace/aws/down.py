@@ -42,9 +42,9 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         with passing_over("RepositoryNotFoundException"):
             cloud.call("ecr", "delete_repository", repositoryName=name, force=True)
             say(f"repository {name}: deleted, with its images")
-    for secret in _SECRETS:
+    for secret in _secrets(cloud, name):
         with passing_over("ParameterNotFound"):
-            cloud.call("ssm", "delete_parameter", Name=f"/{name}/{secret}")
+            cloud.call("ssm", "delete_parameter", Name=secret)
     stacks.delete(cloud, data.name, say)
     snapshots = cloud.pages(
         "rds", "describe_db_snapshots", "DBSnapshots", DBInstanceIdentifier=identifier, SnapshotType="manual"
@@ -56,6 +56,16 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         ),
         f"aws kms schedule-key-deletion --region {cloud.region} --key-id {key}",
     ]
+
+
+def _secrets(cloud: Cloud, name: str) -> list[str]:
+    """The parameters that no stack has made."""
+    folders = (
+        one["Name"]
+        for folder in ("settings", "exec")
+        for one in cloud.pages("ssm", "get_parameters_by_path", "Parameters", Path=f"/{name}/{folder}")
+    )
+    return [*(f"/{name}/{secret}" for secret in _SECRETS), *folders]
 
 
 def _delete_bucket(cloud: Cloud, bucket: str, say: Say) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -14,9 +13,9 @@ from typing import Any
 
 import click
 
+from headrace.aws import container, execute, hosts, plan, prices, status, templates, tunnel, upgrade
 from headrace.aws import doctor as examination
 from headrace.aws import down as removal
-from headrace.aws import execute, hosts, plan, prices, status, templates, tunnel, upgrade
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import PORT, SIZES, Choices, check_name
 from headrace.aws.execute import Live, Preview
@@ -224,22 +223,33 @@ def connect(target: Target, port: int) -> None:
 @_command
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(target: Target, command: tuple[str, ...]) -> None:
-    """Run COMMAND in the server's container on a host: `headrace aws exec -- headrace db indexes list`."""
+    """Run COMMAND in the server's container on a host: `headrace aws exec -- headrace db indexes list`.
+
+    AWS keeps neither its words nor what it says.
+    """
     _in_container(target, command)
 
 
 @_command
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
 def user(target: Target, arguments: tuple[str, ...]) -> None:
-    """The server's accounts, as `headrace user` has them: `headrace aws user add alice --role editor`."""
-    _in_container(target, ("headrace", "user", *arguments))
+    """The server's accounts, as `headrace user` has them: `headrace aws user add alice --role editor`.
+
+    A password is asked for here, or read from the standard input.
+    """
+    password = ""
+    if arguments[0] in ("add", "password") and not {"--no-password", "--help"} & set(arguments):
+        if sys.stdin.isatty():
+            password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        else:
+            password = sys.stdin.readline()
+    _in_container(target, ("headrace", "user", *arguments), password)
 
 
-def _in_container(target: Target, command: tuple[str, ...]) -> None:
-    app = execute.required(target.cloud, f"{target.name}-app")
+def _in_container(target: Target, command: tuple[str, ...], given: str = "") -> None:
+    data, app = (execute.required(target.cloud, f"{target.name}-{part}") for part in ("data", "app"))
     host = hosts.wait_online(target.cloud, app, target.say)[0]
-    line = f"docker exec mlflow-server {shlex.join(command)}"
-    output = hosts.run(target.cloud, host.id, line, " ".join(command[:3]), target.say)
+    output = container.run(target.cloud, target.name, data, host.id, command, given, target.say)
     target.result({"host": host.id, "output": output}, output)
 
 
