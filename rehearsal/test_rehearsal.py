@@ -191,6 +191,8 @@ def test_up(stage: Stage) -> None:
 
 
 def boot_log(stage: Stage) -> str:
+    if not exists(stage.host.name):
+        return "\nthe host was never booted"
     return docker("exec", stage.host.name, "tail", "-n", "40", "/var/log/cloud-init-output.log")
 
 
@@ -271,6 +273,35 @@ def test_a_command_in_the_container(stage: Stage) -> None:
     assert "docker exec" in kept
     assert not any(word in kept for word in (password, token, "laptop"))
     assert "ended with 1" in stage.headrace_aws("exec", "--", "headrace", "user", "add", "ada", "--no-password").stderr
+
+
+def test_a_setting_survives_a_replaced_host(stage: Stage) -> None:
+    """It reaches the server that runs; and the server of a host that takes the place of one which was ended."""
+    before = inspect(SERVER)["Id"]
+    done = stage.headrace_aws("up", "--yes", "--set", "expose_prometheus=x")
+    assert (done.returncode, inspect(SERVER)["Id"]) == (2, before)
+    done = stage.headrace_aws("up", "--yes", "--set", "grants=true", "--set", "access_log=json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert inspect(SERVER)["Id"] != before
+    assert "settings: grants=true, access_log=json" in done.stderr
+    answers(stage.url, "/version")
+    assert '"path":"/version"' in logged(SERVER).replace(": ", ":")
+    before = inspect(SERVER)["Id"]
+    (host,) = stage.client("autoscaling").describe_auto_scaling_instances()["AutoScalingInstances"]
+    remove(SERVER)
+    stage.client("autoscaling").terminate_instance_in_auto_scaling_group(
+        InstanceId=host["InstanceId"], ShouldDecrementDesiredCapacity=False
+    )
+    wait_until(lambda: exists(SERVER) and inspect(SERVER)["Id"] != before, "another host boots", 60)
+    wait_for(stage.url, SERVER)
+    answers(stage.url, "/version")
+    assert '"path":"/version"' in logged(SERVER).replace(": ", ":")
+    assert "grants" in stage.headrace_aws("status").stdout
+    before = inspect(SERVER)["Id"]
+    done = stage.headrace_aws("up", "--yes")
+    assert (done.returncode, inspect(SERVER)["Id"]) == (0, before), done.stderr
+    done = stage.headrace_aws("up", "--yes", "--unset", "grants", "--unset", "access_log")
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def variant(stage: Stage, tag: str, *lines: str) -> str:

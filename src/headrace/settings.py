@@ -385,7 +385,8 @@ SETTINGS = (
         _text,
         "none",
         "A prefix in AWS Systems Manager, such as /mlflow, below which the server finds DB_HOST, DB_USER and DB_PASS "
-        "and, where they are there, DB_PORT, DB_NAME, BUCKET and ADMIN_TOKEN. They win over the container's variables.",
+        "and, where they are there, DB_PORT, DB_NAME, BUCKET, ADMIN_TOKEN, and any setting, such as settings/grants. "
+        "They win over the container's variables.",
         from_mlflow=False,
     ),
     Setting(
@@ -795,11 +796,11 @@ def _within_budget(settings: Settings, environment: Mapping[str, str], say: Call
 
 
 def _with_parameters(flags: Mapping[str, str], environment: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment, with the parameters of --ssm-prefix as the container's variables."""
+    """The environment, with the parameters of --ssm-prefix as the container's variables and those of settings."""
     prefix = flags.get("ssm_prefix") or environment.get("HEADRACE_SSM_PREFIX")
     if not prefix or flags.get("backend_store_uri") or environment.get("MLFLOW_BACKEND_STORE_URI"):
         return environment
-    return {**environment, **ssm.read(prefix, environment)}
+    return {**environment, **ssm.read(prefix, environment, {each.name: each.environment for each in SETTINGS})}
 
 
 def _parse(setting: Setting, source: str, text: str) -> Any:

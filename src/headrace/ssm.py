@@ -24,22 +24,32 @@ PARAMETERS = {
     "BUCKET": "BUCKET",
     "ADMIN_TOKEN": "HEADRACE_ADMIN_TOKEN",
 }
+SETTINGS = "settings"
+"""The folder below the prefix that has settings of the server: /mlflow/settings/grants."""
+_AT_ONCE = 10  # names in one call
 _NEEDED = ("DB_HOST", "DB_USER", "DB_PASS")
 _DEFAULTS = {"PORT": "5432", "DATABASE": "mlflow"}
 _SECONDS = 10  # to connect, and to wait for an answer
 
 
-def read(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
+def read(prefix: str, environment: Mapping[str, str], settings: Mapping[str, str] | None = None) -> dict[str, str]:
     """The container's variables (HOST, USERNAME, PASSWORD, PORT, DATABASE, ...) that the parameters hold.
+
+    With `settings` (a setting's name -> its environment variable) those below PREFIX/settings, too.
 
     Region, credentials and endpoint (AWS_ENDPOINT_URL) are found as every AWS client finds them. Raises
     ConfigurationError: no region, no credentials, no permission, no connection, a parameter missing; each with its fix.
     """
     prefix = _normal(prefix)
     names = {f"{prefix}/{name}": variable for name, variable in PARAMETERS.items()}
+    names |= {f"{prefix}/{SETTINGS}/{name}": variable for name, variable in (settings or {}).items()}
+    values: dict[str, str] = {}
     with _client(prefix, environment, "ssm:GetParameters and kms:Decrypt") as client:
-        answer = client.get_parameters(Names=list(names), WithDecryption=True)
-    values = {names[found["Name"]]: str(found["Value"]) for found in answer["Parameters"]}
+        # by their names: GetParametersByPath would be one more permission
+        asked = list(names)
+        for start in range(0, len(asked), _AT_ONCE):
+            answer = client.get_parameters(Names=asked[start : start + _AT_ONCE], WithDecryption=True)
+            values |= {names[found["Name"]]: str(found["Value"]) for found in answer["Parameters"]}
     if missing := [f"{prefix}/{name}" for name in _NEEDED if not values.get(PARAMETERS[name])]:
         region = client.meta.region_name
         raise ConfigurationError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,12 @@ from headrace.aws.deployment import SIZES, Choices
 from headrace.cli.aws import aws
 from headrace.errors import ConfigurationError
 
-ALB = {"ingress": "alb", "domain": "ml.example.org", "certificate_arn": "arn:c", "allow_cidr": "203.0.113.0/24"}
+ALB: dict[str, Any] = {
+    "ingress": "alb",
+    "domain": "ml.example.org",
+    "certificate_arn": "arn:c",
+    "allow_cidr": "203.0.113.0/24",
+}
 
 
 def test_dev_at_first() -> None:
@@ -58,7 +64,7 @@ def test_a_disk_of_the_database_never_shrinks() -> None:
         ({"vpc_id": "vpc-1"}, "--app-subnet-ids"),
     ],
 )
-def test_choices_that_can_not_be(chosen: dict[str, str], says: str) -> None:
+def test_choices_that_can_not_be(chosen: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Choices(**chosen).app_parameters({})
 

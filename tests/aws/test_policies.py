@@ -74,6 +74,10 @@ USES = [
     ("arn:aws:s3:::lab-data-bucket-1/a", "s3:DeleteObject s3:DeleteObjectVersion"),
     (f"arn:aws:ecr:{HERE}:repository/lab", "ecr:CreateRepository ecr:PutImage ecr:DescribeImages ecr:BatchGetImage"),
     (f"arn:aws:ssm:{HERE}:parameter/lab/DB_PASS", "ssm:PutParameter ssm:GetParameter ssm:DeleteParameter"),
+    (f"arn:aws:ssm:{HERE}:parameter/lab/settings/oidc_client_secret", "ssm:PutParameter ssm:DeleteParameter"),
+    (f"arn:aws:ssm:{HERE}:parameter/lab/settings", "ssm:GetParametersByPath"),
+    (f"arn:aws:ssm:{HERE}:parameter/lab/exec/1", "ssm:PutParameter ssm:DeleteParameter"),
+    (f"arn:aws:kms:{HERE}:key/1", "kms:Encrypt"),
     (
         "arn:aws:iam::123456789012:role/lab-app-Role-1",
         "iam:CreateRole iam:PutRolePolicy iam:PassRole iam:ListRolePolicies",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from headrace.aws import down, execute, hosts, journal, plan, stacks, status, upgrade
+from headrace.aws import down, execute, hosts, journal, plan, server_settings, stacks, status, upgrade
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import Choices
 from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
@@ -145,7 +145,7 @@ def say(_: str) -> None:
     """Nobody listens."""
 
 
-def up(**chosen: str) -> Callable[[Cloud], object]:
+def up(**chosen: Any) -> Callable[[Cloud], object]:
     def command(cloud: Cloud) -> None:
         live = execute.Live(cloud, say)
         for step in plan.up(cloud, Choices(**chosen), say):
@@ -288,6 +288,19 @@ def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> 
     assert (deployment.images(), set(deployment.served().values())) == ((ONE, ONE), {ONE})
     assert plan.up(cloud, Choices(), say)
 
+    kept = "put_parameter /mlflow/settings"
+    died(
+        up(settings={"grants": "true", "workers": "2"}),
+        data[0],
+        "put_parameter /mlflow/SETTINGS",
+        f"{kept}/grants",
+        f"{kept}/workers",
+        app[0],
+        *2 * ["see that the server runs with the settings"],
+    )
+    assert server_settings.find(cloud, NAME) == {"grants": "true", "workers": "2"}
+    assert (server_settings.revision(cloud, NAME) or "").isdigit(), "no change is left half done"
+
     died(lambda cloud: down.down(cloud, NAME, say), f"delete_stack {NAME}-app")
     assert stacks.find(cloud, f"{NAME}-app") is None
     bucket = execute.required(cloud, f"{NAME}-data").output("Bucket")
@@ -300,6 +313,9 @@ def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> 
         f"delete_repository {NAME}",
         "delete_parameter /mlflow/DB_PASS",
         "delete_parameter /mlflow/ADMIN_TOKEN",
+        "delete_parameter /mlflow/SETTINGS",
+        "delete_parameter /mlflow/settings/grants",
+        "delete_parameter /mlflow/settings/workers",
         f"delete_stack {NAME}-data",
     )
     assert cloud.call("s3", "list_buckets")["Buckets"] == []

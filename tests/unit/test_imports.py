@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "database": WORDS | {"db", "process", "sql", "stock"},
     "server_role": WORDS | {"database", "sql"},
     "serve": WORDS | {"process", "stock", "database", "child"},
-    "aws": WORDS | {"database", "server_role"},
+    "aws": WORDS | {"database", "server_role", "ssm"},
     "cli": WORDS
     | {
         "artifacts",

@@ -18,6 +18,7 @@ from headrace.aws.client import Cloud, passing_over
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import AwsError, ConfigurationError
 
+FOLDER = "exec"  # of the parameters that are on their way, below /NAME
 _LONGEST = 4096  # characters of a parameter's value
 _LEFT_BEHIND = 3600  # seconds after which the parameter of a command that was killed is deleted
 _TAIL = 1500  # characters of a failed command's output that an error shows
@@ -96,4 +97,4 @@ def _sweep(cloud: Cloud, name: str) -> None:
 
 
 def _folder(name: str) -> str:
-    return f"/{name}/exec"
+    return f"/{name}/{FOLDER}"

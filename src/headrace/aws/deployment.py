@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from headrace.errors import ConfigurationError
@@ -62,7 +62,10 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Choices:
-    """The options of `headrace aws plan` and `up`; None leaves what is deployed, or the default, as it is."""
+    """The options of `headrace aws plan` and `up`; None leaves what is deployed, or the default, as it is.
+
+    `settings` of the server (name -> value) are set, those of `unset` taken away; the others stay.
+    """
 
     name: str = "mlflow"
     size: str | None = None
@@ -78,6 +81,8 @@ class Choices:
     app_subnet_ids: str | None = None
     database_subnet_ids: str | None = None
     image: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from headrace.aws import journal, stacks
+from headrace.aws import container, journal, stacks
 from headrace.aws.client import Answer, Cloud, passing_over
 from headrace.aws.stacks import Say
 from headrace.errors import AwsError
+from headrace.ssm import SETTINGS
 
-_SECRETS = ("DB_PASS", "ADMIN_TOKEN")
+_MADE = ("DB_PASS", "ADMIN_TOKEN", "SETTINGS")
 
 
 def down(cloud: Cloud, name: str, say: Say) -> None:
@@ -42,9 +43,9 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         with passing_over("RepositoryNotFoundException"):
             cloud.call("ecr", "delete_repository", repositoryName=name, force=True)
             say(f"repository {name}: deleted, with its images")
-    for secret in _secrets(cloud, name):
+    for parameter in _parameters(cloud, name):
         with passing_over("ParameterNotFound"):
-            cloud.call("ssm", "delete_parameter", Name=secret)
+            cloud.call("ssm", "delete_parameter", Name=parameter)
     stacks.delete(cloud, data.name, say)
     snapshots = cloud.pages(
         "rds", "describe_db_snapshots", "DBSnapshots", DBInstanceIdentifier=identifier, SnapshotType="manual"
@@ -58,14 +59,14 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
     ]
 
 
-def _secrets(cloud: Cloud, name: str) -> list[str]:
-    """The parameters that no stack has made."""
-    folders = (
+def _parameters(cloud: Cloud, name: str) -> list[str]:
+    """Those that no stack has made."""
+    below = (
         one["Name"]
-        for folder in ("settings", "exec")
+        for folder in (SETTINGS, container.FOLDER)
         for one in cloud.pages("ssm", "get_parameters_by_path", "Parameters", Path=f"/{name}/{folder}")
     )
-    return [*(f"/{name}/{secret}" for secret in _SECRETS), *folders]
+    return [*(f"/{name}/{one}" for one in _MADE), *below]
 
 
 def _delete_bucket(cloud: Cloud, bucket: str, say: Say) -> None:

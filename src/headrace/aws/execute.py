@@ -7,10 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from headrace.aws import database, hosts, images, stacks, trial, tunnel
+from headrace.aws import database, hosts, images, server_settings, stacks, trial, tunnel
 from headrace.aws.client import Cloud, polling
 from headrace.aws.deployment import PORT, Choices
-from headrace.aws.plan import MakeApp, MakeRole, MakeSecret, MakeStack, Publish, RenewHosts, Step, TryOut, WaitHealthy
+from headrace.aws.plan import (
+    ApplySettings,
+    MakeApp,
+    MakeRole,
+    MakeSecret,
+    MakeStack,
+    Publish,
+    PutSettings,
+    RenewHosts,
+    Step,
+    TryOut,
+    WaitHealthy,
+)
+from headrace.aws.server_settings import Changed
 from headrace.aws.stacks import Change, Say, Stack
 from headrace.aws.trial import Address
 from headrace.errors import AwsError
@@ -41,6 +54,8 @@ def preview(cloud: Cloud, step: Step) -> Preview:
         case MakeSecret(name, _, what):
             made = cloud.parameter(name) is not None
             return Preview(f"{what}: {name} {'is there' if made else 'will be generated'}", made)
+        case PutSettings(_, _, changed):
+            return Preview(_settings_say(changed), not changed)
         case Publish(image, name, _):
             there = images.pinned(cloud, name, image) is not None
             return Preview(f"image {image}: {'in place' if there else 'will be built and pushed'}", there)
@@ -52,6 +67,8 @@ def preview(cloud: Cloud, step: Step) -> Preview:
             return Preview("database: MLflow's tables and the server's role, where they are missing", True)
         case WaitHealthy():
             return Preview("server: wait until /health answers", True)
+        case ApplySettings():
+            return Preview("server: anew on each host that runs with other settings, once the new one is healthy", True)
         case TryOut():
             return Preview("proof: log a param and an artifact, and read them back", True)
 
@@ -93,6 +110,11 @@ class Live:
                 self._make_stack(name, template, parameters)
             case MakeSecret(name, data_stack, what):
                 self._make_secret(name, data_stack, what)
+            case PutSettings(name, data_stack, changed):
+                if changed or server_settings.unfinished(self.cloud, name):
+                    key = required(self.cloud, data_stack).output("KeyArn")
+                    server_settings.store(self.cloud, name, key, changed)
+                    self.say(_settings_say(changed))
             case Publish(image, name, architecture):
                 if images.pinned(self.cloud, name, image) is None:
                     images.publish(self.cloud, name, image, architecture, self.say)
@@ -107,6 +129,8 @@ class Live:
                 self._make_role(choices)
             case WaitHealthy(choices):
                 wait_healthy(self.cloud, choices.app_stack, self.say)
+            case ApplySettings(choices):
+                self._apply_settings(choices)
             case TryOut(choices):
                 self._try_out(choices)
 
@@ -146,6 +170,21 @@ class Live:
         if _answers(self.cloud, host.id):
             return
         database.make_role(self.cloud, choices.name, required(self.cloud, choices.data_stack), host.id, self.say)
+
+    def _apply_settings(self, choices: Choices) -> None:
+        if server_settings.revision(self.cloud, choices.name) is None:
+            return
+        app = required(self.cloud, choices.app_stack)
+        script = hosts.run_container(choices.name, self.cloud.region, app.parameters["Image"])
+        for host in hosts.wait_online(self.cloud, app, self.say):
+            try:
+                hosts.run(self.cloud, host.id, script, "see that the server runs with the settings", self.say)
+            except AwsError as error:
+                raise AwsError(
+                    f"{error}\nThe server goes on with its settings of before, but one that starts anew takes the new "
+                    "ones. Put them right, or take them back, with `headrace aws up --set` and `--unset`.",
+                    error.code,
+                ) from None
 
     def _try_out(self, choices: Choices) -> None:
         app = required(self.cloud, choices.app_stack)
@@ -216,6 +255,12 @@ def admin_token(cloud: Cloud, name: str) -> str:
     """The first administrator's token."""
     answer: Any = cloud.call("ssm", "get_parameter", Name=f"/{name}/ADMIN_TOKEN", WithDecryption=True)
     return str(answer["Parameter"]["Value"])
+
+
+def _settings_say(changed: Changed) -> str:
+    put = [f"{name}={'***' if server_settings.secret(name) else text}" for name, text in changed.put.items()]
+    said = [*put, *(f"without {name}" for name in changed.removed)]
+    return f"settings: {', '.join(said) or 'as they should be'}"
 
 
 def _holds_data(change: Change) -> bool:

@@ -6,10 +6,12 @@ domain=${HEADRACE_DOMAIN:-}
 deployment=${HEADRACE_SSM_PREFIX#/}
 home=/etc/headrace
 mkdir -p "$home"
+# A setting in SSM (`headrace aws up --set workers=1`) wins over it.
+echo "MLFLOW_WORKERS=$(nproc)" > "$home/server.env"
 if [ -n "$domain" ]; then
   # The host rules of `mlflow server`: who comes through the load balancer names its domain, who comes through `connect`
   # this machine. What the balancer says of a client is believed, from its subnets alone. Its connections rest 300 s.
-  cat > "$home/server.env" <<END
+  cat >> "$home/server.env" <<END
 MLFLOW_SERVER_ALLOWED_HOSTS=$domain,localhost,localhost:*,127.0.0.1,127.0.0.1:*
 MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=https://$domain
 HEADRACE_TRUSTED_PROXIES=${HEADRACE_PROXIES:-}
@@ -45,20 +47,15 @@ chmod 755 /usr/local/bin/run_container.sh /usr/local/bin/headrace-metrics
 systemctl daemon-reload
 systemctl enable --now headrace-metrics.timer
 
-# While an upgrade migrates the database, only its image can serve: it is asked for, each time anew. Only where SSM says
-# that there is none the launch template's is right; throttled, or without a network yet, the question is asked again.
+# While an upgrade migrates the database, only its image can serve: it is asked for, each time anew. SSM says None where
+# there is none; where it says nothing (throttled, no network yet), the question is asked again.
 launched=$HEADRACE_IMAGE
 wanted_image() {
-  local wanted said=$home/wanted-image
-  if wanted=$(aws ssm get-parameter --region "$HEADRACE_REGION" --name "$HEADRACE_SSM_PREFIX/IMAGE" \
-    --query Parameter.Value --output text 2>"$said"); then
-    export HEADRACE_IMAGE=$wanted
-  elif grep -q ParameterNotFound "$said"; then
-    export HEADRACE_IMAGE=$launched
-  else
-    cat "$said"
-    return 1
-  fi
+  local wanted
+  wanted=$(aws ssm get-parameters --region "$HEADRACE_REGION" --names "$HEADRACE_SSM_PREFIX/IMAGE" \
+    --query 'Parameters[0].Value' --output text) || return 1
+  if [ "$wanted" = None ]; then wanted=$launched; fi
+  export HEADRACE_IMAGE=$wanted
 }
 
 # The database's role may come after the host: `headrace aws up` makes it through this host.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from headrace.aws import database, images, journal, stacks, templates
+from headrace.aws import database, images, journal, server_settings, stacks, templates
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import Choices, architecture_of
+from headrace.aws.server_settings import Changed
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import ConfigurationError
 
@@ -26,6 +27,14 @@ class MakeSecret(NamedTuple):
     name: str
     data_stack: str
     what: str
+
+
+class PutSettings(NamedTuple):
+    """Keep the server's settings in SSM, where each host's server reads them."""
+
+    name: str
+    data_stack: str
+    changed: Changed
 
 
 class Publish(NamedTuple):
@@ -61,13 +70,30 @@ class WaitHealthy(NamedTuple):
     choices: Choices
 
 
+class ApplySettings(NamedTuple):
+    """Make the container anew on every host that runs with other settings than SSM has."""
+
+    choices: Choices
+
+
 class TryOut(NamedTuple):
     """Log a param and an artifact, and read them back."""
 
     choices: Choices
 
 
-Step = MakeStack | MakeSecret | Publish | MakeApp | RenewHosts | MakeRole | WaitHealthy | TryOut
+Step = (
+    MakeStack
+    | MakeSecret
+    | PutSettings
+    | Publish
+    | MakeApp
+    | RenewHosts
+    | MakeRole
+    | WaitHealthy
+    | ApplySettings
+    | TryOut
+)
 
 
 def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
@@ -101,16 +127,20 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
             f"`headrace aws upgrade {record.target}` continues it, `headrace aws rollback` takes it back; then run "
             "this command again."
         )
+    kept = server_settings.find(cloud, choices.name)
+    changed = server_settings.changes(kept, choices.settings, choices.unset)
     prefix = f"/{choices.name}"
     return [
         MakeStack(choices.data_stack, templates.data(), data_parameters),
         MakeSecret(f"{prefix}/DB_PASS", choices.data_stack, "the password of the server's database role"),
         MakeSecret(f"{prefix}/ADMIN_TOKEN", choices.data_stack, "the first administrator's token"),
+        PutSettings(choices.name, choices.data_stack, changed),
         Publish(image, choices.name, architecture_of(app_parameters)),
         MakeApp(MakeStack(choices.app_stack, templates.app(), app_parameters), image),
         RenewHosts(choices),
         MakeRole(choices),
         WaitHealthy(choices),
+        ApplySettings(choices),
         TryOut(choices),
     ]
 

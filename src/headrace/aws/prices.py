@@ -8,7 +8,7 @@ somebody else had taken it from there, in 2026 where it is in READ; the others s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headrace.aws.deployment import Choices
 
@@ -95,7 +95,9 @@ def total(items: list[Item]) -> float:
 
 def of_size(size: str) -> float:
     """USD a month of a size as it comes; `ha` with its load balancer."""
-    more = {"ingress": "alb", "domain": "-", "certificate_arn": "-", "allow_cidr": "10.0.0.0/8"} if size == "ha" else {}
+    more: dict[str, Any] = (
+        {"ingress": "alb", "domain": "-", "certificate_arn": "-", "allow_cidr": "10.0.0.0/8"} if size == "ha" else {}
+    )
     choices = Choices(size=size, **more)
     return total(estimate(choices.data_parameters({}), choices.app_parameters({})))
 

@@ -48,6 +48,7 @@ main() {
     exec 9>/var/lock/run_container.lock
     flock --timeout 600 9 || fail "another run_container.sh is still at work on this host; try again when it has ended"
     find_names
+    find_settings
     install_docker
     configure_registry
     fetch_certificates
@@ -83,6 +84,15 @@ find_names() {
         image=$account.dkr.ecr.$region.amazonaws.com/mlflow:latest
     fi
     registry=${image%%/*}
+}
+
+# The revision of the server's settings in SSM (`headrace aws up --set`): another needs another container.
+find_settings() {
+    settings=
+    if command -v aws >/dev/null; then
+        settings=$(aws ssm get-parameters --region "$region" --names "$prefix/SETTINGS" \
+            --query 'Parameters[0].Value' --output text) || fail "SSM does not say which settings the server has"
+    fi
 }
 
 # One value of the instance metadata service, version 2.
@@ -173,7 +183,7 @@ logging() { # adds to `options`
 setup() {
     {
         docker image inspect --format '{{.Id}}' "$image"
-        echo "$region $prefix $port ${HEADRACE_BUCKET:-} ${HEADRACE_LOG_GROUP:-} non-blocking"
+        echo "$region $prefix $port ${HEADRACE_BUCKET:-} ${HEADRACE_LOG_GROUP:-} non-blocking $settings"
         cat "$env_file" "$ca_file" 2>/dev/null || true
     } | sha256sum | cut -d ' ' -f 1
 }

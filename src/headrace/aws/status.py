@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.aws import database, hosts, journal, stacks
+from headrace.aws import database, hosts, journal, server_settings, stacks
 from headrace.aws.client import Cloud, polling
 from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
@@ -40,6 +40,7 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
             found["suspended"] = hosts.suspended(cloud, stack)
             found["alarms"] = _alarms(cloud, stack.name)
             found["unconfirmed"] = _unconfirmed(cloud, stack)
+            found["settings"] = server_settings.find(cloud, name)
             record = journal.read(cloud, name)
             found["upgrade"] = None if record is None else record._asdict()
     return found

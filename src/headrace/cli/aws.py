@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from headrace.aws import container, execute, hosts, plan, prices, status, templates, tunnel, upgrade
+from headrace.aws import container, execute, hosts, plan, prices, server_settings, status, templates, tunnel, upgrade
 from headrace.aws import doctor as examination
 from headrace.aws import down as removal
 from headrace.aws.client import Cloud
@@ -104,6 +104,9 @@ def _resumable(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+_SETTING = (
+    "A setting of the server (docs/reference/settings.md), kept for every host; a secret's NAME alone asks for it."
+)
 _yes = click.option("--yes", is_flag=True, help="Ask nothing.")
 
 
@@ -120,13 +123,49 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--scheme", type=click.Choice(["internet-facing", "internal"]), help="With alb."),
         click.option("--alarm-email", help="Who gets the alarms."),
         click.option("--permissions-boundary", help="The ARN of a policy that bounds the hosts' role."),
+        click.option(
+            "--set", "given", multiple=True, metavar="NAME=VALUE", help=f"{_SETTING}; NAME alone asks for it."
+        ),
+        click.option("--unset", multiple=True, metavar="NAME", help="A setting that is to have its default again."),
+        click.option("--oidc-issuer", help="Single sign-on, as --set oidc_issuer=...; it needs --oidc-roles, too."),
+        click.option("--oidc-client-id", help="As --set oidc_client_id=..."),
+        click.option("--oidc-client-secret", is_flag=True, help="Is asked for, as with --set oidc_client_secret."),
+        click.option("--oidc-roles", help="As --set oidc_roles=..."),
         click.option("--vpc-id", help="An existing VPC; by default one is made."),
         click.option("--app-subnet-ids", help="With --vpc-id: two subnets for hosts, with a comma between them."),
         click.option("--database-subnet-ids", help="With --vpc-id: two subnets for the database."),
     )
+
+    @wraps(command)
+    def run(target: Target, **chosen: Any) -> None:
+        settings = _settings(chosen, ask=command.__name__ == "up")
+        command(target, **chosen, settings=settings)
+
+    chooses: Callable[..., None] = run
     for option in reversed(options):
-        command = option(command)
-    return command
+        chooses = option(chooses)
+    return chooses
+
+
+def _settings(chosen: dict[str, Any], ask: bool) -> dict[str, str]:
+    """The server's settings among what was `chosen`, which loses them. Secrets are asked for, never an argument."""
+    single = {name: chosen.pop(name) for name in ("oidc_issuer", "oidc_client_id", "oidc_roles")}
+    given: list[str] = [*chosen.pop("given"), *(f"{name}={text}" for name, text in single.items() if text is not None)]
+    if chosen.pop("oidc_client_secret"):
+        given.append("oidc_client_secret")
+    settings = {}
+    for each in given:
+        name, separator, text = each.partition("=")
+        secret = server_settings.secret(name)
+        if secret and separator:
+            raise click.UsageError(f"--set {name}: a secret's value would stay in the shell's history. Leave it out.")
+        if not separator and not secret:
+            raise click.UsageError(f"--set {name}: give a value, as in {name}=VALUE.")
+        if secret and ask:
+            prompted = sys.stdin.isatty()
+            text = click.prompt(name, hide_input=True, err=True) if prompted else sys.stdin.readline().rstrip("\r\n")
+        settings[name] = "***" if secret and not ask else text
+    return settings
 
 
 @_command
@@ -380,6 +419,7 @@ def _status_text(found: dict[str, Any]) -> str:
                 f"upgrade  to {target} is under way, or was broken off: `headrace aws upgrade {target}` continues it, "
                 "`headrace aws rollback` takes it back"
             )
+        lines += [f"setting  {name}={value}" for name, value in found["settings"].items()]
         lines += [f"alarm    {what}: {state}" for what, state in found["alarms"].items() if state != "OK"]
         lines += [f"mail     {line}" for line in _unconfirmed(found)]
         lines.append(f"url      {found['url']}")
