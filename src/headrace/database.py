@@ -182,7 +182,7 @@ def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: st
         "default_artifact_root": default_artifact_root,
         "wait": wait,
     }
-    if code := run_once(_MIGRATE, configuration, prefix="stock | "):
+    if code := run_once(_MIGRATE, configuration, source="stock"):
         raise ConfigurationError(
             f"MLflow could not {action} the database {uri.redact(store_uri)} (exit code {code}); its words are above."
         )

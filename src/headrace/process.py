@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from headrace import log
 from headrace.uri import redact
 
 # These go to a child through the pair, not through its environment, which `ps e` shows.
@@ -51,8 +52,7 @@ class Child:
     """One process of ours, started again when it dies.
 
     `stage` orders the stop: all of stage 0 end before stage 1 is told to. `essential`: if it ends before it
-    was ever ready, the whole program ends. `prefix`: its output goes to our standard error, each line with this
-    in front.
+    was ever ready, the whole program ends. `source`: what it prints goes to our log, under this name.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Child:
         stage: int,
         back_off: BackOff,
         essential: bool = False,
-        prefix: str = "",
+        source: str = "",
         inherit: tuple[int, ...] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.module = name, module
-        self.stage, self.back_off, self.essential, self.prefix = stage, back_off, essential, prefix
+        self.stage, self.back_off, self.essential, self.source = stage, back_off, essential, source
         self.inherit, self.environment = inherit, dict(environment or {})
         self.configuration: dict[str, Any] | None = None
         self.popen: subprocess.Popen[bytes] | None = None
@@ -88,8 +88,8 @@ class Child:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", self.module],
                 stdin=theirs.fileno(),
-                stdout=subprocess.PIPE if self.prefix else None,
-                stderr=subprocess.STDOUT if self.prefix else None,
+                stdout=subprocess.PIPE if self.source else None,
+                stderr=subprocess.STDOUT if self.source else None,
                 pass_fds=self.inherit,
                 env=public | self.environment,
                 start_new_session=True,  # Ctrl-C is for us; we tell the children
@@ -126,15 +126,15 @@ class Child:
         self.popen = self.channel = None
 
 
-def run_once(module: str, configuration: dict[str, Any], prefix: str) -> int:
-    """Run a child to its end and return its exit code."""
-    child = Child(module, module, stage=0, back_off=BackOff(0), prefix=prefix)
+def run_once(module: str, configuration: dict[str, Any], source: str) -> int:
+    """Run a child to its end and return its exit code. What it prints is logged as of `source`."""
+    child = Child(module, module, stage=0, back_off=BackOff(0), source=source)
     child.configuration = configuration
     child.spawn()
     assert child.popen is not None
     assert child.popen.stdout is not None
     output = child.popen.stdout.fileno()
-    lines = PrefixedLines(prefix, output)
+    lines = _Lines(source, output)
     try:
         while child.popen.poll() is None:
             select.select([output], [], [], 0.1)
@@ -147,11 +147,11 @@ def run_once(module: str, configuration: dict[str, Any], prefix: str) -> int:
         child.clear()
 
 
-class PrefixedLines:
-    """What a child prints, to our standard error: whole lines, a prefix before each, and URIs without passwords."""
+class _Lines:
+    """What a child prints, to our log: whole lines, and URIs without passwords."""
 
-    def __init__(self, prefix: str, fd: int) -> None:
-        self.prefix, self.fd = prefix, fd
+    def __init__(self, source: str, fd: int) -> None:
+        self._relay, self.fd = log.Relay(source), fd
         self._partial = b""
         os.set_blocking(fd, False)
 
@@ -172,16 +172,15 @@ class PrefixedLines:
 
     def _write(self, line: bytes) -> None:
         if text := line.decode(errors="replace").rstrip():
-            with contextlib.suppress(OSError):
-                os.write(2, f"{self.prefix}{redact(text)}\n".encode())
+            self._relay.write(redact(text))
 
 
 class Supervisor:
     """Runs children until a signal or an essential child's failure, then stops them stage by stage."""
 
-    def __init__(self, *, stop_timeout: float, log: Callable[[str], None]) -> None:
+    def __init__(self, *, stop_timeout: float) -> None:
         self.children: list[Child] = []
-        self.stop_timeout, self.log = stop_timeout, log
+        self.stop_timeout = stop_timeout
         self.on_all_ready: Callable[[], None] | None = None
         self.on_stop: Callable[[], None] | None = None
         self.exit_code = 0
@@ -310,7 +309,7 @@ class Supervisor:
         if self._stop_requests:
             return
         if child.essential and not child.was_ready:
-            self.log(f"{child.name} could not start ({_how(code)})")
+            log.say(f"{child.name} could not start ({_how(code)})", "ERROR")
             self.stop(exit_code=code if code in (2, 3) else 1)
             return
         if child.resting:
@@ -319,7 +318,7 @@ class Supervisor:
         now = time.monotonic()
         delay = child.back_off.after(now - child.ready_since if child.ready_since is not None else 0.0)
         child.ready_since, child.start_at = None, now + delay
-        self.log(f"{child.name} ended ({_how(code)}); it starts again in {delay:g} s")
+        log.say(f"{child.name} ended ({_how(code)}); it starts again in {delay:g} s", "WARNING")
 
     def _listen_to(self, child: Child) -> None:
         assert child.popen is not None
@@ -327,7 +326,7 @@ class Supervisor:
         child.channel.setblocking(False)
         self.watch(child.channel, lambda: self._on_message(child))
         if child.popen.stdout is not None:
-            lines = PrefixedLines(child.prefix, child.popen.stdout.fileno())
+            lines = _Lines(child.source, child.popen.stdout.fileno())
             self._selector.register(child.popen.stdout, selectors.EVENT_READ, lines.pump)
 
     def _forget(self, child: Child) -> None:

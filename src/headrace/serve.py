@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace import uri
+from headrace import log, uri
 from headrace.database import prepare
 from headrace.errors import ConfigurationError
 from headrace.process import BackOff, Child, Supervisor, run_once
@@ -30,14 +30,14 @@ def serve(settings: Settings) -> int:
     settings = msgspec.structs.replace(
         settings, port=listener.getsockname()[1], stock_socket=os.path.join(directory, "stock.sock")
     )
-    supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1, log=log)
+    supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1)
     try:
         _make_metrics_directory(settings)
         workers = [_worker(number, listener, settings) for number in range(settings.workers)]
         for worker in workers:
             worker.spawn()  # they import while the database is made ready
             supervisor.add(worker)
-        prepare(settings, log)
+        prepare(settings, log.say)
         if settings.protected:
             _set_up_auth(settings)
         stock = Stock(settings, supervisor) if settings.stock != "never" else None
@@ -80,7 +80,7 @@ def _set_up_auth(settings: Settings) -> None:
     In a process of its own: the supervisor carries no database driver. Raises ConfigurationError.
     """
     configuration = {"settings": msgspec.to_builtins(settings), "url": _url(settings)}
-    if code := run_once("headrace.auth.setup_process", configuration, prefix="headrace: "):
+    if code := run_once("headrace.auth.setup_process", configuration, source="headrace"):
         raise ConfigurationError(
             f"The tables of users and tokens can't be made (exit code {code}); why is said above. The database's role "
             "needs the right to create tables."
@@ -129,20 +129,18 @@ def _on_ready(settings: Settings, stock: Stock | None) -> None:
     if not settings.serve_artifacts:
         artifacts = settings.default_artifact_root
     if os.path.exists("mlflow.db") and settings.backend_store_uri == Settings().backend_store_uri:
-        log("the mlflow.db in this folder is not used; for it: --backend-store-uri sqlite:///mlflow.db")
-    log(f"MLflow is on {url}")
-    log(f"  database   {uri.redact(settings.backend_store_uri)}")
-    log(f"  artifacts  {uri.redact(artifacts)}")
-    log(f"  next step  export MLFLOW_TRACKING_URI={url}")
+        log.say("the mlflow.db in this folder is not used; for it: --backend-store-uri sqlite:///mlflow.db")
+    log.say(f"MLflow is on {url}")
+    log.say(f"  database   {uri.redact(settings.backend_store_uri)}")
+    log.say(f"  artifacts  {uri.redact(artifacts)}")
+    log.say(f"  next step  export MLFLOW_TRACKING_URI={url}")
     if settings.insecure_no_auth:
-        log("  ANYBODY who reaches this address may read, change and delete everything (--insecure-no-auth)")
+        log.say(
+            "  ANYBODY who reaches this address may read, change and delete everything (--insecure-no-auth)", "WARNING"
+        )
 
 
 def _url(settings: Settings) -> str:
     """Where people on this machine find the server."""
     host = {"0.0.0.0": "localhost", "::": "localhost"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.static_prefix}"
-
-
-def log(text: str) -> None:
-    print(f"headrace: {text}", file=sys.stderr, flush=True)

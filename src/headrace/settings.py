@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from headrace import database_url, ssm, stock_options, uri
+from headrace import database_url, log, ssm, stock_options, uri
 from headrace.errors import ConfigurationError
 
 DATA_DIRECTORY = "headrace-data"
@@ -89,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     enable_workspaces: bool = False
     workspace_store_uri: str | None = None
     log_level: str = "info"
+    log_format: str = "text"
     stock_socket: str = ""  # the Unix socket's path; filled in by serve
     builds_indexes: bool = True  # one worker of a server does; filled in by serve
 
@@ -701,6 +702,15 @@ SETTINGS = (
         "info",
         "How much to log.",
         choices=_LEVELS,
+        from_mlflow=False,
+    ),
+    Setting(
+        "log_format",
+        "HEADRACE_LOG_FORMAT",
+        _choice(*log.FORMATS),
+        "text",
+        "How a line of the log is written: time, level, source and message as text, or as JSON.",
+        choices=log.FORMATS,
         from_mlflow=False,
     ),
 )

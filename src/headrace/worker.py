@@ -11,12 +11,13 @@ import resource
 import signal
 import socket
 import sys
-from types import FrameType
+import traceback
+from types import FrameType, TracebackType
 
 import msgspec
 import uvicorn
 
-from headrace import child
+from headrace import child, log
 from headrace.app import create_app
 from headrace.asgi.protocol import AnsweringProtocol, Doorman
 from headrace.asgi.shield import proxies_of
@@ -72,11 +73,10 @@ def main() -> None:
     parent = child.Parent()
     configuration = parent.read_configuration()
     settings = msgspec.convert(configuration["settings"], Settings)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log.set_format(settings.log_format)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", handlers=[log.Handler()])
+    logging.captureWarnings(True)
+    sys.excepthook = _log_exception
     logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs headers
     if settings.log_level == "info":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -84,7 +84,7 @@ def main() -> None:
     try:
         app = create_app(settings, readiness)
     except HeadraceError as error:
-        print(f"headrace: {error}", file=sys.stderr)
+        log.say(str(error), "ERROR")
         raise SystemExit({ConfigurationError: 2, SchemaOutOfDate: 3}.get(type(error), 1)) from None
     AnsweringProtocol.doorman = _doorman(settings)
     config = uvicorn.Config(
@@ -107,6 +107,11 @@ def main() -> None:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=configuration["listener"])
     directory = os.path.dirname(settings.stock_socket)
     Server(config, parent, directory, readiness, settings.shutdown_delay).run(sockets=[listener])
+
+
+def _log_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nobody has caught ends this process; in the log's format, too."""
+    log.say("".join(traceback.format_exception(kind, error, trace)).rstrip(), "ERROR")
 
 
 def _doorman(settings: Settings) -> Doorman | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -222,11 +224,29 @@ def test_an_env_file_and_what_it_says_of_itself(serve: Serve, sqlite: tuple[str,
     assert "--workers is 'none'" in done.stderr
     server = serve(*sqlite, "--env-file", str(file), env={"HEADRACE_STOCK": "never"})
     wait_until(lambda: "export MLFLOW_TRACKING_URI" in server.log, "the start is done")
-    lines = server.log.splitlines()
-    assert "headrace: WEB_CONCURRENCY is taken for --workers" in lines
-    assert "headrace: SQLite has one writer: one worker runs, not 3. With PostgreSQL all of them would" in lines
-    assert [line for line in lines if line.startswith("headrace: UVICORN_WS is set, but")]
+    assert "WARNING headrace: WEB_CONCURRENCY is taken for --workers\n" in server.log
+    assert "headrace: SQLite has one writer: one worker runs, not 3. With PostgreSQL all of them would\n" in server.log
+    assert "headrace: UVICORN_WS is set, but" in server.log
     assert "stock MLflow starts" not in server.log
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_every_line_of_the_log_has_one_format(serve: Serve, tmp_path: Path, form: str) -> None:
+    """The supervisor's, the workers', stock's, the set-up's, of a first start with users."""
+    server = serve("--auth", "--log-format", form, "--log-level", "debug", "--stock", "background")
+    wait_until(lambda: "Uvicorn running on unix socket" in server.log, "stock has started")
+    (worker,) = server.workers
+    worker.kill()
+    wait_until(lambda: "it starts again" in server.log, "the supervisor says so")
+    server.process.stop()
+    lines = [line for line in server.log.splitlines() if not line.startswith('{"audit"')]
+    if form == "json":
+        sources = {entry["source"] for entry in map(json.loads, lines) if entry["time"] and entry["level"]}
+    else:
+        found = [re.fullmatch(r"\d{4}-\S+Z (DEBUG|INFO|WARNING|ERROR) ([\w. -]+): .*", line) for line in lines]
+        assert [line for line, match in zip(lines, found, strict=True) if match is None] == []
+        sources = {match[2] for match in found if match is not None}
+    assert {"headrace", "stock"} <= sources
 
 
 def test_version(tmp_path: Path) -> None:

@@ -11,18 +11,19 @@ import headrace
 
 SOURCE = Path(headrace.__file__).parent
 
-WORDS = {"clock", "database_url", "entities", "errors", "settings", "uri", "versions"}
+WORDS = {"clock", "database_url", "entities", "errors", "log", "settings", "uri", "versions"}
 # a part (folder or module) -> the parts that it may import
 ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "versions": set(),
     "entities": set(),
     "errors": set(),
+    "log": set(),
     "stock_options": set(),
     "uri": set(),
     "database_url": {"errors", "uri"},
     "ssm": {"errors"},
-    "settings": {"database_url", "errors", "stock_options", "ssm", "uri"},
+    "settings": {"database_url", "errors", "log", "stock_options", "ssm", "uri"},
     "sql": set(),
     "sweeps": {"errors"},
     "access_log": {"asgi"},

@@ -42,7 +42,7 @@ def child(tmp_path: Path) -> Callable[..., Child]:
 
 @pytest.fixture
 def supervisor() -> Supervisor:
-    return Supervisor(stop_timeout=5, log=print)
+    return Supervisor(stop_timeout=5)
 
 
 def test_back_off() -> None:
@@ -60,7 +60,7 @@ def test_an_essential_child_that_cannot_start_ends_it_all(
     for one in supervisor.children:
         supervisor.start(one)
     assert supervisor.run() == 3
-    assert capfd.readouterr().out == "the worker could not start (exit code 3)\n"
+    assert capfd.readouterr().err.endswith(" ERROR headrace: the worker could not start (exit code 3)\n")
 
 
 def test_a_child_that_was_ready_is_started_again(
@@ -77,7 +77,7 @@ def test_a_child_that_was_ready_is_started_again(
     supervisor.start(supervisor.children[0])
     stop_when(lambda: count.exists() and count.stat().st_size == 3)
     assert supervisor.run() == 0
-    assert capfd.readouterr().out.count("it ended (SIGKILL); it starts again") == 2
+    assert capfd.readouterr().err.count("it ended (SIGKILL); it starts again") == 2
 
 
 def stop_when(done: Callable[[], bool]) -> None:
@@ -154,8 +154,8 @@ def test_a_uid_without_a_name_has_a_home(
         with monkeypatch.context() as patch:
             if not known:
                 patch.setattr(pwd, "getpwuid", nobody)  # as for a uid that /etc/passwd does not have
-            run_once(one.module, {}, prefix="it | ")
-        assert capfd.readouterr().err == f"it | {shown}\n"
+            run_once(one.module, {}, source="it")
+        assert capfd.readouterr().err.endswith(f" INFO it: {shown}\n")
 
 
 def nobody(uid: int) -> None:
@@ -163,7 +163,7 @@ def nobody(uid: int) -> None:
 
 
 def test_a_child_that_ignores_the_signal_is_killed(child: Callable[..., Child]) -> None:
-    supervisor = Supervisor(stop_timeout=0.2, log=print)
+    supervisor = Supervisor(stop_timeout=0.2)
     supervisor.add(child("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + textwrap.dedent(READY)))
     supervisor.start(supervisor.children[0])
     stop_when(lambda: supervisor.children[0].was_ready)
@@ -183,8 +183,9 @@ def test_the_environment_of_a_child_has_no_secrets_but_its_os_environ_has(
     """
     one = child(body)
     monkeypatch.setenv("PYTHONPATH", one.environment["PYTHONPATH"])
-    assert run_once(one.module, {}, prefix="it | ") == 4
-    assert capfd.readouterr().err == "it | False True\nit | my store is postgresql://me:***@db/d\n"
+    assert run_once(one.module, {}, source="it") == 4
+    said = [line.partition(" ")[2] for line in capfd.readouterr().err.splitlines()]
+    assert said == ["INFO it: False True", "INFO it: my store is postgresql://me:***@db/d"]
 
 
 HANGS = """
@@ -215,8 +216,9 @@ def test_a_process_that_no_longer_answers_is_started_again(
     Probe(one, path, print, pause=0.05, patience=0.1, failures=3).start()
     stop_when(lambda: one.popen not in (None, first) and one.ready_since is not None)
     assert supervisor.run() == 0
-    said = capfd.readouterr().out
-    assert "stock did not answer 3 times in a row; it is ended\nstock ended (SIGKILL)" in said
+    said = capfd.readouterr()
+    assert said.out == "stock did not answer 3 times in a row; it is ended\n"
+    assert "WARNING headrace: stock ended (SIGKILL)" in said.err
 
 
 ENDS_SLOWLY = """
@@ -266,4 +268,5 @@ def test_a_child_that_rests_stays_away_until_it_is_woken(
         ("told to end again", True, 2),
         ("stays away", True, 2),
     ]
-    assert capfd.readouterr().out == "it ended (exit code 0); it starts again in 0.01 s\n"
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith(" WARNING headrace: it ended (exit code 0); it starts again in 0.01 s")

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from headrace import log
 from headrace.cli.audit import audit
 from headrace.cli.db import db
 from headrace.cli.env_file import env_file
@@ -78,7 +79,10 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except HeadraceError as error:
-        print(f"headrace: {error}", file=sys.stderr)
+        if log.is_json():  # a server's, which a program reads
+            log.say(str(error), "ERROR")
+        else:
+            print(f"headrace: {error}", file=sys.stderr)
         code = EXIT_CODES.get(type(error), 1)
     except click.ClickException as error:
         error.show()

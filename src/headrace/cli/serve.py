@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from headrace import log
 from headrace.cli.env_file import env_file
 from headrace.errors import ConfigurationError
 from headrace.settings import SETTINGS, Setting, parse_boolean, resolve
@@ -64,7 +65,12 @@ def serve(**values: Any) -> int:
     The options are those of mlflow server. Without any, runs go to SQLite and artifacts to files, both in
     ./headrace-data.
     """
-    from headrace.serve import log, serve
+    from headrace.serve import serve
 
     flags = {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
-    return serve(resolve({name: text for name, text in flags.items() if text is not None}, os.environ, log))
+    lines: list[str] = []
+    settings = resolve({name: text for name, text in flags.items() if text is not None}, os.environ, lines.append)
+    log.set_format(settings.log_format)
+    for line in lines:
+        log.say(line, "WARNING")
+    return serve(settings)

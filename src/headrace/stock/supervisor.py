@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from headrace import database_url
+from headrace import database_url, log
 from headrace.process import BackOff, Child, Supervisor
 from headrace.settings import Settings
 from headrace.stock.probe import Probe
@@ -76,7 +76,7 @@ class Stock:
         self._supervisor = supervisor
         self._socket = settings.stock_socket
         self._idle = settings.stock_idle if settings.stock == "lazy" else None
-        self._child = Child("stock MLflow", "headrace.stock.launch", stage=1, back_off=BackOff(0.5), prefix="stock | ")
+        self._child = Child("stock MLflow", "headrace.stock.launch", stage=1, back_off=BackOff(0.5), source="stock")
         self._child.configure(_configuration(settings))
         supervisor.add(self._child)
         self._wanted = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -88,7 +88,7 @@ class Stock:
     def start(self) -> bool:
         """Start it, unless it runs or is about to; whether that was done."""
         if self._probe is None:
-            self._probe = Probe(self._child, self._socket, self._supervisor.log)
+            self._probe = Probe(self._child, self._socket, lambda text: log.say(text, "WARNING"))
             self._probe.start()
         return self._supervisor.wake(self._child)
 
@@ -98,12 +98,12 @@ class Stock:
             while message := self._wanted.recv(LONGEST_REQUEST):
                 request = request or message
         if self.start():
-            self._supervisor.log(f"stock MLflow starts: {request.decode(errors='replace')}")
+            log.say(f"stock MLflow starts: {request.decode(errors='replace')}")
         if self._idle is not None:
             self._supervisor.call_at(time.monotonic() + self._idle, self._rest)
 
     def _rest(self) -> None:
-        self._supervisor.log(f"no request has needed stock MLflow for {self._idle:g} s; it ends")
+        log.say(f"no request has needed stock MLflow for {self._idle:g} s; it ends")
         # First its address: who comes from now on waits for the next one, who is connected gets an answer.
         with contextlib.suppress(OSError):
             os.unlink(self._socket)
