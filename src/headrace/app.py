@@ -38,7 +38,7 @@ from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
 from headrace.db.database import Database
-from headrace.errors import ApiError, Declined, Forbidden, Malformed, PayloadTooLarge, Unavailable
+from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotServed, PayloadTooLarge, Unavailable
 from headrace.gc import background as gc
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.readiness import Readiness
@@ -62,6 +62,10 @@ _EMPTY = b"{}"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _READING = ("GET", "HEAD")
 # Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
+_OF_TRACKING = (
+    *("2.0/mlflow/", "2.0mlflow/", "3.0/mlflow/", "3.0/jobs", "/graphql", "/v1/traces", "/gateway"),
+    *("/get-artifact", "/model-versions/get-artifact"),
+)
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
 RECONNECT_SECONDS = 1.0
 
@@ -113,7 +117,13 @@ class App:
             return
         match = scope.get(MATCH) or self._find(scope["method"], scope["path"])
         endpoint = match.endpoint
-        if endpoint.handler is not None and self._is_native(endpoint):
+        if self._settings.artifacts_only and _is_of_tracking(endpoint.path):
+            error = NotServed(
+                f"This server has artifacts only (--artifacts-only); {scope['path']} is another server's. Set "
+                "MLFLOW_TRACKING_URI to that one."
+            )
+            await send_error(scope, send, error, scope[SECURITY] or ())
+        elif endpoint.handler is not None and self._is_native(endpoint):
             await self._answer(match, scope, receive, send)
         elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
             await send_whole(scope, send, 200, text[1], (text[0], NATIVE))
@@ -340,6 +350,9 @@ class App:
     async def _start(self) -> None:
         self._metrics.start(self._database)
         if self._database is None:
+            if self._settings.artifacts_only:
+                logger.info("artifacts only: there is no database")
+                return
             logger.info("this backend store is stock's alone: every request passes through")
             for name in ("trace_retention", "gc_after"):
                 if getattr(self._settings, name):
@@ -411,6 +424,11 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     if settings.audit != "off":
         guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
     return Observed(Shield(guarded, settings), metrics, router, log)
+
+
+def _is_of_tracking(path: str) -> bool:
+    """Whether the endpoint is one that a server of artifacts alone has not got; clients ask for server-info first."""
+    return path.startswith(_OF_TRACKING) and path != "3.0/mlflow/server-info"
 
 
 def _body_of(scope: Scope) -> tuple[int, bool]:

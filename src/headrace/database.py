@@ -63,6 +63,8 @@ def prepare(settings: Settings, log: Log) -> None:
 
     Raises ConfigurationError when a store can't be reached or made, SchemaOutOfDate when it is of another MLflow.
     """
+    if settings.artifacts_only and not settings.native:
+        return
     deadline = time.monotonic() + settings.database_wait
     for store_uri, role in _stores(settings).items():
         database = database_url.parse(store_uri)

@@ -14,6 +14,7 @@
     │   ├── TooManyAttempts     429 with Retry-After: logins that failed too often
     │   ├── PayloadTooLarge     413
     │   ├── NeedsStock          501: stock alone answers it, and --stock is never
+    │   ├── NotServed           501: this server has artifacts only
     │   └── Unavailable         503 with Retry-After; stock's client tries again by itself
     └── Declined                not an error: stock must answer this request
         └── Malformed           and may have no better answer than a 500
@@ -145,6 +146,13 @@ class PayloadTooLarge(ApiError):
 
 class NeedsStock(ApiError):
     """Only stock MLflow can answer this, and the server is started without it."""
+
+    status = 501
+    error_code = "NOT_IMPLEMENTED"
+
+
+class NotServed(ApiError):
+    """The server is started for something else."""
 
     status = 501
     error_code = "NOT_IMPLEMENTED"

@@ -131,7 +131,8 @@ def _on_ready(settings: Settings, stock: Stock | None) -> None:
     if os.path.exists("mlflow.db") and settings.backend_store_uri == Settings().backend_store_uri:
         log.say("the mlflow.db in this folder is not used; for it: --backend-store-uri sqlite:///mlflow.db")
     log.say(f"MLflow is on {url}")
-    log.say(f"  database   {uri.redact(settings.backend_store_uri)}")
+    if not settings.artifacts_only:
+        log.say(f"  database   {uri.redact(settings.backend_store_uri)}")
     log.say(f"  artifacts  {uri.redact(artifacts)}")
     log.say(f"  next step  export MLFLOW_TRACKING_URI={url}")
     if settings.insecure_no_auth:

@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_artifact_root: str = "mlflow-artifacts:/"
     artifacts_destination: str = f"./{DATA_DIRECTORY}/artifacts"
     serve_artifacts: bool = True
+    artifacts_only: bool = False
     artifact_transfer: str = "proxy"
     allowed_hosts: str | None = None
     cors_allowed_origins: str | None = None
@@ -108,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def native(self) -> bool:
         """Whether Headrace reads and writes this store itself; otherwise stock answers everything."""
+        if self.artifacts_only and not self.protected:  # no database at all
+            return False
         return isinstance(self.database, database_url.PostgresURL | database_url.SqliteURL)
 
     @property
@@ -321,6 +324,14 @@ SETTINGS = (
         parse_boolean,
         "true",
         "Let artifacts pass through this server, so that clients need no access to the storage behind it.",
+    ),
+    Setting(
+        "artifacts_only",
+        "MLFLOW_ARTIFACTS_ONLY",
+        parse_boolean,
+        "false",
+        "Serve artifacts and nothing else: everything about runs and models is answered 501. Without users it needs no "
+        "database; with them, --backend-store-uri is where they are.",
     ),
     Setting(
         "allowed_hosts",
@@ -756,10 +767,10 @@ def resolve(
     if not given and environment.get("DATABASE") and environment.get("HOST"):
         values = _of_container(values, environment) | values
         given = True
-    if given:
+    if given or values.get("artifacts_only"):
         values.setdefault("artifacts_destination", "./mlartifacts")  # stock's default: an existing server's artifacts
     settings = _within_budget(_artifact_root(Settings(**values), values), environment, say)
-    if isinstance(settings.database, database_url.SqliteURL) and settings.workers > 1:
+    if settings.native and isinstance(settings.database, database_url.SqliteURL) and settings.workers > 1:
         say(f"SQLite has one writer: one worker runs, not {settings.workers}. With PostgreSQL all of them would")
         settings = msgspec.structs.replace(settings, workers=1)
     return _check(settings, environment)
@@ -891,6 +902,7 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             f"--host is {settings.host}, where requests need a user or a token, but users are kept in a backend store "
             "on PostgreSQL or SQLite only. Use one, or --insecure-no-auth behind a proxy that asks who is there."
         )
+    _check_artifacts_only(settings)
     _check_single_sign_on(settings)
     _check_workspaces(settings)
     if settings.grants and not settings.protected:
@@ -910,6 +922,24 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             f"MLflow need {least}. Raise it, or lower --workers."
         )
     return settings
+
+
+def _check_artifacts_only(settings: Settings) -> None:
+    """Raises ConfigurationError for what a server of artifacts alone has no use for."""
+    if not settings.artifacts_only:
+        return
+    if not settings.serve_artifacts:
+        raise ConfigurationError("--artifacts-only and --no-serve-artifacts are both set: nothing is left to serve.")
+    for name in ("enable_workspaces", "grants", "enable_ai_gateway", "enable_assistant", "enable_webhooks"):
+        if getattr(settings, name):
+            raise ConfigurationError(
+                f"--artifacts-only and --{name.replace('_', '-')} are both set, but that needs what is in the database."
+            )
+    if not settings.protected and settings.backend_store_uri != Settings().backend_store_uri:
+        raise ConfigurationError(
+            "--artifacts-only and --backend-store-uri are both set, but a server of artifacts alone that asks nobody "
+            "who they are has no use for a database. Leave it out, or set --auth."
+        )
 
 
 def _check_workspaces(settings: Settings) -> None:
@@ -942,7 +972,7 @@ def _least(settings: Settings) -> tuple[int, int]:
 def _check_without_stock(settings: Settings) -> None:
     """Raises ConfigurationError for what only stock can do."""
     wanted = [name for name in ("enable_ai_gateway", "enable_assistant", "enable_webhooks") if getattr(settings, name)]
-    if not settings.native:
+    if not settings.native and not settings.artifacts_only:
         wanted.append("backend_store_uri")
     if not settings.models_here:
         wanted.append("registry_store_uri")

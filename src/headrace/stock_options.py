@@ -41,13 +41,6 @@ REFUSED = (
         "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
         "Headrace reads from --backend-store-uri; leave it out",
     ),
-    Refused(
-        ("--artifacts-only",),
-        "MLFLOW_ARTIFACTS_ONLY",
-        "run `mlflow server --artifacts-only` for a server of artifacts alone",
-        _FALSE,
-        takes_value=False,
-    ),
     Refused(("--gunicorn-opts",), "MLFLOW_GUNICORN_OPTS", _OWN_SERVER),
     Refused(("--waitress-opts",), "", _OWN_SERVER),
     Refused(("--uvicorn-opts",), "MLFLOW_UVICORN_OPTS", _OWN_SERVER),

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -247,6 +248,32 @@ def test_every_line_of_the_log_has_one_format(serve: Serve, tmp_path: Path, form
         assert [line for line, match in zip(lines, found, strict=True) if match is None] == []
         sources = {match[2] for match in found if match is not None}
     assert {"headrace", "stock"} <= sources
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_artifacts_only(serve: Serve, tmp_path: Path, guarded: bool) -> None:
+    """Native, without a database where nobody has to be known."""
+    token = "0123456789abcdef0123456789abcdef"
+    options = ["--auth"] if guarded else []
+    server = serve("--artifacts-only", "--stock", "never", *options, env={"HEADRACE_ADMIN_TOKEN": token})
+    headers = {"Authorization": f"Bearer {token}"} if guarded else {}
+
+    def ask(method: str, path: str, **more: Any) -> requests.Response:
+        return requests.request(method, server.url + path, headers=headers, timeout=30, **more)
+
+    artifact = "/api/2.0/mlflow-artifacts/artifacts/1/run/artifacts/a b.txt"
+    assert ask("PUT", artifact, data=b"content").status_code == 200
+    assert (tmp_path / "mlartifacts/1/run/artifacts/a b.txt").read_bytes() == b"content"
+    assert ask("GET", artifact).content == b"content"
+    listed = ask("GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": "1/run/artifacts"})
+    assert listed.json() == {"files": [{"path": "a b.txt", "is_dir": False, "file_size": 7}]}
+    for method, path in (("POST", "/api/2.0/mlflow/runs/search"), ("POST", "/graphql"), ("GET", "/get-artifact")):
+        answer = ask(method, path)
+        assert (answer.status_code, answer.headers["headrace-answered-by"]) == (501, "native")
+        assert "--artifacts-only" in answer.json()["message"]
+    assert ask("GET", "/ready").status_code == 200
+    assert (requests.get(server.url + artifact, timeout=30).status_code == 401) is guarded
+    assert (tmp_path / "headrace-data").exists() is guarded
 
 
 def test_version(tmp_path: Path) -> None:

@@ -143,6 +143,9 @@ def test_the_container_names_what_is_missing() -> None:
         ({"backend_store_uri": "sqlite:///:memory:"}, {}, "in memory"),
         ({"backend_store_uri": "postgresql://u:hidden@h:port/d"}, {}, "port that is no number"),
         ({"shutdown_timeout": "-1"}, {}, "--shutdown-timeout"),
+        ({"artifacts_only": "true", "serve_artifacts": "false"}, {}, "nothing is left to serve"),
+        ({"artifacts_only": "true", "enable_webhooks": "true"}, {}, "--artifacts-only and --enable-webhooks"),
+        ({"artifacts_only": "true", "backend_store_uri": "sqlite:///a.db"}, {}, "has no use for a database"),
         ({"grants": "true"}, {}, "--grants is set, but this server asks nobody"),
         ({"grants": "true", "host": "0.0.0.0", "insecure_no_auth": "true"}, {}, "--grants is set, but"),
     ],
@@ -164,6 +167,15 @@ def test_what_is_not_supported_is_refused_not_ignored() -> None:
                 resolve({}, {refused.environment: "true"})
             resolve({}, {refused.environment: ""})
     resolve({}, {"MLFLOW_ENABLE_WORKSPACES": "false", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "False"})
+
+
+def test_a_server_of_artifacts_needs_no_database() -> None:
+    settings = resolve({"artifacts_only": "true", "stock": "never", "workers": "4"}, {})
+    assert (settings.native, settings.workers, settings.artifacts_destination) == (False, 4, "./mlartifacts")
+    guarded = resolve(
+        {}, {"MLFLOW_ARTIFACTS_ONLY": "True", "HEADRACE_AUTH": "1", "MLFLOW_BACKEND_STORE_URI": "sqlite:///a"}
+    )
+    assert guarded.native
 
 
 def told(flags: dict[str, str], environment: dict[str, str]) -> tuple[Settings, list[str]]:

@@ -13,6 +13,8 @@ def open_database(settings: Settings) -> Database | None:
     A backend's driver is imported only where it is used.
     """
     database = settings.database
+    if not settings.native:
+        return None
     if isinstance(database, PostgresURL):
         from headrace.db.postgres import PostgresDatabase
 
@@ -22,8 +24,7 @@ def open_database(settings: Settings) -> Database | None:
             readers=settings.connections.worker - 1,
             builds_indexes=settings.builds_indexes,
         )
-    if not isinstance(database, SqliteURL):
-        return None
+    assert isinstance(database, SqliteURL)
     from headrace.db.sqlite import SqliteDatabase
 
     return SqliteDatabase(database.path, queue_limit=settings.queue_limit, busy_seconds=database.timeout)

@@ -40,6 +40,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "_MLFLOW_SERVER_ARTIFACT_ROOT": settings.default_artifact_root,
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": settings.artifacts_destination,
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true" if settings.serve_artifacts else None,
+        "_MLFLOW_SERVER_ARTIFACTS_ONLY": "true" if settings.artifacts_only else None,
         "_MLFLOW_STATIC_PREFIX": settings.static_prefix or None,
         "_MLFLOW_SERVER_BOOT_ID": uuid.uuid4().hex,
         "_MLFLOW_IN_JOB_EXECUTOR": "false",
