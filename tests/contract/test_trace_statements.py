@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,12 @@ from headrace.db.query import Dialect, Sql
 from headrace.resources.traces import sql, trace_rows
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
 from headrace.resources.traces.token_sums import stored_node
-from headrace.resources.traces.trace_rows import Experiment, TraceChange, TraceRow, TraceState
+from headrace.resources.traces.trace_rows import TraceChange, TraceRow, TraceState
 from tests.support.databases import Database, Databases
 from tests.support.traces import decoded, rows_of
 from tests.unit.traces.spans import MILLION, SPAN_IDS, START, body, span
 
-EXPERIMENT = Experiment(0, "mlflow-artifacts:/0")
+EXPERIMENT = 0
 
 
 async def rows(connection: Any, text: str, **values: Any) -> list[Any]:
@@ -25,7 +26,7 @@ async def rows(connection: Any, text: str, **values: Any) -> list[Any]:
     return list(await connection.fetch(query.text, *query.values))
 
 
-def arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, list[Any]]:
+def arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, Any]:
     """The parameters of the statements with arrays."""
     tags = [(change.row.request_id, key, value) for change in changes for key, value in change.tags.items()]
     users = [(change.row.request_id, change.user_id) for change in changes if change.user_id]
@@ -36,6 +37,10 @@ def arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str
         **{f"tag_{name}": [tag[at] for tag in tags] for at, name in enumerate(("request_id", "key", "value"))},
         "user_request_id": [user[0] for user in users],
         "user_user_id": [user[1] for user in users],
+        "moved_request_id": [change.row.request_id for change in changes if change.starts_earlier],
+        "moved_timestamp_ms": [change.row.timestamp_ms for change in changes if change.starts_earlier],
+        "trace_workspace": ["default"] * len(changes),
+        "plain": trace_rows.PLAIN_LOCATION.pattern,
     }
 
 
@@ -60,13 +65,14 @@ async def write(connection: Any, *requests: LoggedSpans) -> list[str]:
             nodes.setdefault(trace_id, []).append(stored_node(*rest))
         changes = [trace_rows.merged(states[id_], EXPERIMENT, by_trace[id_], nodes.get(id_, ())) for id_ in ids]
         values = arrays(changes, [row for row in spans if row.trace_id in states])
-        for text in (sql.SET_TRACES, sql.PUT_SPANS, sql.PUT_TAGS, sql.ADD_USERS, sql.MOVE_ASSESSMENTS_OF):
-            await _run(connection, text, values)
+        await _run(connection, sql.SET_TRACES, values)
         return made
 
 
-async def _run(connection: Any, text: str, values: dict[str, list[Any]]) -> list[Any]:
-    return await rows(connection, text, **{name: value for name, value in values.items() if f":{name}:" in text})
+async def _run(connection: Any, text: str, values: dict[str, Any]) -> list[Any]:
+    return await rows(
+        connection, text, **{name: value for name, value in values.items() if re.search(rf":{name}\b", text)}
+    )
 
 
 async def connect(database: Database) -> Any:

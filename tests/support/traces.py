@@ -19,6 +19,7 @@ from headrace.errors import Declined, PayloadTooLarge
 from headrace.resources.traces import otlp, span_rows, sql, trace_rows
 from headrace.resources.traces.costs import Prices
 from headrace.resources.traces.span_rows import LoggedSpans, TraceContribution
+from headrace.resources.traces.tags import ARTIFACTS
 from headrace.resources.traces.token_sums import stored_node
 from headrace.resources.traces.trace_rows import Experiment, TraceState
 from tests.support.databases import Database
@@ -124,7 +125,11 @@ class Ours:
         experiment = Experiment(*self._rows(sql.EXPERIMENTS, experiment_ids=[0])[0][:2])
         experiment_of = {}
         for trace_id, contributions in sorted(by_trace.items()):
-            change = trace_rows.merged(states.get(trace_id), experiment, contributions, nodes.get(trace_id, ()))
+            change = trace_rows.merged(
+                states.get(trace_id), experiment.experiment_id, contributions, nodes.get(trace_id, ())
+            )
+            if trace_id not in states:
+                change.tags[ARTIFACTS] = trace_rows.artifact_location(experiment, trace_id)
             experiment_of[trace_id] = change.row.experiment_id
             row = {name: getattr(change.row, name) for name in trace_rows.TraceRow.__struct_fields__}
             self._run(sql.PUT_TRACE, **row, generations=change.generations)

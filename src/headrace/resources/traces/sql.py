@@ -10,11 +10,12 @@ order:
              such a request leaves its group before anything is written.
     new      PostgreSQL: NEW_TRACES writes the traces that are not there yet, whole, and answers which they are. It
              waits for another worker that is about to make the same trace; what that one has made is locked, read and
-             merged like the others.
+             merged like the others. A trace whose spans come together, with its root, is tried with NEW_TRACES alone,
+             before anything else: it is a commit of its own, and the usual group is done with it.
     sums     STORED_NODES of the traces for which `trace_rows.needs_nodes`.
     merge    `trace_rows.merged`, in Python: the row, its tags, its user.
-    write    PostgreSQL: SET_TRACES, PUT_SPANS, PUT_TAGS, ADD_USERS, MOVE_ASSESSMENTS_OF with arrays, one statement
-             each, however many requests. SQLite: PUT_TRACE, PUT_SPAN, PUT_TAG, ADD_USER, MOVE_ASSESSMENTS, once a row.
+    write    PostgreSQL: SET_TRACES with arrays, one statement, however many requests. SQLite: PUT_TRACE, PUT_SPAN,
+             PUT_TAG, ADD_USER, MOVE_ASSESSMENTS, once a row.
 
 Nobody can come between LOCK_TRACES and the commit, so the last writer of a trace sees the spans of all before it, and
 the sums are right. start_trace must lock the row, too; it overwrites (stock's _start_trace_once).
@@ -38,6 +39,11 @@ _TYPES = {
     **dict.fromkeys((name for name in _TRACE if "tokens" in name), "bigint"),
     **dict.fromkeys(("input_cost", "output_cost", "total_cost"), "double precision"),
 }
+
+
+# The folder of the trace n's artifacts in the experiment e, whose location is plain (trace_rows.artifact_location).
+FOLDER = """e.artifact_location || CASE WHEN e.artifact_location LIKE '%/' THEN '' ELSE '/' END
+    || 'traces/' || n.request_id || '/artifacts'"""
 
 
 def _unnest(prefix: str, *columns: str) -> str:
@@ -109,14 +115,22 @@ MOVE_ASSESSMENTS = "UPDATE assessments SET trace_timestamp_ms = :timestamp_ms WH
 # ---- PostgreSQL: arrays --------------------------------------------------------------------------------------------
 
 _TRACE_ROWS = _unnest("trace_", *_TRACE, "generations")
+_NEW_ROWS = _unnest("trace_", *_TRACE, "generations", "workspace")
 _SPAN_ROWS = _unnest("span_", *_SPAN)
 _TAG_ROWS = _unnest("tag_", "request_id", "key", "value")
 _USER_ROWS = _unnest("user_", "request_id", "user_id")
+_MOVED_ROWS = _unnest("moved_", "request_id", "timestamp_ms")
 _SPAN_COLUMNS = ", ".join(_SPAN)
 
+# Not made are also traces of an experiment that is not in the workspace, or whose artifacts' place is not `:plain`.
 NEW_TRACES = f"""
-WITH made AS (
-  INSERT INTO trace_info ({", ".join(_TRACE)}, db_payload_generation) SELECT * FROM {_TRACE_ROWS}
+WITH given AS (
+  SELECT n.*, {FOLDER} AS folder FROM {_NEW_ROWS}
+  JOIN experiments e ON e.experiment_id = n.experiment_id AND e.workspace = n.workspace
+  WHERE e.artifact_location ~ :plain
+), made AS (
+  INSERT INTO trace_info ({", ".join(_TRACE)}, db_payload_generation)
+  SELECT {", ".join(_TRACE)}, generations FROM given ORDER BY request_id
   ON CONFLICT (request_id) DO NOTHING RETURNING request_id, experiment_id
 ), put_spans AS (
   INSERT INTO spans (experiment_id, {_SPAN_COLUMNS})
@@ -124,6 +138,7 @@ WITH made AS (
 ), put_tags AS (
   INSERT INTO trace_tags (request_id, key, value)
   SELECT n.* FROM {_TAG_ROWS} JOIN made ON made.request_id = n.request_id
+  UNION ALL SELECT request_id, 'mlflow.artifactLocation', folder FROM given JOIN made USING (request_id)
 ), put_users AS (
   INSERT INTO trace_request_metadata (request_id, key, value)
   SELECT n.request_id, 'mlflow.trace.user', n.user_id FROM {_USER_ROWS} JOIN made ON made.request_id = n.request_id
@@ -131,32 +146,26 @@ WITH made AS (
 SELECT request_id FROM made
 """
 
+# The statements of a CTE see the rows as they were before it: here they are told whose experiment is whose.
 SET_TRACES = f"""
-UPDATE trace_info SET {", ".join(f"{column} = n.{column}" for column in _TRACE[2:])},
-  db_payload_generation = trace_info.db_payload_generation + n.generations
-FROM {_TRACE_ROWS} WHERE trace_info.request_id = n.request_id
-"""
-
-PUT_SPANS = f"""
-INSERT INTO spans (experiment_id, {_SPAN_COLUMNS})
-SELECT t.experiment_id, n.* FROM {_SPAN_ROWS} JOIN trace_info t ON t.request_id = n.trace_id
-ON CONFLICT (trace_id, span_id) DO UPDATE SET experiment_id = excluded.experiment_id, {_set(_SPAN, 2)}
-"""
-
-PUT_TAGS = f"""
-INSERT INTO trace_tags (request_id, key, value) SELECT * FROM {_TAG_ROWS}
-ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
-"""
-
-ADD_USERS = f"""
-INSERT INTO trace_request_metadata (request_id, key, value)
-SELECT request_id, 'mlflow.trace.user', user_id FROM {_USER_ROWS}
-ON CONFLICT (request_id, key) DO NOTHING
-"""
-
-MOVE_ASSESSMENTS_OF = f"""
-UPDATE assessments SET trace_timestamp_ms = n.timestamp_ms FROM {_unnest("trace_", "request_id", "timestamp_ms")}
-WHERE trace_id = n.request_id
+WITH changed AS (
+  UPDATE trace_info SET {", ".join(f"{column} = n.{column}" for column in _TRACE[2:])},
+    db_payload_generation = trace_info.db_payload_generation + n.generations
+  FROM {_TRACE_ROWS} WHERE trace_info.request_id = n.request_id
+  RETURNING trace_info.request_id, trace_info.experiment_id
+), put_spans AS (
+  INSERT INTO spans (experiment_id, {_SPAN_COLUMNS})
+  SELECT changed.experiment_id, n.* FROM {_SPAN_ROWS} JOIN changed ON changed.request_id = n.trace_id
+  ON CONFLICT (trace_id, span_id) DO UPDATE SET experiment_id = excluded.experiment_id, {_set(_SPAN, 2)}
+), put_tags AS (
+  INSERT INTO trace_tags (request_id, key, value) SELECT * FROM {_TAG_ROWS}
+  ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
+), put_users AS (
+  INSERT INTO trace_request_metadata (request_id, key, value)
+  SELECT request_id, 'mlflow.trace.user', user_id FROM {_USER_ROWS}
+  ON CONFLICT (request_id, key) DO NOTHING
+)
+UPDATE assessments SET trace_timestamp_ms = n.timestamp_ms FROM {_MOVED_ROWS} WHERE trace_id = n.request_id
 """
 
 # ---- the run's link, after the spans, in a transaction of its own as stock's ----------------------------------------

@@ -20,6 +20,7 @@ from headrace.db.database import Write
 from headrace.db.query import Dialect, Sql
 from headrace.errors import Declined, Forbidden, HeadraceError, InvalidParameter, InvalidState, NotFound
 from headrace.resources.traces.info import COLUMNS, TraceInfo
+from headrace.resources.traces.sql import FOLDER
 from headrace.resources.traces.trace_rows import PLAIN_LOCATION, Experiment, artifact_location
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ _ELSEWHERE = """EXISTS (
     SELECT 1 FROM trace_tags g
     WHERE g.request_id = trace_info.request_id AND g.key = 'mlflow.trace.spansLocation' AND g.value <> 'TRACKING_STORE'
   )"""
-_FOLDER = """e.artifact_location || CASE WHEN e.artifact_location LIKE '%/' THEN '' ELSE '/' END
-    || 'traces/' || n.request_id || '/artifacts'"""
 
 
 def _unnest(prefix: str, types: dict[str, str], *columns: str) -> str:
@@ -56,7 +55,7 @@ def _unnest(prefix: str, types: dict[str, str], *columns: str) -> str:
 _PUT = Sql(
     postgresql=f"""
 WITH given AS (
-  SELECT n.*, {_FOLDER} AS folder FROM {
+  SELECT n.*, {FOLDER} AS folder FROM {
         _unnest("trace_", _TYPES | {"only_here": "boolean"}, *_COLUMNS, "workspace", "only_here")
     }
   JOIN experiments e ON e.experiment_id = n.experiment_id AND e.workspace = n.workspace

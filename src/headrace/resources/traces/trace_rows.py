@@ -29,7 +29,6 @@ from headrace.resources.traces.span_rows import TraceContribution
 from headrace.resources.traces.token_sums import COST_COLUMNS, TOKEN_COLUMNS, Node
 
 _UNDECIDED = ("IN_PROGRESS", "STATE_UNSPECIFIED")
-_ARTIFACTS = "mlflow.artifactLocation"
 # Artifact locations to which stock's append_to_uri_path (mlflow/utils/uri.py) adds a path by plain concatenation.
 PLAIN_LOCATION = re.compile(r"^(/|file:///|[a-z][a-z0-9+.-]*:/{1,2}[^/?#;\\\s])[^?#;\\\s]*$")
 
@@ -77,8 +76,8 @@ class TraceState(TraceRow, gc=False, kw_only=True):
 class TraceChange(Struct, gc=False):
     """What a group of requests does to one trace.
 
-    `tags` replace those of the same keys; `user_id` is inserted unless there is one. Where `starts_earlier`, the
-    trace's assessments take its new start.
+    A new one gets the tag of its `artifact_location` besides. `tags` replace those of the same keys; `user_id` is
+    inserted unless there is one. Where `starts_earlier`, the trace's assessments take its new start.
     """
 
     row: TraceRow
@@ -100,13 +99,12 @@ def needs_nodes(state: TraceState, contributions: Iterable[TraceContribution]) -
 
 def merged(
     state: TraceState | None,
-    experiment: Experiment,
+    experiment_id: int,
     contributions: Sequence[TraceContribution],
     stored: Iterable[Node] = (),
 ) -> TraceChange:
-    """The row after these requests. `stored`: the nodes of all stored spans, where `needs_nodes`.
-
-    Raises Declined where only stock can tell where a new trace's artifacts go.
+    """The row after these requests; a new one's is in `experiment_id`. `stored`: the nodes of all stored spans, where
+    `needs_nodes`.
     """
     first = contributions[0]
     row = (
@@ -114,7 +112,7 @@ def merged(
         if state
         else TraceRow(
             first.trace_id,
-            experiment.experiment_id,
+            experiment_id,
             first.min_start_ms,
             first.max_end_ms - first.min_start_ms,
             "IN_PROGRESS",
@@ -122,7 +120,7 @@ def merged(
     )
     finalized = state is not None and state.finalized
     nodes = {node.span_id: node for node in stored}
-    tags = {} if state else {_ARTIFACTS: artifact_location(experiment, first.trace_id)}
+    tags: dict[str, str] = {}
     user_id = None
     for contribution in contributions:
         if not (finalized and (contribution.has_usage or contribution.has_cost or contribution.session_id)):
@@ -148,7 +146,7 @@ def merged(
 
 
 def artifact_location(experiment: Experiment, trace_id: str) -> str:
-    """SqlAlchemyStore._get_trace_artifact_location_tag."""
+    """SqlAlchemyStore._get_trace_artifact_location_tag. Raises Declined where only stock can tell."""
     location = experiment.artifact_location
     if not PLAIN_LOCATION.match(location):
         raise Declined("an artifact location that stock must read")

@@ -14,6 +14,7 @@ from headrace.db.query import Dialect, Sql
 from headrace.errors import Declined, Forbidden, HeadraceError, NotFound
 from headrace.resources.traces import sql, trace_rows
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
+from headrace.resources.traces.tags import ARTIFACTS
 from headrace.resources.traces.token_sums import Node, stored_node
 from headrace.resources.traces.trace_rows import Experiment, TraceChange, TraceRow, TraceState
 
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 _BYTES_OF_A_ROW = 10_000
 
 _EXPERIMENTS, _TRACE_STATES, _STORED_NODES = map(Sql, (sql.EXPERIMENTS, sql.TRACE_STATES, sql.STORED_NODES))
-_LOCK_TRACES, _NEW_TRACES = (Sql(postgresql=text, sqlite="SELECT 1") for text in (sql.LOCK_TRACES, sql.NEW_TRACES))
-_SET_TRACES, _PUT_SPANS, _PUT_TAGS, _ADD_USERS, _MOVE_ASSESSMENTS = (
-    Sql(postgresql=text, sqlite="SELECT 1")
-    for text in (sql.SET_TRACES, sql.PUT_SPANS, sql.PUT_TAGS, sql.ADD_USERS, sql.MOVE_ASSESSMENTS_OF)
+_LOCK_TRACES, _NEW_TRACES, _SET_TRACES = (
+    Sql(postgresql=text, sqlite="SELECT 1") for text in (sql.LOCK_TRACES, sql.NEW_TRACES, sql.SET_TRACES)
 )
 
 # What becomes of a write: None, or the exception that its caller shall see.
@@ -48,41 +47,22 @@ class LogSpans(Write, frozen=True, gc=False):
     only_here: bool
     logged: LoggedSpans
 
+    one_statement = True
+
     def weight(self) -> int:
         spans = self.logged.spans
         return len(spans) + sum(len(span.content) for span in spans) // _BYTES_OF_A_ROW
 
     @classmethod
     async def apply_postgres(cls, session: Session, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
-        async def rows(statement: Sql, **values: Any) -> list[Any]:
-            query = statement.query(values, Dialect.POSTGRESQL)
-            return [tuple(row) for row in await session.fetch(query.text, *query.values)]
-
-        group = _Group(writes, await rows(_EXPERIMENTS, **_experiments(writes)))
-        locked = [row[0] for row in await rows(_LOCK_TRACES, trace_ids=group.trace_ids())]
-        if locked:
-            group.found(await rows(_TRACE_STATES, trace_ids=locked))
-        group.refuse()
-        if new := group.new_changes():
-            made = [row[0] for row in await rows(_NEW_TRACES, **_arrays(new, group.spans(_ids(new))))]
-            if missed := sorted(_ids(new).difference(made)):  # another worker has made them since the lock
-                await rows(_LOCK_TRACES, trace_ids=missed)
-                group.found(await rows(_TRACE_STATES, trace_ids=missed))
-                group.must_be_there(missed)
-        if group.states:
-            if summed := group.summed():
-                group.take_nodes(await rows(_STORED_NODES, trace_ids=summed))
-            changes = group.changes()
-            values = _arrays(changes, group.spans(_ids(changes)))
-            await rows(_SET_TRACES, **values)
-            await rows(_PUT_SPANS, **values)
-            if values["tag_key"]:
-                await rows(_PUT_TAGS, **values)
-            if values["user_user_id"]:
-                await rows(_ADD_USERS, **values)
-            if earlier := [change for change in changes if change.starts_earlier]:
-                await rows(_MOVE_ASSESSMENTS, **_arrays(earlier, ()))
-        return group.outcomes
+        made = await _put_whole(session, writes)
+        left = [at for at, write in enumerate(writes) if write.logged.traces[0].trace_id not in made]
+        outcomes: list[Outcome] = [None] * len(writes)
+        if left:
+            async with session.connection.transaction():
+                for at, outcome in zip(left, await _merge(session, [writes[at] for at in left]), strict=True):
+                    outcomes[at] = outcome
+        return outcomes
 
     @classmethod
     def apply_sqlite(cls, connection: sqlite3.Connection, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
@@ -97,6 +77,9 @@ class LogSpans(Write, frozen=True, gc=False):
         if summed := group.summed():
             group.take_nodes(rows(_STORED_NODES, trace_ids=summed))
         changes = [*group.new_changes(), *group.changes()]
+        for change in changes:
+            if change.is_new:
+                change.tags[ARTIFACTS] = group.artifacts_of(change.row.request_id)
         experiments = {change.row.request_id: change.row.experiment_id for change in changes}
         connection.executemany(sql.PUT_TRACE, map(_trace_values, changes))
         connection.executemany(
@@ -117,6 +100,65 @@ class LogSpans(Write, frozen=True, gc=False):
                 moved = {"request_id": trace_id, "timestamp_ms": change.row.timestamp_ms}
                 connection.execute(sql.MOVE_ASSESSMENTS, moved)
         return group.outcomes
+
+
+async def _rows(session: Session, statement: Sql, **values: Any) -> list[Any]:
+    query = statement.query(values, Dialect.POSTGRESQL)
+    return [tuple(row) for row in await session.fetch(query.text, *query.values)]
+
+
+async def _put_whole(session: Session, writes: Sequence[LogSpans]) -> set[str]:
+    """Write the traces of which this group has the root and all between, if they are new: the ids of those."""
+    by_trace: dict[str, list[LogSpans]] = {}
+    for write in writes:
+        for trace in write.logged.traces:
+            by_trace.setdefault(trace.trace_id, []).append(write)
+    whole = {trace_id: of_trace for trace_id, of_trace in by_trace.items() if _is_whole(of_trace)}
+    if not whole:
+        return set()
+    changes = [
+        trace_rows.merged(None, of_trace[0].experiment_id, [write.logged.traces[0] for write in of_trace])
+        for _, of_trace in sorted(whole.items())
+    ]
+    spans = {
+        (row.trace_id, row.span_id): row for of_trace in whole.values() for w in of_trace for row in w.logged.spans
+    }
+    workspaces = [whole[change.row.request_id][0].workspace for change in changes]
+    made = await _rows(session, _NEW_TRACES, **_new_arrays(changes, list(spans.values()), workspaces))
+    return {row[0] for row in made}
+
+
+def _is_whole(writes: Sequence[LogSpans]) -> bool:
+    """Whether these requests, all that there are of a trace, are of nothing else, and no span's parent is missing."""
+    first = writes[0]
+    for write in writes:
+        home = (write.experiment_id, write.workspace)
+        if len(write.logged.traces) > 1 or home != (first.experiment_id, first.workspace):
+            return False
+    nodes = [node for write in writes for node in write.logged.traces[0].nodes]
+    known = {None, *(node.span_id for node in nodes)}
+    return all(node.parent_id in known for node in nodes)
+
+
+async def _merge(session: Session, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
+    """Within a transaction: the traces are new, or there, or being made by another worker."""
+    group = _Group(writes, await _rows(session, _EXPERIMENTS, **_experiments(writes)))
+    if locked := [row[0] for row in await _rows(session, _LOCK_TRACES, trace_ids=group.trace_ids())]:
+        group.found(await _rows(session, _TRACE_STATES, trace_ids=locked))
+    group.refuse()
+    if new := group.new_changes():
+        workspaces = [group.workspace_of(change.row.request_id) for change in new]
+        made = await _rows(session, _NEW_TRACES, **_new_arrays(new, group.spans(_ids(new)), workspaces))
+        if missed := sorted(_ids(new).difference(row[0] for row in made)):  # made by another worker since the lock
+            await _rows(session, _LOCK_TRACES, trace_ids=missed)
+            group.found(await _rows(session, _TRACE_STATES, trace_ids=missed))
+            group.must_be_there(missed)
+    if group.states:
+        if summed := group.summed():
+            group.take_nodes(await _rows(session, _STORED_NODES, trace_ids=summed))
+        changes = group.changes()
+        await _rows(session, _SET_TRACES, **_arrays(changes, group.spans(_ids(changes))))
+    return group.outcomes
 
 
 class _Group:
@@ -173,7 +215,15 @@ class _Group:
     def new_changes(self) -> list[TraceChange]:
         """The traces that are not there."""
         new = (trace_id for trace_id in self.trace_ids() if trace_id not in self.states)
-        return [trace_rows.merged(None, self._home(self._by_trace[id_][0][0]), self._said(id_)) for id_ in new]
+        return [trace_rows.merged(None, self._first(id_).experiment_id, self._said(id_)) for id_ in new]
+
+    def workspace_of(self, trace_id: str) -> str:
+        """Where a new trace's experiment must be."""
+        return self._first(trace_id).workspace
+
+    def artifacts_of(self, trace_id: str) -> str:
+        """Where a new trace's artifacts go; `refuse` has looked whether that can be told."""
+        return trace_rows.artifact_location(self._home(self._first(trace_id)), trace_id)
 
     def changes(self) -> list[TraceChange]:
         """The traces that are there."""
@@ -181,7 +231,7 @@ class _Group:
         for id_ in sorted(self.states):
             state = self.states[id_]
             nodes = self._nodes.get(id_, ())
-            changes.append(trace_rows.merged(state, Experiment(state.experiment_id, ""), self._said(id_), nodes))
+            changes.append(trace_rows.merged(state, state.experiment_id, self._said(id_), nodes))
         return changes
 
     def spans(self, trace_ids: Iterable[str]) -> list[SpanRow]:
@@ -193,6 +243,9 @@ class _Group:
 
     def _said(self, trace_id: str) -> list[TraceContribution]:
         return [contribution for _, contribution in self._by_trace[trace_id]]
+
+    def _first(self, trace_id: str) -> LogSpans:
+        return self._by_trace[trace_id][0][0]
 
     def _home(self, write: LogSpans) -> Experiment:
         return self._experiments[write.experiment_id, write.workspace]
@@ -215,8 +268,7 @@ class _Group:
                     trace_rows.artifact_location(self._home(write), trace.trace_id)
                 except Declined as reason:
                     return reason
-                first = self._by_trace[trace.trace_id][0][0]
-                if write.only_here and first.experiment_id != write.experiment_id:
+                if write.only_here and self._first(trace.trace_id).experiment_id != write.experiment_id:
                     return _not_here(trace.trace_id)  # another request of the group is about to make it elsewhere
             elif write.only_here and state.experiment_id != write.experiment_id:
                 return _not_here(trace.trace_id)
@@ -253,9 +305,10 @@ def _trace_values(change: TraceChange) -> dict[str, Any]:
 
 
 def _arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, list[Any]]:
-    """The parameters of PostgreSQL's statements, an array for each column."""
+    """The parameters of SET_TRACES, an array for each column."""
     rows = [change.row for change in changes]
     tags = [(change.row.request_id, key, value) for change in changes for key, value in change.tags.items()]
+    moved = [change.row for change in changes if change.starts_earlier]
     users = [(change.row.request_id, change.user_id) for change in changes if change.user_id]
     return {
         **{f"trace_{name}": list(map(get, rows)) for name, get in _COLUMNS[TraceRow].items()},
@@ -263,4 +316,11 @@ def _arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[st
         **{f"span_{name}": list(map(get, spans)) for name, get in _COLUMNS[SpanRow].items()},
         **{f"tag_{name}": [tag[at] for tag in tags] for at, name in enumerate(("request_id", "key", "value"))},
         **{f"user_{name}": [user[at] for user in users] for at, name in enumerate(("request_id", "user_id"))},
+        "moved_request_id": [row.request_id for row in moved],
+        "moved_timestamp_ms": [row.timestamp_ms for row in moved],
     }
+
+
+def _new_arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow], workspaces: Sequence[str]) -> dict[str, Any]:
+    """The parameters of NEW_TRACES. `workspaces`: one a change."""
+    return {**_arrays(changes, spans), "trace_workspace": workspaces, "plain": trace_rows.PLAIN_LOCATION.pattern}
