@@ -88,7 +88,7 @@ class App:
         if settings.stock != "never":
             self._stock = Forwarder(settings.stock_socket, settings.stock_wait, settings.stock_idle)
         self._artifacts = Artifacts(settings, database)
-        self._ui = UI(prefix, page_headers(settings))
+        self._ui = UI(prefix, page_headers(settings), settings.enable_assistant)
         self._absent = Absent(settings, os.environ)
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None

@@ -11,7 +11,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import EXPECTED, TIMEOUT_MS, Visit
+from tests.browser.conftest import TIMEOUT_MS, Visit
 from tests.server.guarded import PASSWORD, Guarded, start_guarded
 from tests.support import identity_provider
 from tests.support.databases import Databases
@@ -68,7 +68,7 @@ def visit(guarded: Guarded, port: int) -> Visit:
     in its address.
     """
     others = (f"http://127.0.0.1:{port}/", "https://fonts.googleapis.com/", "http://mlflow-logged-out-")
-    return Visit(guarded.server.url, others, (*EXPECTED, SIGN_IN + "?next=%2F"))
+    return Visit(guarded.server.url, others, ("/users/current", SIGN_IN + "?next=%2F"))
 
 
 def press(page: Page, *keys: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +9,13 @@ from subprocess import PIPE, Popen
 
 import psutil
 import pytest
-import requests
 
 from tests.support.databases import BACKENDS, Backend, Databases
 from tests.support.processes import clean_environment
-from tests.support.servers import PASSED_THROUGH, Server, start_headrace
+from tests.support.servers import PASSED_THROUGH, Server, answered_by_stock, start_headrace
 
 SCRIPT = Path(__file__).with_name("flows.py")
 MOST_MB = 75
-_BY_STOCK = re.compile(r'^headrace_requests_total{answered_by="stock",endpoint="([^"]+)",method="([^"]+)"', re.M)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -29,13 +26,6 @@ def server(
     server = start_headrace(databases.migrated(backend), tmp_path_factory.mktemp("flows"), until="/health")
     yield server
     server.stop()
-
-
-def by_stock(server: Server) -> set[tuple[str, str]]:
-    """Path and method of the endpoints that stock has answered, from Headrace's metrics."""
-    metrics = requests.get(f"{server.url}/metrics", timeout=60).text
-    assert "headrace_requests_total{" in metrics
-    return set(_BY_STOCK.findall(metrics))
 
 
 def stocks(server: Server) -> list[psutil.Process]:
@@ -63,7 +53,7 @@ def test_thirteen_flows_wake_no_stock(server: Server, tmp_path: Path) -> None:
         for line in process.stdout:
             if not line.startswith(("begins: ", "ends: ")):
                 continue  # the client's own
-            woke.append((flow, by_stock(server)))
+            woke.append((flow, answered_by_stock(server.url)))
             if line.startswith("begins: "):
                 flow = line.split()[1]
                 process.stdin.write("\n")
@@ -87,5 +77,5 @@ def test_afterwards_the_server_is_small(server: Server) -> None:
 def test_what_needs_stock_is_counted(server: Server) -> None:
     """Or the flows would pass with a count that never counts."""
     server.process.wait_until(lambda: server.answers(PASSED_THROUGH), "stock answers")
-    assert by_stock(server) == {("3.0/mlflow/scorers/online-configs", "GET")}
+    assert answered_by_stock(server.url) == {("3.0/mlflow/scorers/online-configs", "GET")}
     assert len(stocks(server)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import sys
@@ -27,6 +28,7 @@ STOCK_ENVIRONMENT = {
 STOCK_SECONDS = 120
 # An endpoint that Headrace passes through: once it answers, stock is up.
 PASSED_THROUGH = "/api/3.0/mlflow/scorers/online-configs?scorer_ids=none"
+_BY_STOCK = re.compile(r'^headrace_requests_total{answered_by="stock",endpoint="([^"]+)",method="([^"]+)"', re.M)
 
 
 class Server:
@@ -88,6 +90,13 @@ def start_headrace(
     server = Server("headrace", f"http://127.0.0.1:{port}", process)
     process.wait_until(lambda: server.answers(until), "Headrace answers")
     return server
+
+
+def answered_by_stock(url: str) -> set[tuple[str, str]]:
+    """Path and method of the endpoints that a Headrace's stock has answered so far, from its metrics."""
+    metrics = requests.get(f"{url}/metrics", timeout=60).text
+    assert "headrace_requests_total{" in metrics
+    return set(_BY_STOCK.findall(metrics))
 
 
 def start_moto(

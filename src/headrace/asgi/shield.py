@@ -2,8 +2,8 @@
 
 request -> from a proxy that is trusted? -> host -> page of another site? -> feature turned off? -> the application
                                              |            |                     |
-                                             +-> 403      +-> 403, or           +-> 403
-                                                              a preflight's answer
+                                             +-> 403      +-> 403, or           +-> 403, or, where the UI asks by
+                                                              a preflight's answer  itself, that there is nothing
 
 Hosts and origins are refused in stock's words, and the paths that stock forgets (/graphql, /v1/traces, /gateway) are
 no exceptions here.
@@ -14,11 +14,11 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from headrace.asgi.responses import NATIVE, send_error
+from headrace.asgi.responses import JSON, NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import SecurityPolicy
 from headrace.asgi.types import PREFIX, SECURITY, Application, Receive, Scope, Send
@@ -45,12 +45,17 @@ _PREFIX = re.compile(r"(/[\w.~-]+){1,20}/?", re.ASCII)
 
 
 class Feature(NamedTuple):
-    """A part of stock that is off unless its setting turns it on."""
+    """A part of stock that is off unless its setting turns it on.
+
+    `paths`: without the prefix, each slash once. `reads`: whether reading is refused, too. `nothing`: what the UI's
+    pages ask of it below /ajax-api/ without being told to, and the answer of a server that has none of it.
+    """
 
     setting: str
     what: str
-    paths: re.Pattern[str]  # without the prefix, each slash once
-    reads: bool  # whether reading is refused, too
+    paths: re.Pattern[str]
+    reads: bool
+    nothing: Mapping[str, bytes]
 
 
 def _below(path: str) -> re.Pattern[str]:
@@ -60,9 +65,27 @@ def _below(path: str) -> re.Pattern[str]:
 
 _API = r"/(ajax-)?api/[\d.]+/(preview/)?mlflow/"
 FEATURES = (
-    Feature("enable_webhooks", "Webhooks", _below(rf"{_API}webhooks"), False),
-    Feature("enable_assistant", "The assistant", _below(rf"{_API}assistant"), True),
-    Feature("enable_ai_gateway", "The AI gateway", _below("/gateway"), True),
+    Feature("enable_webhooks", "Webhooks", _below(rf"{_API}webhooks"), False, {"2.0/mlflow/webhooks": b"{}"}),
+    Feature(
+        "enable_assistant",
+        "The assistant",
+        _below(rf"{_API}assistant"),
+        True,
+        {
+            "3.0/mlflow/assistant/config": b'{"providers":{},"projects":{},"remote_access_allowed":false}',
+            "3.0/mlflow/assistant/providers": b'{"providers":[],"resolved":null,"gateway_vendor_options":{}}',
+        },
+    ),
+    Feature(
+        "enable_ai_gateway",
+        "The AI gateway",
+        _below("/gateway"),
+        True,
+        {
+            f"3.0/mlflow/gateway/{what}/list": b"{}"
+            for what in ("secrets", "endpoints", "endpoints/bindings", "model-definitions")
+        },
+    ),
 )
 
 
@@ -87,6 +110,11 @@ class Shield:
         self._prefix = settings.static_prefix
         self._exempt = {f"{self._prefix}/{page}" for page in ("health", "ready", "version")}
         self._features = [feature for feature in FEATURES if not getattr(settings, feature.setting)]
+        self._nothing = {
+            f"{self._prefix}/ajax-api/{path}": answer
+            for feature in self._features
+            for path, answer in feature.nothing.items()
+        }
         self._turned_off = lru_cache(maxsize=1024)(self._find_turned_off)
         self._is_proxy = proxies_of(settings)
 
@@ -106,6 +134,9 @@ class Shield:
                 await send_whole(scope, send, answer[0], answer[1], (_TEXT, NATIVE, *answer[2]))
                 return
             scope[SECURITY] = self._policy.answer(self._origin(scope, headers))
+            if scope["method"] == "GET" and (nothing := self._nothing.get(scope["path"])) is not None:
+                await send_whole(scope, send, 200, nothing, (JSON, NATIVE, *(scope[SECURITY] or ())))
+                return
             error = self._turned_off(scope["method"], scope["path"])
             if error is not None:
                 await send_error(scope, send, error)

@@ -1,5 +1,8 @@
 """MLflow's own UI: the build in the installed package, its files unchanged, compressed for the way to the browser.
 
+One line is added to its page where the assistant is off: a script that keeps it out of sight, which the UI itself does
+not do for any answer.
+
 A file is compressed when it is first asked for and kept in memory: a first page's 1.9 MB take a third of a second once,
 so that there is no cache on a disk to be written, found and outdated.
 """
@@ -30,6 +33,8 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 BROTLI_QUALITY = 6  # 4.4 MB of JavaScript become 1.07 MB in 0.3 s; 11 saves another 10% and takes 16 s
 GZIP_LEVEL = 6
 COMPRESSED = frozenset((".css", ".html", ".ico", ".js", ".json", ".map", ".mjs", ".svg", ".ttf", ".txt"))
+WITHOUT_ASSISTANT = Path(__file__).with_name("without_assistant.js")
+SCRIPT_LINE = b'<script src="static-files/headrace/without_assistant.js"></script>'
 _HASHED = re.compile(r"\.[0-9a-f]{8,32}\.")
 # Stock leaves out X-Frame-Options below this path (mlflow.tracing.constant.TRACE_RENDERER_ASSET_PATH).
 _STOCKS = "lib/notebook-trace-renderer"
@@ -41,12 +46,13 @@ class File(NamedTuple):
     path: Path
     size: int
     modified_ns: int
+    first_line: bytes = b""  # what is added to the page's head
 
 
 class UI:
     """The routes of the UI's files; none where the package comes without a build."""
 
-    def __init__(self, prefix: str, page_headers: Headers) -> None:
+    def __init__(self, prefix: str, page_headers: Headers, assistant: bool) -> None:
         folder = build_folder()
         self._page_headers = page_headers
         self._content: dict[tuple[File, str], asyncio.Future[bytes]] = {}
@@ -54,11 +60,12 @@ class UI:
         for path in folder.rglob("*"):
             name = path.relative_to(folder).as_posix()
             if path.is_file() and not name.startswith(_STOCKS):
-                found = path.stat()
-                file = File(path, found.st_size, found.st_mtime_ns)
-                self._files[f"{prefix}/static-files/{name}"] = file
+                file = _file(path)
                 if name == "index.html":
+                    file = file if assistant else _with_line(file, SCRIPT_LINE)
                     self._files[f"{prefix}/"] = file
+                self._files[f"{prefix}/static-files/{name}"] = file
+        self._files[f"{prefix}/static-files/headrace/{WITHOUT_ASSISTANT.name}"] = _file(WITHOUT_ASSISTANT)
 
     def find(self, method: str, path: str) -> Handler | None:
         """What answers such a request; None: stock does."""
@@ -89,7 +96,7 @@ class UI:
 
     async def _get(self, file: File, encoding: str) -> bytes:
         """The file's bytes; what is compressed is so once, however many ask for it at the same time."""
-        work = partial(_read, file.path, encoding)
+        work = partial(_read, file, encoding)
         if not encoding:
             return await asyncio.to_thread(work)
         key = (file, encoding)
@@ -106,8 +113,19 @@ def build_folder() -> Path:
     return Path(spec.origin).parent / "server" / "js" / "build"
 
 
-def _read(file: Path, encoding: str) -> bytes:
-    content = file.read_bytes()
+def _file(path: Path) -> File:
+    found = path.stat()
+    return File(path, found.st_size, found.st_mtime_ns)
+
+
+def _with_line(file: File, line: bytes) -> File:
+    return file._replace(size=file.size + len(line), first_line=line)
+
+
+def _read(file: File, encoding: str) -> bytes:
+    content = file.path.read_bytes()
+    if file.first_line:
+        content = content.replace(b"<head>", b"<head>" + file.first_line, 1)
     if encoding == "br":
         compressed: bytes = brotli.compress(content, quality=BROTLI_QUALITY, lgwin=24)
         return compressed

@@ -19,39 +19,43 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Answer(NamedTuple):
-    """An answer to GET."""
+    """A whole answer."""
 
     status: int
     content_type: bytes
     body: bytes
 
 
-# Flask's answer to a path that it does not know
-NOT_FOUND = Answer(
-    404,
-    b"text/html; charset=utf-8",
-    b"<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not"
-    b" found on the server. If you entered the URL manually please check your spelling and try again.</p>\n",
-)
+# No user, as the UI takes stock's 404, too; a browser's console would count that as an error of each page.
+NOBODY = Answer(200, b"application/json", b"{}\n")
 # handlers.gateway_proxy_handler pretends that an empty gateway is running
 NO_GATEWAY = Answer(200, b"application/json", b'{"endpoints":[]}\n')
+# The UI reports to its makers what is clicked, unless its server says no: mlflow.telemetry.constant.FALLBACK_UI_CONFIG,
+# and what handlers.post_ui_telemetry_handler says then to a page that is open already.
+NO_TELEMETRY = Answer(
+    200, b"application/json", b'{"disable_ui_telemetry":true,"disable_ui_events":[],"ui_rollout_percentage":0}\n'
+)
+NO_REPORTS = Answer(200, b"application/json", b'{"status":"disabled"}\n')
 
 
 class Absent:
     """The answers of a server with these settings."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
-        self._answers: dict[str, Answer] = {}
-        api = f"{settings.static_prefix}/ajax-api/2.0/mlflow/"
+        api = f"{settings.static_prefix}/ajax-api"
+        self._answers: dict[tuple[str, str], Answer] = {
+            ("GET", f"{api}/3.0/mlflow/ui-telemetry"): NO_TELEMETRY,
+            ("POST", f"{api}/3.0/mlflow/ui-telemetry"): NO_REPORTS,
+        }
         if not settings.protected:
-            self._answers[f"{api}users/current"] = NOT_FOUND
+            self._answers["GET", f"{api}/2.0/mlflow/users/current"] = NOBODY
         if not environment.get("MLFLOW_DEPLOYMENTS_TARGET"):
-            self._answers[f"{api}gateway-proxy"] = NO_GATEWAY
+            self._answers["GET", f"{api}/2.0/mlflow/gateway-proxy"] = NO_GATEWAY
 
     def find(self, method: str, path: str) -> Handler | None:
         """What answers such a request; None: stock does."""
-        answer = self._answers.get(path)
-        return partial(_send, answer) if answer is not None and method == "GET" else None
+        answer = self._answers.get((method, path))
+        return partial(_send, answer) if answer is not None else None
 
 
 async def _send(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.asgi.shield import Shield
+from headrace.asgi.shield import FEATURES, Feature, Shield
 from headrace.asgi.types import PREFIX
 from headrace.settings import Settings
 
@@ -198,6 +198,20 @@ async def test_features_that_are_off(setting: str, method: str, path: str, readi
     assert (await ask("GET", path))[0] == reading
     turned_on: dict[str, Any] = {setting: True}
     assert (await ask(method, path, **turned_on))[0] == 200
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.setting)
+async def test_the_ui_is_told_that_there_is_nothing(feature: Feature) -> None:
+    """Of a feature that is off: in an answer of the shield's own, to exactly these requests."""
+    turned_on: dict[str, Any] = {feature.setting: True}
+    for path, answer in feature.nothing.items():
+        for prefix in ("", "/prefix"):
+            status, got = await ask("GET", f"{prefix}/ajax-api/{path}", static_prefix=prefix)
+            assert (status, got["body"], "headers" in got) == (200, answer, False)
+        assert "headers" in (await ask("GET", f"/ajax-api/{path}", **turned_on))[1]
+        assert (await ask("GET", f"/ajax-api/{path}", {"host": "evil.example"}))[0] == 403
+    assert (await ask("GET", "/ajax-api/3.0/mlflow/assistant/config/"))[0] == 403
+    assert (await ask("PUT", "/ajax-api/3.0/mlflow/assistant/config"))[0] == 403
 
 
 @pytest.mark.parametrize(
