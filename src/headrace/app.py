@@ -12,7 +12,8 @@ import logging
 import os
 import secrets
 from collections.abc import Collection
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -46,12 +47,14 @@ from headrace.resources import all_endpoints
 from headrace.resources.traces import retention
 from headrace.resources.traces.otlp import decompressed
 from headrace.settings import Settings
-from headrace.stock.forward import Forwarder
-from headrace.stock.never import NoStock
 from headrace.ui.files import UI
 from headrace.ui.stub_answers import Absent
 from headrace.uri import redact
 from headrace.versions import installed_version
+
+if TYPE_CHECKING:
+    from headrace.stock.forward import Forwarder
+    from headrace.stock.never import NoStock
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +87,6 @@ class App:
         self._ready = f"{prefix}/ready"
         self._metrics = metrics
         self._metrics_path = f"{prefix}/metrics"
-        self._stock: Forwarder | NoStock = NoStock()
-        if settings.stock != "never":
-            self._stock = Forwarder(settings.stock_socket, settings.stock_wait, settings.stock_idle)
         self._artifacts = Artifacts(settings, database)
         self._ui = UI(prefix, page_headers(settings), settings.enable_assistant)
         self._absent = Absent(settings, os.environ)
@@ -137,6 +137,17 @@ class App:
             await self._stream(stream, match, scope, receive, send)
         else:
             await self._pass_on(match, scope, receive, send)
+
+    @cached_property
+    def _stock(self) -> Forwarder | NoStock:
+        """Made for the first request that needs it: its HTTP client would be a tenth of a worker's start."""
+        if self._settings.stock == "never":
+            from headrace.stock.never import NoStock
+
+            return NoStock()
+        from headrace.stock.forward import Forwarder
+
+        return Forwarder(self._settings.stock_socket, self._settings.stock_wait, self._settings.stock_idle)
 
     def _allow(self, path: str) -> Header:
         """The header with the methods that this path has (RFC 9110, 9.3.7). Stock does not see such a question, which
@@ -402,7 +413,8 @@ class App:
                 task.cancel()
         if self._database is not None:
             await self._database.close()
-        await self._stock.close()
+        if "_stock" in vars(self):
+            await self._stock.close()
 
 
 def create_app(settings: Settings, readiness: Readiness) -> Application:
