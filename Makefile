@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # the provider of the tests of single sign-on, where there is npm; without it they say why they are skipped
 PROVIDER := $(if $(shell command -v npm),tests/support/oidc_provider/node_modules/.ready)
 
-.PHONY: help serve test test-all lint format screenshots bench rehearse example lock clean
+.PHONY: help serve test test-all test-oldest lint format screenshots bench rehearse example lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ serve: $(READY)  ## MLflow on http://localhost:5000, SQLite and files under ./he
 
 test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-slim/.ready .venv-checkov/.ready  ## every test; ARGS='-k name' picks some
 	$(BIN)/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
+
+test-oldest: .venv-oldest/.ready  ## the differential suite with the oldest MLflow that is supported
+	.venv-oldest/bin/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder) tests/differential
 
 lint: $(READY)  ## ruff and mypy (strict)
 	$(BIN)/ruff check .
@@ -57,6 +60,13 @@ $(READY): requirements/dev.txt pyproject.toml | $(UV)
 
 $(PROVIDER): tests/support/oidc_provider/package-lock.json
 	cd $(<D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.venv-oldest/.ready: requirements/oldest.txt requirements/dev.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-oldest
+	$(UV) pip sync --quiet --python .venv-oldest/bin/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python .venv-oldest/bin/python --require-hashes --no-deps -r requirements/oldest.txt
+	$(UV) pip install --quiet --python .venv-oldest/bin/python --no-deps --editable .
 	@touch $@
 
 .venv-%/.ready: requirements/%.txt | $(UV)

@@ -18,6 +18,7 @@ LOCKS = {
     "container.txt": "../pyproject.toml",
     "slim.txt": "../pyproject.toml",
     "dev.txt": "dev.in",
+    "oldest.txt": "oldest.in",
     "old-client.txt": "old-client.in",
     "bench-client.txt": "bench-client.in",
     "fasttrackml.txt": "fasttrackml.in",
@@ -27,7 +28,11 @@ LOCKS = {
 }
 # more options for a lock: the image's is the server's without what only clients need, the slim one without stock's, too
 _IMAGE = ["--constraints", "server.txt", "--excludes", "container-without.txt"]
-OPTIONS = {"container.txt": _IMAGE, "slim.txt": [*_IMAGE, "--excludes", "slim-without.txt"]}
+OPTIONS = {
+    "container.txt": _IMAGE,
+    "slim.txt": [*_IMAGE, "--excludes", "slim-without.txt"],
+    "oldest.txt": ["--no-deps"],
+}
 
 
 def main() -> None:
