@@ -28,13 +28,13 @@ from headrace.artifacts.direct import JsonHandler
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.routes import Artifacts
 from headrace.artifacts.routes import Handler as StreamHandler
-from headrace.asgi.body import read_body
+from headrace.asgi.body import Bodies
 from headrace.asgi.compression import JsonCompression
 from headrace.asgi.responses import JSON, NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import page_headers
 from headrace.asgi.shield import Shield
-from headrace.asgi.types import MATCH, PERMIT, SECURITY, Application, Header, Headers, Receive, Scope, Send
+from headrace.asgi.types import HELD, MATCH, PERMIT, SECURITY, Application, Header, Headers, Receive, Scope, Send
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
@@ -70,6 +70,7 @@ _OF_TRACKING = (
     *("/get-artifact", "/model-versions/get-artifact"),
 )
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
+_BODIES_HELD = 4  # as many of the largest at a time
 RECONNECT_SECONDS = 1.0
 
 
@@ -90,6 +91,7 @@ class App:
         self._artifacts = Artifacts(settings, database)
         self._ui = UI(prefix, page_headers(settings), settings.enable_assistant)
         self._absent = Absent(settings, os.environ)
+        self._bodies = Bodies(_BODIES_HELD * settings.max_body_bytes)
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
         self._sweeps: list[asyncio.Task[None]] = []
@@ -115,28 +117,32 @@ class App:
             headers = (self._allow(scope["path"]), _HTML, NATIVE, *(scope[SECURITY] or ()))
             await send_whole(scope, send, 204, b"", headers)
             return
-        match = scope.get(MATCH) or self._find(scope["method"], scope["path"])
-        endpoint = match.endpoint
-        if self._settings.artifacts_only and _is_of_tracking(endpoint.path):
-            error = NotServed(
-                f"This server has artifacts only (--artifacts-only); {scope['path']} is another server's. Set "
-                "MLFLOW_TRACKING_URI to that one."
-            )
-            await send_error(scope, send, error, scope[SECURITY] or ())
-        elif endpoint.handler is not None and self._is_native(endpoint):
-            await self._answer(match, scope, receive, send)
-        elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
-            await send_whole(scope, send, 200, text[1], (text[0], NATIVE))
-        elif scope["path"] == self._ready:
-            await self._answer_ready(scope, send)
-        elif scope["path"] == self._metrics_path and scope["method"] in _READING:
-            await self._answer_metrics(match, scope, send)
-        elif self._workspaces is None and (handler := self._artifacts.find_json(scope["method"], scope["path"])):
-            await self._answer_by(handler, match, scope, receive, send)
-        elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
-            await self._stream(stream, match, scope, receive, send)
-        else:
-            await self._pass_on(match, scope, receive, send)
+        try:
+            match = scope.get(MATCH) or self._find(scope["method"], scope["path"])
+            endpoint = match.endpoint
+            if self._settings.artifacts_only and _is_of_tracking(endpoint.path):
+                error = NotServed(
+                    f"This server has artifacts only (--artifacts-only); {scope['path']} is another server's. Set "
+                    "MLFLOW_TRACKING_URI to that one."
+                )
+                await send_error(scope, send, error, scope[SECURITY] or ())
+            elif endpoint.handler is not None and self._is_native(endpoint):
+                await self._answer(match, scope, receive, send)
+            elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
+                await send_whole(scope, send, 200, text[1], (text[0], NATIVE))
+            elif scope["path"] == self._ready:
+                await self._answer_ready(scope, send)
+            elif scope["path"] == self._metrics_path and scope["method"] in _READING:
+                await self._answer_metrics(match, scope, send)
+            elif self._workspaces is None and (handler := self._artifacts.find_json(scope["method"], scope["path"])):
+                await self._answer_by(handler, match, scope, receive, send)
+            elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
+                await self._stream(stream, match, scope, receive, send)
+            else:
+                await self._pass_on(match, scope, receive, send)
+        finally:
+            if HELD in scope:
+                self._bodies.release(scope)
 
     @cached_property
     def _stock(self) -> Forwarder | NoStock:
@@ -332,7 +338,7 @@ class App:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client went away. Raises PayloadTooLarge."""
-        body = await read_body(receive, self._settings.max_body_bytes)
+        body = await self._bodies.read(scope, receive, self._settings.max_body_bytes)
         self._check_size(len(body or b""), scope)
         return body
 

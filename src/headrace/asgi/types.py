@@ -16,6 +16,7 @@ Headers = tuple[Header, ...]
 # The keys of the scope.
 SECURITY = "headrace.security"  # the security headers of a native answer, None where stock must answer
 PREFIX = "headrace.prefix"  # what a trusted proxy has taken off the path before --static-prefix; absent: nothing
+HELD = "headrace.held"  # how many bytes of its body are counted (asgi/body.py)
 MATCH = "headrace.match"  # the api.endpoint.Match of the request
 PERMIT = "headrace.permit"  # what the message must pass before it is handled (api.permits.Permit)
 PRINCIPAL = "headrace.principal"  # who sent it, where that is known
