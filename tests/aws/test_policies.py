@@ -41,7 +41,7 @@ UNUSED = {
     "kms:DisableKey|kms:EnableKey|kms:DisableKeyRotation": "the key is on, and rotates",
     "logs:*IndexPolic*|logs:*ResourcePolic*|logs:Put*Protection*|logs:DeleteDataProtectionPolicy": "no such policy",
     "logs:CreateLogDelivery|logs:PutBearerTokenAuthentication|s3:REST.PUT.OBJECT": "no delivery of logs",
-    "rds:*RoleToDBInstance|rds:*RoleFromDBInstance|rds:*Replica*|rds:RestoreDBInstance*": "no replica, no restore",
+    "rds:*RoleToDBInstance|rds:*RoleFromDBInstance|rds:*Replica*|rds:RestoreDBInstanceFromS3": "no replica, no import",
     "s3:*Website|s3:*C[Oo][Rr][Ss]|s3:*Replication*|s3:*Metadata*|s3:*Metrics*|s3:*Analytics*": "a plain bucket",
     "s3:*Inventory*|s3:*Tiering*|s3:*Accelerate*|s3:*Logging|s3:*Notification": "a plain bucket",
     "s3:*ObjectLock*|s3:*Acl": "a plain bucket",
@@ -62,6 +62,21 @@ USES = [
     (f"arn:aws:cloudformation:{HERE}:stack/lab-data/1", "cloudformation:CreateChangeSet cloudformation:DeleteStack"),
     (f"arn:aws:cloudformation:{HERE}:stack/lab-app/1", "cloudformation:ExecuteChangeSet cloudformation:TagResource"),
     (f"arn:aws:rds:{HERE}:db:lab-data-database-1", "rds:CreateDBInstance rds:ModifyDBInstance rds:DeleteDBInstance"),
+    (
+        f"arn:aws:rds:{HERE}:db:lab-data-database-1-restoring",
+        "rds:RestoreDBInstanceFromDBSnapshot rds:RestoreDBInstanceToPointInTime rds:AddTagsToResource "
+        "rds:RemoveTagsFromResource",
+    ),
+    *(
+        (f"arn:aws:rds:{HERE}:{used}", "rds:RestoreDBInstanceFromDBSnapshot")
+        for used in (
+            "snapshot:headrace-lab-2026-01-01-00-00-00",
+            "snapshot:rds:lab-data-database-1-2026-01-01-00-00",
+            "subgrp:lab-data-databasesubnets-1",
+            "pg:lab-data-databaseparameters-1",
+            "og:default:postgres-17",
+        )
+    ),
     (f"arn:aws:rds:{HERE}:og:default:postgres-17", "rds:CreateDBInstance rds:ModifyDBInstance"),
     (f"arn:aws:rds:{HERE}:pg:lab-data-databaseparameters-1", "rds:CreateDBInstance rds:CreateDBParameterGroup"),
     (f"arn:aws:rds:{HERE}:subgrp:lab-data-databasesubnets-1", "rds:CreateDBInstance rds:CreateDBSubnetGroup"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from headrace.aws import down, execute, hosts, journal, plan, server_settings, stacks, status, upgrade
+from headrace.aws import down, execute, hosts, journal, plan, restore, server_settings, stacks, status, upgrade
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import Choices
 from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
@@ -22,7 +22,10 @@ from tests.aws.conftest import REGION, Account
 NAME = "mlflow"
 ONE, TWO, THREE = (f"example.org/headrace@sha256:{64 * digit}" for digit in "123")
 READS = ("describe_", "get_", "list_", "batch_get_", "delete_change_set")  # the last takes back a proposal
-NAMED = ("StackName", "InstanceIds", "Name", "DBSnapshotIdentifier", "Bucket", "repositoryName", "AutoScalingGroupName")
+NAMED = (
+    *("StackName", "InstanceIds", "Name", "DBSnapshotIdentifier", "NewDBInstanceIdentifier", "DBInstanceIdentifier"),
+    *("Bucket", "repositoryName", "AutoScalingGroupName"),
+)
 
 
 RESUMED = "the group replaces unhealthy hosts again"
@@ -225,6 +228,45 @@ def test_the_servers_come_back_however_the_migrations_end(
     assert (record := journal.read(cloud, NAME)) is not None
     assert record.migrating
     assert cloud.parameter(f"/{NAME}/IMAGE") == TWO
+
+
+def test_a_restore_continues_after_it_was_killed(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = deployment.cloud
+    up(image=ONE)(cloud)
+    data = execute.required(cloud, f"{NAME}-data")
+    database, host = data.output("DatabaseId"), hosts.find(cloud, deployment.app())[0].id
+    cloud.call("rds", "create_db_snapshot", DBInstanceIdentifier=database, DBSnapshotIdentifier="before")
+    address = cloud.parameter(f"/{NAME}/DB_HOST")
+    roles: list[str] = []
+    monkeypatch.setattr("headrace.server_role.create_server_role", lambda _, user, __: roles.append(user))
+    source = restore.Source(snapshot="before")
+    found = deployment.kill(lambda cloud: restore.restore(cloud, NAME, source, say))
+    new = f"{database}-restoring"
+    assert [one.strip() for one in found] == [
+        "restore_db_instance_from_db_snapshot before",
+        f"modify_db_instance {new}",
+        f"suspend_processes {deployment.app().output('Hosts')}",
+        f"send_command {host} stop the server",
+        f"modify_db_instance {restore.put_aside(cloud, data)[0]}",
+        f"modify_db_instance {database}",
+        f"resume_processes {deployment.app().output('Hosts')}",
+        f"send_command {host} start the server again",
+        "add_tags_to_resource",
+    ]
+    assert roles[-1] == NAME
+    assert len(restore.restore(cloud, NAME, source, say)) == 1, "it is in service: nothing is taken back once more"
+    (old,) = restore.put_aside(cloud, data)
+    made = cloud.call("rds", "describe_db_instances")["DBInstances"]
+    assert {one["DBInstanceIdentifier"] for one in made} == {database, old}
+    (now,) = [one for one in made if one["DBInstanceIdentifier"] == database]
+    assert now["Endpoint"]["Address"] == address, "so that stack, alarms and parameters are as they should be"
+    assert now["DeletionProtection"]
+    assert status.status(cloud, NAME, drift=False)["put_aside"] == [old]
+    with pytest.raises(AwsError, match="`headrace aws restore --delete-old` first"):
+        down.down(cloud, NAME, say)
+        down.delete_data(cloud, NAME, say)
+    assert restore.delete_old(cloud, NAME, say) == [f"headrace-{NAME}-before-{old[-10:]}"]
+    assert restore.put_aside(cloud, data) == []
 
 
 def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> None:

@@ -17,7 +17,7 @@ from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.core.responses import ActionResult
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import FakeLoadBalancer
-from moto.rds.models import DBInstance, MasterUserSecret
+from moto.rds.models import DBInstance, MasterUserSecret, RDSBackend
 from moto.server import main
 from moto.ssm.responses import SimpleSystemManagerResponse
 
@@ -115,6 +115,18 @@ def _update_database(_: type[Any], /, original_resource: Any, cloudformation_jso
     return database
 
 
+def _without_master_secret(restore: Any) -> Any:
+    """AWS's restored instances have the password that the backup has; only moto's have RDS's keeping of it, too."""
+
+    def restored(self: Any, *arguments: Any, **options: Any) -> Any:
+        database = restore(self, *arguments, **options)
+        database.manage_master_user_password = False
+        del database.master_user_secret
+        return database
+
+    return restored
+
+
 def create_change_set(self: Any, *arguments: Any, **options: Any) -> Any:
     """A stack without resources, which a change set that was never executed has left, takes another; moto makes two."""
     for stack in list(self.stacks.values()):
@@ -192,6 +204,8 @@ def install() -> None:
         (DBInstance, "update_from_cloudformation_json", classmethod(_update_database)),
     ):
         setattr(kind, name, value)
+    for name in ("restore_db_instance_from_db_snapshot", "restore_db_instance_to_point_in_time"):
+        setattr(RDSBackend, name, _without_master_secret(getattr(RDSBackend, name)))
     make = "create_from_cloudformation_json"
     setattr(DBInstance, make, _with_master_secret(getattr(DBInstance, make)))
 

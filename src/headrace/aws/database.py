@@ -20,7 +20,8 @@ from headrace.aws.stacks import Say, Stack
 from headrace.errors import AwsError
 from headrace.settings import Settings, resolve
 
-_BUSY_SECONDS = 1800  # that a snapshot waits for what else RDS does with the database
+BUSY_SECONDS = 1800
+"""For which a command waits for what else RDS does with the database, its backup say."""
 
 
 def instance(cloud: Cloud, data: Stack) -> Answer:
@@ -35,14 +36,20 @@ def make_role(cloud: Cloud, name: str, data: Stack, host: str, say: Say) -> None
     from headrace.database import prepare
     from headrace.server_role import create_server_role
 
-    user, password = (
-        cloud.call("ssm", "get_parameter", Name=f"/{name}/{key}", WithDecryption=True)["Parameter"]["Value"]
-        for key in ("DB_USER", "DB_PASS")
-    )
+    user, password = login(cloud, name)
     with as_master(cloud, data, host) as settings:
         prepare(settings, say)
         create_server_role(settings, user, password)
     say(f"database: the role {user} may work with MLflow's tables")
+
+
+def login(cloud: Cloud, name: str) -> tuple[str, str]:
+    """Name and password of the server's role, as SSM has them."""
+    user, password = (
+        str(cloud.call("ssm", "get_parameter", Name=f"/{name}/{key}", WithDecryption=True)["Parameter"]["Value"])
+        for key in ("DB_USER", "DB_PASS")
+    )
+    return user, password
 
 
 @contextmanager
@@ -78,7 +85,7 @@ def snapshot(cloud: Cloud, data: Stack, name: str, say: Say) -> None:
     Raises AwsError.
     """
     say(f"database: snapshot {name}; it takes minutes")
-    deadline = time.monotonic() + _BUSY_SECONDS
+    deadline = time.monotonic() + BUSY_SECONDS
     for _ in polling(longest=15):
         try:
             cloud.call(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.aws import container, journal, stacks
+from headrace.aws import container, journal, restore, stacks
 from headrace.aws.client import Answer, Cloud, passing_over
 from headrace.aws.stacks import Say
 from headrace.errors import AwsError
@@ -33,6 +33,11 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         return []
     if stacks.find(cloud, f"{name}-app") is not None:
         raise AwsError(f"{name}-app still stands on {data.name}: `headrace aws down` first.")
+    if old := restore.put_aside(cloud, data):
+        raise AwsError(
+            f"{', '.join(old)} of an earlier restore would stay, and keep the network of {data.name}: `headrace aws "
+            "restore --delete-old` first."
+        )
     identifier, bucket, key = data.output("DatabaseId"), data.output("Bucket"), data.output("KeyArn")
     made = stacks.resources(cloud, data.name)
     with passing_over("DBInstanceNotFound"):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.aws import database, hosts, journal, server_settings, stacks
+from headrace.aws import database, hosts, journal, restore, server_settings, stacks
 from headrace.aws.client import Cloud, polling
 from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
@@ -28,6 +28,7 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
                 key: instance.get(key)
                 for key in ("DBInstanceIdentifier", "DBInstanceStatus", "DBInstanceClass", "EngineVersion", "MultiAZ")
             }
+            found["put_aside"] = restore.put_aside(cloud, stack)
             found["bucket"] = stack.output("Bucket")
         else:
             found["image"] = stack.parameters["Image"]

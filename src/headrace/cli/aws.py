@@ -16,6 +16,7 @@ import click
 from headrace.aws import container, execute, hosts, plan, prices, server_settings, status, templates, tunnel, upgrade
 from headrace.aws import doctor as examination
 from headrace.aws import down as removal
+from headrace.aws import restore as restoring
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import PORT, SIZES, Choices, check_name
 from headrace.aws.execute import Live, Preview
@@ -322,6 +323,43 @@ def rollback(target: Target, yes: bool) -> None:
 @_command
 @_resumable
 @_yes
+@click.option("--to", help="The database as it was at this time, 2026-11-28T14:05:00Z say, of the last 7 days.")
+@click.option("--snapshot", help="The database as this snapshot has it; `upgrade` names the one that it takes.")
+@click.option(
+    "--delete-old", is_flag=True, help="Delete the databases of before earlier restores, with a last snapshot."
+)
+@click.option("--again", is_flag=True, help="Though the database in service is from there.")
+def restore(target: Target, yes: bool, to: str | None, snapshot: str | None, delete_old: bool, again: bool) -> None:
+    """Put the database as it was into service. The one of now is kept, until `restore --delete-old`.
+
+    Artifacts stay as they are. What was written since goes with the database of now.
+    """
+    if [to is not None, snapshot is not None, delete_old].count(True) != 1:
+        raise click.UsageError("Give one of --to TIME, --snapshot ID and --delete-old.")
+    if delete_old:
+        if not yes:
+            click.confirm(f"Delete the old databases of {target.name} in {target.cloud.region}?", abort=True, err=True)
+        snapshots = restoring.delete_old(target.cloud, target.name, target.say)
+        target.result({"snapshots": snapshots}, f"Last snapshots: {', '.join(snapshots) or 'none'}")
+        return
+    source = restoring.Source(snapshot=snapshot, time=None if to is None else restoring.moment(to))
+    tunnel.check_plugin()
+    if not yes:
+        click.confirm(
+            f"Take {target.name} in {target.cloud.region} back to {source}? What was written since is not in it.",
+            abort=True,
+            err=True,
+        )
+    old = restoring.restore(target.cloud, target.name, source, target.say, again)
+    target.result(
+        {"restored": str(source), "put_aside": old},
+        f"The database of {source} is in service. Kept: {', '.join(old) or 'none'}; --delete-old deletes that.",
+    )
+
+
+@_command
+@_resumable
+@_yes
 @click.option("--delete-data", is_flag=True, help="Database, artifacts and images, too; asks for a name.")
 @click.option("--confirm-name", help="With --delete-data: the data stack's name, for scripts.", hidden=True)
 def down(target: Target, yes: bool, delete_data: bool, confirm_name: str | None) -> None:
@@ -402,6 +440,10 @@ def _status_text(found: dict[str, Any]) -> str:
     if "database" in found:
         database = found["database"]
         lines.append(f"database {database['DBInstanceIdentifier']}: {database['DBInstanceStatus']}")
+        lines += [
+            f"database {one}: put aside by a restore, and not in use; `headrace aws restore --delete-old` deletes it"
+            for one in found["put_aside"]
+        ]
         lines.append(f"bucket   {found['bucket']}")
     if "hosts" in found:
         lines.append(f"image    {found['image']}")
