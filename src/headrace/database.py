@@ -5,7 +5,6 @@ Nothing is migrated silently: `headrace db upgrade` does that, with stock's own 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -305,6 +304,8 @@ def _connect(database: PostgresURL, log: Log, deadline: float, create: bool) -> 
         except psycopg2.OperationalError as error:
             reason = error
         # libpq gives no code for a failed connection, and its text is in the server's language: ask with asyncpg.
+        import asyncio
+
         failure = asyncio.run(_failure(database))
         if failure is None:
             if in_our_way is not None:

@@ -118,7 +118,8 @@ def test_our_processes_do_not_import_mlflow() -> None:
     script = "import sys, headrace.{0}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     for module, without in (
         ("worker", {"mlflow", "sqlalchemy", "boto3", "asyncpg", "httpcore", "google", "prometheus_client", "re2"}),
-        ("serve", {"mlflow", "uvicorn", "asyncpg", "boto3"}),
+        ("serve", {"mlflow", "uvicorn", "asyncpg", "boto3", "asyncio", "ssl"}),
+        ("cli.main", {"asyncio", "ssl", "boto3"}),
     ):
         done = subprocess.run([sys.executable, "-c", script.format(module)], capture_output=True, text=True, check=True)
         assert without.isdisjoint(done.stdout.split())

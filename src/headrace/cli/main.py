@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 
 import click
 
 from headrace import log
-from headrace.cli.audit import audit
-from headrace.cli.db import db
 from headrace.cli.env_file import env_file
-from headrace.cli.gc import gc
-from headrace.cli.serve import serve
-from headrace.cli.token import token
-from headrace.cli.user import user
 from headrace.errors import AwsError, ConfigurationError, HeadraceError, SchemaOutOfDate
 from headrace.uri import redact
 
@@ -24,17 +19,16 @@ EXIT_CODES: dict[type[HeadraceError], int] = {ConfigurationError: 2, SchemaOutOf
 
 
 class _Commands(click.Group):
-    """`headrace aws` is imported when it is asked for: the server's start does not wait for it."""
+    """A command is its module's function of that name, imported when asked for: a start waits for no other."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "aws"])
+        return ["audit", "aws", "db", "gc", "serve", "token", "user"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "aws":
-            return super().get_command(ctx, cmd_name)
-        from headrace.cli.aws import aws
-
-        return aws
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = getattr(import_module(f"headrace.cli.{cmd_name}"), cmd_name)
+        return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["--help"], "max_content_width": 110})
@@ -42,14 +36,6 @@ class _Commands(click.Group):
 @click.version_option(package_name="headrace", prog_name="headrace")
 def cli() -> None:
     """A drop-in MLflow tracking server: much faster, much smaller."""
-
-
-cli.add_command(serve)
-cli.add_command(db)
-cli.add_command(gc)
-cli.add_command(user)
-cli.add_command(token)
-cli.add_command(audit)
 
 
 def hide_passwords() -> None:
