@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from headrace.aws import doctor
 from headrace.aws.client import Answer, Cloud
+from headrace.aws.deployment import SIZES
 from headrace.errors import AwsError
 
 ACCOUNT = "123456789012"
@@ -66,3 +70,58 @@ def test_an_action_that_iam_does_not_know_is_told() -> None:
 
 def test_the_root_user_is_not_asked_about() -> None:
     assert doctor._permissions(Simulating(), f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT, "lab").ok
+
+
+SMALLEST = SIZES["dev"].instance_types["arm64"]
+
+
+class Zones(Cloud):
+    """us-east-1 as an account may see it: its use1-az3 has no Graviton."""
+
+    def __init__(self, *without: str) -> None:
+        super().__init__("us-east-1")
+        self.without = without
+
+    def call(self, service: str, operation: str, **arguments: Any) -> Answer:
+        assert operation == "describe_availability_zones"
+        zones = [{"ZoneName": f"us-east-1{letter}", "ZoneType": "availability-zone"} for letter in "cba"]
+        return {"AvailabilityZones": [*zones, {"ZoneName": "us-east-1-atl-1a", "ZoneType": "local-zone"}]}
+
+    def pages(self, service: str, operation: str, key: str, **arguments: Any) -> Iterator[Any]:
+        assert arguments["Filters"] == [{"Name": "instance-type", "Values": [SMALLEST]}]
+        for letter in "abc":
+            if letter not in self.without:
+                yield {
+                    "InstanceType": "t4g.small",
+                    "LocationType": "availability-zone",
+                    "Location": f"us-east-1{letter}",
+                }
+
+
+@pytest.mark.parametrize(("without", "ok"), [("", True), ("c", True), ("a", False), ("b", False)])
+def test_a_zone_without_the_hosts_type_is_told(without: str, ok: bool) -> None:
+    found = doctor._zones(Zones(*without))
+    assert found.ok is ok
+    if not ok:
+        assert found.says.startswith(f"us-east-1{without} has no {SMALLEST}")
+        assert "--architecture x86_64" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "emulator", "ok"),
+    [
+        ("Linux", "x86_64", False, None),
+        ("Linux", "x86_64", True, True),
+        ("Linux", "aarch64", False, True),
+        ("Darwin", "arm64", False, True),
+    ],
+)
+def test_a_machine_that_can_not_build_for_arm64_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str, machine: str, emulator: bool, ok: bool | None
+) -> None:
+    monkeypatch.setattr("headrace.aws.doctor.platform.system", lambda: system)
+    monkeypatch.setattr("headrace.aws.doctor.platform.machine", lambda: machine)
+    monkeypatch.setattr(doctor, "_EMULATOR", tmp_path if emulator else tmp_path / "none")
+    found = doctor._emulation()
+    assert found.ok is ok
+    assert ("tonistiigi/binfmt" in found.fix) is (ok is None)

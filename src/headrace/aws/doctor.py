@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from headrace.aws import stacks, templates, tunnel
 from headrace.aws.client import Answer, Cloud
+from headrace.aws.deployment import SIZES
 from headrace.errors import AwsError
 
 # service, quota code, what it is, how much a deployment needs, and how much of it is used
 _VCPUS = ("ec2", "L-1216C47A", "vCPUs of running on-demand standard instances", 4)
 _VPCS = ("vpc", "L-F678F1CE", "VPCs of a region")
+_EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")  # there where Linux runs arm64's programs by QEMU
 _NOT_THERE = {"UnknownOperationException", "InvalidAction", "NotImplemented", "501", "404", "InternalFailure"}
 
 
@@ -46,6 +50,7 @@ def examine(cloud: Cloud, name: str) -> Iterator[Finding]:
         yield Finding("region", False, *_split(error))
     for what, look in (
         ("permissions", lambda: _permissions(cloud, caller["Arn"], caller["Account"], name)),
+        ("zones", lambda: _zones(cloud)),
         ("quota of vCPUs", lambda: _vcpus(cloud)),
         ("quota of VPCs", lambda: _vpcs(cloud, name)),
         ("earlier tries", lambda: _stacks(cloud, name)),
@@ -53,6 +58,7 @@ def examine(cloud: Cloud, name: str) -> Iterator[Finding]:
         yield _guarded(what, look)
     yield _plugin()
     yield _programs()
+    yield _emulation()
 
 
 def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
@@ -122,6 +128,43 @@ def _simulated(cloud: Cloud, principal: str, statement: Answer, actions: list[st
         return
     for item in results:
         yield item["EvalActionName"], item["EvalDecision"]
+
+
+def _zones(cloud: Cloud) -> Finding:
+    """Whether the two zones that a new VPC takes, the first by name, have the hosts' smallest type."""
+    wanted = SIZES["dev"].instance_types["arm64"]
+    found = cloud.call("ec2", "describe_availability_zones", Filters=[{"Name": "state", "Values": ["available"]}])
+    zones = sorted(one["ZoneName"] for one in found["AvailabilityZones"] if one.get("ZoneType") != "local-zone")[:2]
+    offers = cloud.pages(
+        "ec2",
+        "describe_instance_type_offerings",
+        "InstanceTypeOfferings",
+        LocationType="availability-zone",
+        Filters=[{"Name": "instance-type", "Values": [wanted]}],
+    )
+    offered = {one["Location"] for one in offers}
+    missing = [zone for zone in zones if zone not in offered]
+    if not missing:
+        return Finding("zones", True, f"{' and '.join(zones)} have {wanted}")
+    return Finding(
+        "zones",
+        False,
+        f"{' and '.join(missing)} has no {wanted}: hosts could start in the other zone alone, or in none",
+        "Take --architecture x86_64, another --region, or subnets of other zones (--vpc-id, --app-subnet-ids).",
+    )
+
+
+def _emulation() -> Finding:
+    """Whether this machine can build the image for the hosts' architecture, where `up` does that."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64" or _EMULATOR.exists():
+        return Finding("arm64 images", True, "can be built here")
+    return Finding(
+        "arm64 images",
+        None,
+        "can't be built on this x86_64 machine as it is: `up` would fail where ECR has no image yet",
+        "Install QEMU: docker run --privileged --rm tonistiigi/binfmt --install arm64. Or take --architecture x86_64, "
+        "or let the pipeline push the image.",
+    )
 
 
 def _vcpus(cloud: Cloud) -> Finding:
