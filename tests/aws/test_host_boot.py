@@ -54,22 +54,39 @@ def test_only_a_parameter_that_is_not_there_means_the_launch_templates_image(tmp
     assert failure in log
 
 
+def server_env(folder: Path, domain: str = "", cpus: int = 2, memory_kb: int = 3_900_000) -> dict[str, str]:
+    """What the host's file tells the server."""
+    (folder / "nproc").write_text(f"#!/bin/bash\necho {cpus}\n")
+    (folder / "nproc").chmod(0o755)
+    (folder / "meminfo").write_text(f"MemTotal:        {memory_kb} kB\nMemFree:          1 kB\n")
+    text = templates.script("host_boot.sh").partition("\ncat > /usr/local/bin/")[0]
+    text = text.replace("/etc/headrace", str(folder)).replace("/proc/meminfo", str(folder / "meminfo"))
+    given = {"HEADRACE_DOMAIN": domain, "HEADRACE_PROXIES": PROXIES, "HEADRACE_SSM_PREFIX": "/mlflow"}
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", **given}
+    subprocess.run(["bash"], input=text, env=environment, text=True, check=True)
+    return dict(line.split("=", 1) for line in (folder / "server.env").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory_kb", "workers"),
+    [(2, 930_000, 1), (2, 1_900_000, 2), (2, 7_800_000, 2), (16, 63_000_000, 16), (1, 430_000, 1)],
+)
+def test_workers_are_by_the_hosts_cpus_and_memory(tmp_path: Path, cpus: int, memory_kb: int, workers: int) -> None:
+    """MemTotal as machines of 1, 2, 8, 64 and 0.5 GiB have it."""
+    assert server_env(tmp_path, cpus=cpus, memory_kb=memory_kb) == {"MLFLOW_WORKERS": str(workers)}
+
+
+PROXIES = "100.64.0.0/26,100.64.0.64/26"
+
+
 @pytest.mark.parametrize("domain", ["", "ml.example.org"])
 def test_what_the_server_is_told_of_its_balancer(tmp_path: Path, domain: str) -> None:
-    text = (
-        templates.script("host_boot.sh").partition("\ncat > /usr/local/bin/")[0].replace("/etc/headrace", str(tmp_path))
-    )
-    given = {"HEADRACE_DOMAIN": domain, "HEADRACE_PROXIES": "100.64.0.0/26,100.64.0.64/26"}
-    environment = {"PATH": os.environ["PATH"], "HEADRACE_SSM_PREFIX": "/mlflow", **given}
-    subprocess.run(["bash"], input=text, env=environment, text=True, check=True)
-    told = tmp_path / "server.env"
-    lines = dict(line.split("=", 1) for line in told.read_text().splitlines())
-    assert lines["MLFLOW_WORKERS"] == str(len(os.sched_getaffinity(0)))
+    lines = server_env(tmp_path, domain)
     if not domain:
         assert len(lines) == 1
         return
     settings = resolve({"backend_store_uri": "postgresql://h/d"}, lines)
-    assert (settings.trusted_proxies, settings.keep_alive) == (given["HEADRACE_PROXIES"], 360)
+    assert (settings.trusted_proxies, settings.keep_alive) == (PROXIES, 360)
     policy = SecurityPolicy(settings)
     assert [name for name in HOSTS if policy.allows_host(name.encode())] == ["ml.example.org", "localhost:5000"]
 

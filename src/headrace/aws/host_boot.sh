@@ -6,8 +6,10 @@ domain=${HEADRACE_DOMAIN:-}
 deployment=${HEADRACE_SSM_PREFIX#/}
 home=/etc/headrace
 mkdir -p "$home"
-# A setting in SSM (`headrace aws up --set workers=1`) wins over it.
-echo "MLFLOW_WORKERS=$(nproc)" > "$home/server.env"
+# A worker a CPU, but not more than GiB of memory: an upgrade has two servers. A setting in SSM wins (`up --set workers=1`).
+workers=$(awk -v cpus="$(nproc)" '/^MemTotal/ {gib = int($2 / 2^20 + 0.5); if (gib < 1) gib = 1
+  print cpus < gib ? cpus : gib}' /proc/meminfo)
+echo "MLFLOW_WORKERS=$workers" > "$home/server.env"
 if [ -n "$domain" ]; then
   # The host rules of `mlflow server`: who comes through the load balancer names its domain, who comes through `connect`
   # this machine. What the balancer says of a client is believed, from its subnets alone. Its connections rest 300 s.
