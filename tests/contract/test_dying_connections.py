@@ -78,16 +78,27 @@ async def test_reset(store: PostgresDatabase, proxy: TcpProxy) -> None:
 
 
 async def test_silence(store: PostgresDatabase, proxy: TcpProxy) -> None:
-    """A group of writes is sent again on a new connection, and nobody notices but for the time."""
+    """A group of writes is sent again on a new connection, a read beside it too: nobody notices but for the time."""
     proxy.swallow()
     since = time.monotonic()
     write = new_run()
-    await store.submit(write)
+    _, (row,) = await asyncio.gather(store.submit(write), store.rows(Query("SELECT 7", [])))
     assert time.monotonic() - since < 10
+    assert list(row) == [7]
     assert proxy.accepted >= 3
-    assert store._pool is not None  # a reader's limit is longer: see below
-    await store._pool.expire_connections()
     assert await get_run(store, write.run_id) is not None
+
+
+async def test_a_change_on_a_silent_connection(store: PostgresDatabase, proxy: TcpProxy) -> None:
+    """It may have been done, so it is not sent again; who sends it again finds a good connection."""
+    await store.change(TOUCH)
+    for rest in ((), (TOUCH,)):
+        proxy.swallow()
+        since = time.monotonic()
+        with pytest.raises(Unavailable):
+            await store.change(TOUCH, *rest)
+        assert time.monotonic() - since < 10
+        assert await store.change(TOUCH, *rest)
 
 
 async def test_a_silent_read_is_tried_once_more(
@@ -122,16 +133,27 @@ async def test_sockets_are_tuned(database: Database, postgres: Postgres) -> None
 
 
 async def test_a_session_that_became_read_only(store: PostgresDatabase) -> None:
-    """As after a failover of Aurora: 503 at most, and then a new connection."""
-    writer = await store._writing()
-    assert store._pool is not None
-    async with store._pool.acquire() as reader:
-        for connection in (writer, reader):
-            await connection.execute("SET default_transaction_read_only = on")
-    await store.submit(new_run())
+    """As after a failover of Aurora: 503 at most, and then a new connection; who finds out ends the others, too."""
+
+    async def become_read_only() -> None:
+        assert store._pool is not None
+        async with store._pool.acquire() as reader:
+            for connection in (await store._writing(), reader):
+                await connection.execute("SET default_transaction_read_only = on")
+
+    await become_read_only()
     with pytest.raises(Unavailable, match="takes no writes"):
         await store.change(TOUCH)
     await works(store)
+    await become_read_only()
+    await store.submit(new_run())
+    await store.change(TOUCH)
+
+
+async def test_a_silent_transaction_keeps_no_lock(store: PostgresDatabase) -> None:
+    assert store._pool is not None
+    for connection in (await store._writing(), await store._pool.acquire()):
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "10s"
 
 
 async def test_an_idle_session_that_the_server_ended(database: Database, store: PostgresDatabase) -> None:

@@ -15,8 +15,10 @@ import random
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import asyncpg
 
@@ -48,6 +50,8 @@ class Purpose(NamedTuple):
 
 _SESSION = {
     "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
+    # A connection that fell silent within a transaction must not keep its locks.
+    "idle_in_transaction_session_timeout": f"{ANSWER_SECONDS + 2:g}s",
     # JIT costs more than it saves on statements of this size.
     "jit": "off",
 }
@@ -78,21 +82,31 @@ class Unreadable(ConnectionError):
 class Connection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that is closed where no use can be made of it any more; the next statement needs another one."""
 
+    asked_at = 0.0  # time.monotonic; 0 while nothing is asked
+
     async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
         """As asyncpg's."""
+        self.asked_at = time.monotonic()
         try:
             return await super().fetch(query, *args, timeout=timeout, record_class=record_class)
         except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
             self.terminate()
             raise
+        finally:
+            self.asked_at = 0.0
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
-        """As asyncpg's."""
+        """As asyncpg's. That a transaction begins takes no time, however long its statements may."""
+        self.asked_at = time.monotonic()
         try:
+            if timeout is None and query.startswith("BEGIN"):
+                timeout = ANSWER_SECONDS
             return await super().execute(query, *args, timeout=timeout)
         except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
             self.terminate()
             raise
+        finally:
+            self.asked_at = 0.0
 
     async def fetchrow(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
         """The first row, or None."""
@@ -178,6 +192,14 @@ class Connector:
         self._database, self._purpose = database, purpose
         self._pooled = False
         self._last_good: Host | None = None
+        self._made: WeakSet[Connection] = WeakSet()
+
+    def give_up_silent(self) -> None:
+        """End the connections that have not answered for ANSWER_SECONDS; who waits for one sees it as lost."""
+        since = time.monotonic() - ANSWER_SECONDS
+        for connection in list(self._made):
+            if 0 < connection.asked_at <= since:
+                connection.terminate()
 
     async def connect(self, *_: Any, **__: Any) -> Connection:
         """A connection. Raises OSError (TimeoutError, NotWritable among them), asyncpg.PostgresError."""
@@ -219,6 +241,7 @@ class Connector:
                 problem = error
             else:
                 self._last_good = host
+                self._made.add(connection)
                 return connection
         assert problem is not None
         raise problem

@@ -18,7 +18,7 @@ import asyncpg
 
 from headrace.database_url import PostgresURL
 from headrace.db import connections, postgres_indexes, schema
-from headrace.db.connections import READING, WRITING, Connection, Connector, explain
+from headrace.db.connections import ANSWER_SECONDS, READING, WRITING, Connection, Connector, explain
 from headrace.db.database import (
     Database,
     Duplicate,
@@ -210,7 +210,7 @@ class PostgresDatabase(Database):
 
     async def change(self, guard: Runnable, *rest: Runnable) -> Sequence[Any]:
         async def run(connection: asyncpg.Connection) -> Sequence[Any]:
-            rows = await _run(connection, guard)
+            rows = await _run(connection, guard, ANSWER_SECONDS)  # it finds its row by key
             if not rows:
                 raise GuardFailed("what is changed is not there, or not in that state")
             for statement in rest:
@@ -243,6 +243,7 @@ class PostgresDatabase(Database):
         """What it means. What is true of a silent or read-only connection is true of the others: they go, too."""
         if isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
             await self._pool.expire_connections()
+            self._readers.give_up_silent()
         return translate(error)
 
     def _connected(self) -> asyncpg.Pool:
@@ -270,7 +271,7 @@ class PostgresDatabase(Database):
                 session.again = again
                 return await self._apply(session, writes)
             except Exception as error:
-                meaning = translate(error)
+                meaning = await self._after(error)
                 if isinstance(meaning, Again):
                     logger.info("deadlock or serialization failure: the group of %d writes is sent again", len(writes))
                 elif isinstance(meaning, Lost):
@@ -315,7 +316,7 @@ class PostgresDatabase(Database):
         return outcomes
 
 
-async def _run(connection: asyncpg.Connection, statement: Runnable) -> Sequence[Any]:
+async def _run(connection: asyncpg.Connection, statement: Runnable, seconds: float | None = None) -> Sequence[Any]:
     query = statement.render(Dialect.POSTGRESQL)
-    rows: Sequence[Any] = await connection.fetch(query.text, *query.values)
+    rows: Sequence[Any] = await connection.fetch(query.text, *query.values, timeout=seconds)
     return rows
