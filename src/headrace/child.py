@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 
@@ -42,8 +43,9 @@ class Parent:
             return b""
 
     def ready(self) -> None:
-        """Tell the parent that we serve."""
-        os.write(self.fd, b"ready\n")
+        """Tell the parent that we serve. One that has ended is noticed by `when_gone`."""
+        with suppress(OSError):
+            os.write(self.fd, b"ready\n")
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call back in a thread of its own when the parent has ended."""

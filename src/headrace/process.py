@@ -51,8 +51,8 @@ class BackOff:
 class Child:
     """One process of ours, started again when it dies.
 
-    `stage` orders the stop: all of stage 0 end before stage 1 is told to. `essential`: if it ends before it
-    was ever ready, the whole program ends. `source`: what it prints goes to our log, under this name.
+    `stage` orders the stop: all of stage 0 end before stage 1 is told to. `essential`: if it ends by itself before
+    it was ever ready, the whole program ends. `source`: what it prints goes to our log, under this name.
     """
 
     def __init__(
@@ -308,7 +308,8 @@ class Supervisor:
     def _on_end(self, child: Child, code: int) -> None:
         if self._stop_requests:
             return
-        if child.essential and not child.was_ready:
+        killed = code < 0  # kill -9, or for want of memory: the next start may do better
+        if child.essential and not child.was_ready and not killed:
             log.say(f"{child.name} could not start ({_how(code)})", "ERROR")
             self.stop(exit_code=code if code in (2, 3) else 1)
             return

@@ -63,14 +63,15 @@ def test_an_essential_child_that_cannot_start_ends_it_all(
     assert capfd.readouterr().err.endswith(" ERROR headrace: the worker could not start (exit code 3)\n")
 
 
-def test_a_child_that_was_ready_is_started_again(
-    child: Callable[..., Child], supervisor: Supervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("ready", ["parent.ready()", "pass"])
+def test_a_child_that_was_ready_or_killed_is_started_again(
+    ready: str, child: Callable[..., Child], supervisor: Supervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     count = tmp_path / "count"
     body = f"""
         open({str(count)!r}, "a").write("x")
         if os.path.getsize({str(count)!r}) < 3:
-            parent.ready()
+            {ready}
             os.kill(os.getpid(), 9)
     """
     supervisor.add(child(body + textwrap.indent(READY, "    "), essential=True))
