@@ -8,7 +8,7 @@
     │   ├── InvalidParameter    400: what MLflow refuses of a request, in its words
     │   ├── AlreadyExists       400: the name is taken
     │   ├── NotFound            404: what the request works on is not there
-    │   ├── InvalidState        500, as stock has it: what is there can't be changed that way
+    │   ├── InvalidState        400 (stock: 500, which clients repeat): what is there can't be changed that way
     │   ├── Unauthenticated     401: nobody, or nobody that we know
     │   ├── Forbidden           403: somebody, who may not; or this server may not, in its artifact store
     │   ├── TooManyAttempts     429 with Retry-After: logins that failed too often
@@ -104,9 +104,9 @@ class NotFound(ApiError):
 
 
 class InvalidState(ApiError):
-    """What the request works on can't be changed that way (stock answers 500 for it: exceptions.py)."""
+    """What the request works on can't be changed that way (stock answers 500, exceptions.py, and clients repeat it)."""
 
-    status = 500
+    status = 400
     error_code = "INVALID_STATE"
 
 
