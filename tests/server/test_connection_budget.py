@@ -30,6 +30,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         with self._database.connect() as connection:
             while not self._ended.is_set():
+                connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")  # else a transaction sees the first one
                 rows = connection.exec_driver_sql(
                     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
                     " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -88,7 +89,7 @@ def test_500_clients(databases: Databases, serve: Serve) -> None:
     server = serve("--backend-store-uri", database.uri, *options, until=PASSED_THROUGH)
     created = requests.post(f"{server.url}/api/2.0/mlflow/runs/create", json={"experiment_id": "0"}, timeout=60)
     statuses, times = asyncio.run(storm(server, created.json()["run"]["info"]["run_id"]))
-    assert watch.end() <= budget
+    assert 2 <= watch.end() <= budget
     assert statuses.keys() == {200}
     assert len(times) == CLIENTS * 3 + CLIENTS // 10
     print(f"{budget} connections: p50 {times[len(times) // 2]:.2f} s, p99 {times[-len(times) // 100]:.2f} s")
