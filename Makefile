@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # the provider of the tests of single sign-on, where there is npm; without it they say why they are skipped
 PROVIDER := $(if $(shell command -v npm),tests/support/oidc_provider/node_modules/.ready)
 
-.PHONY: help serve test test-all test-oldest lint format screenshots bench rehearse example lock clean
+.PHONY: help serve test test-all test-oldest lint format screenshots bench drill rehearse example lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ screenshots: $(READY)  ## docs/images/ui anew, by the browser tests; needs Chrom
 
 bench: $(READY)  ## Headrace beside stock MLflow and FastTrackML; ARGS='--quick' for a short one
 	$(BIN)/python -m bench $(ARGS)
+
+drill: $(READY)  ## kill, cut off and overload real servers under load, count what is lost; ARGS='--long' for hours, ARGS=kills for one
+	$(BIN)/python -m drill $(ARGS)
 
 rehearse: $(READY) .venv-awscli/.ready  ## from source to a running server: a real Docker engine, registry and TLS, moto as AWS
 	rehearsal/run.sh $(ARGS)

@@ -137,8 +137,12 @@ class TcpProxy(threading.Thread):
             except OSError:
                 return
             self.accepted += 1
-            way = _Way(client, None if self.silent else socket.create_connection(("127.0.0.1", self._target)))
-            self._ways.append(way)
+            try:
+                server = None if self.silent else socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # nobody is there: as if the client had been refused
+                client.close()
+                continue
+            self._ways.append(_Way(client, server))
 
     def swallow(self) -> None:
         """What is sent on the connections that there are is taken, and never arrives."""

@@ -1,0 +1,61 @@
+"""Where drills take place: a PostgreSQL of their own, fresh databases, servers that end with the drill."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+from tests.support.databases import Database, Databases
+from tests.support.postgres import Postgres
+from tests.support.processes import Process, free_port
+from tests.support.servers import SCRIPTS, Server
+
+
+class Field:
+    """`long`: the drill may take its time; without it all of them take five minutes together."""
+
+    def __init__(self, folder: Path, long: bool, stack: ExitStack) -> None:
+        self.folder, self.long, self._stack = folder, long, stack
+        self.postgres = Postgres()
+        stack.callback(self.postgres.remove)
+        self.postgres.start()
+        self._databases = Databases(self.postgres, folder, folder)
+
+    def database(self) -> Database:
+        return self._databases.migrated("postgresql")
+
+    def sqlite(self) -> Database:
+        return self._databases.migrated("sqlite")
+
+    def serve(self, database: Database, *options: str, port: int | None = None) -> Server:
+        """A ready `headrace serve` without stock."""
+        port = port or free_port()
+        folder = self.folder / f"server-{port}"
+        folder.mkdir(exist_ok=True)
+        command: list[str | Path] = [SCRIPTS / "headrace", "serve", "--port", str(port), "--stock", "never"]
+        stores = ["--backend-store-uri", database.uri, "--artifacts-destination", str(folder / "artifacts")]
+        process = Process([*command, *stores, *options], folder / "log", cwd=folder)
+        server = Server("headrace", f"http://127.0.0.1:{port}", process)
+        process.wait_until(lambda: server.answers("/ready"), "Headrace answers")
+        self._stack.callback(server.stop)
+        return server
+
+
+@contextmanager
+def opened(long: bool) -> Iterator[Field]:
+    folder = Path(tempfile.mkdtemp(prefix="headrace-drill-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield Field(folder, long, stack)
+
+
+def workers(server: Server) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(server.process.pid).children()
+        if child.status() != psutil.STATUS_ZOMBIE and "headrace.worker" in child.cmdline()
+    ]
