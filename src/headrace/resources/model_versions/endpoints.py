@@ -7,6 +7,7 @@ on, what fires one that waits for it is left to stock.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from headrace.api.endpoint import Call, endpoint
 from headrace.api.search import page_token
@@ -14,7 +15,8 @@ from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Both, Filtered, ModelSource, ModelVersionFiles, RegisteredModel
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
-from headrace.db.database import GuardFailed
+from headrace.db.database import Duplicate, GuardFailed
+from headrace.db.query import Dialect
 from headrace.errors import InvalidParameter
 from headrace.resources import validation as valid
 from headrace.resources.model_versions import messages, source, sql
@@ -30,8 +32,8 @@ _ACTIVE_STAGES = ("Staging", "Production")
 
 
 @endpoint(
-    "POST", f"{PATH}create", Right.EDIT, Both(MODEL, ModelSource("source")), sql.TOUCH_MODEL, sql.CREATE, sql.TAG_NEW,
-    sql.LOGGED_MODEL, sql.LINK_LOGGED_MODEL, sql.RUN, sql.SOURCE, sql.LATEST, TAGS,
+    "POST", f"{PATH}create", Right.EDIT, Both(MODEL, ModelSource("source")), sql.CREATE_AT_ONCE, sql.RUN,
+    sql.LATEST, TAGS,
 )  # fmt: skip
 async def create_model_version(call: Call, message: messages.CreateModelVersion) -> object:
     """SqlAlchemyStore.create_model_version, handlers._create_model_version."""
@@ -41,27 +43,47 @@ async def create_model_version(call: Call, message: messages.CreateModelVersion)
     run_link = valid.text(message.run_link, source.MAX_SOURCE, "run_link")
     await rules.leave_to_webhooks(call, "created", "model_version", "prompt_version")
     found = await source.resolve(call, message, rules.is_prompt(tags))
-    place, now = {"workspace": call.workspace, "name": name}, now_ms()
-    statements = [
-        sql.TOUCH_MODEL(now=now, **place),
-        sql.CREATE(
-            now=now,
-            description=description,
-            source=found.uri,
-            storage_location=found.location,
-            run_id=found.run_id,
-            run_link=run_link,
-            **place,
-        ),
-        *(sql.TAG_NEW(key=key, value=value, **place) for key, value in tags.items()),
-    ]
-    if found.model_id:
-        start = f'{{"name": {json.dumps(name)}, "version": '
-        statements.append(sql.LINK_LOGGED_MODEL(model_id=found.model_id, start=start, **place))
-    touched, *_, made = await call.db.transact([*statements, sql.LATEST(**place)])
-    if not touched:
+    row = {
+        "workspace": call.workspace,
+        "name": name,
+        "now": (now := now_ms()),
+        "description": description,
+        "source": found.uri,
+        "storage_location": found.location,
+        "run_id": found.run_id,
+        "run_link": run_link,
+    }
+    version = await _create(call, row, tags, found.model_id)
+    if version is None:
         raise rules.unknown_model(name)
-    return {"model_version": reads.model_version(made[0])}
+    its_tags = json.dumps([{"key": key, "value": tags[key]} for key in sorted(tags)])
+    return {
+        "model_version": reads.model_version(
+            (name, version, now, now, description, None, "None", found.uri, found.run_id, "READY", None, run_link,
+             its_tags, None)
+        )
+    }  # fmt: skip
+
+
+async def _create(call: Call, row: dict[str, Any], tags: dict[str, str], model_id: str) -> int | None:
+    """The number of the new version; None where there is no such model."""
+    place = {"workspace": row["workspace"], "name": row["name"]}
+    link = {"model_id": model_id, "start": f'{{"name": {json.dumps(row["name"])}, "version": '}
+    if call.db.dialect is Dialect.POSTGRESQL:
+        at_once = sql.CREATE_AT_ONCE(keys=list(tags), values=list(tags.values()), **link, **row)
+        try:
+            made = await call.db.change(at_once)
+        except GuardFailed:
+            return None
+        except Duplicate:  # another at the same moment
+            pass
+        else:
+            return int(made[0][0])
+    statements = [sql.TAG_NEW(key=key, value=value, **place) for key, value in tags.items()]
+    if model_id:
+        statements.append(sql.LINK_LOGGED_MODEL(**link, **place))
+    _, made, *_ = await call.db.transact([sql.TOUCH_MODEL(now=row["now"], **place), sql.CREATE(**row), *statements])
+    return made[0][0] if made else None
 
 
 @endpoint("GET", f"{PATH}get", Right.READ, MODEL, sql.GET)

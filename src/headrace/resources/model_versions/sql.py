@@ -11,20 +11,32 @@ from headrace.db.query import Dialect, Sql
 COLUMNS = """v.name, v.version, v.creation_time, v.last_updated_time, v.description, v.user_id, v.current_stage,
   v.source, v.run_id, v.status, v.status_message, v.run_link"""
 _OF_VERSION = "{0}.workspace = v.workspace AND {0}.name = v.name AND {0}.version = v.version"
-_LISTS = {
+# What a tag is in JSON. A CASE costs half of json_strip_nulls: 1,000 versions in 13 ms, not 23.
+TAG_JSON = {
+    Dialect.POSTGRESQL: """CASE WHEN t.value IS NULL THEN json_build_object('key', t.key)
+    ELSE json_build_object('key', t.key, 'value', t.value) END""",
+    Dialect.SQLITE: """CASE WHEN t.value IS NULL THEN json_object('key', t.key)
+    ELSE json_object('key', t.key, 'value', t.value) END""",
+}
+# `+t.key` keeps SQLite from reading all tags in the primary key's order: 1,000 versions in 17 ms, not 6 s.
+_TAGS = {
     Dialect.POSTGRESQL: f"""
-  (SELECT json_agg(json_strip_nulls(json_build_object('key', t.key, 'value', t.value)) ORDER BY t.key)::text
-   FROM model_version_tags t WHERE {_OF_VERSION.format("t")}),
+  (SELECT json_agg({TAG_JSON[Dialect.POSTGRESQL]} ORDER BY t.key)::text
+   FROM model_version_tags t WHERE {_OF_VERSION.format("t")})""",
+    Dialect.SQLITE: f"""
+  (SELECT json_group_array(json(item)) FROM (SELECT {TAG_JSON[Dialect.SQLITE]} AS item
+     FROM model_version_tags t WHERE {_OF_VERSION.format("t")} ORDER BY +t.key))""",
+}
+_ALIASES = {
+    Dialect.POSTGRESQL: f"""
   (SELECT json_agg(a.alias ORDER BY a.alias)::text FROM registered_model_aliases a WHERE {_OF_VERSION.format("a")})""",
     Dialect.SQLITE: f"""
-  (SELECT json_group_array(json(item)) FROM (
-     SELECT CASE WHEN t.value IS NULL THEN json_object('key', t.key)
-       ELSE json_object('key', t.key, 'value', t.value) END AS item
-     FROM model_version_tags t WHERE {_OF_VERSION.format("t")} ORDER BY t.key)),
   (SELECT json_group_array(alias) FROM (
      SELECT a.alias FROM registered_model_aliases a WHERE {_OF_VERSION.format("a")} ORDER BY a.alias))""",
 }
-SELECT = {dialect: f"SELECT {COLUMNS}, {lists} FROM model_versions v" for dialect, lists in _LISTS.items()}
+SELECT = {
+    dialect: f"SELECT {COLUMNS}, {_TAGS[dialect]}, {_ALIASES[dialect]} FROM model_versions v" for dialect in Dialect
+}
 _THERE = "v.workspace = :workspace AND v.name = :name AND v.current_stage <> 'Deleted_Internal'"
 
 
@@ -42,14 +54,24 @@ WHERE {_THERE} AND v.version = (SELECT version FROM registered_model_aliases
 """)
 LATEST = _both(f"WHERE {_THERE} ORDER BY v.version DESC LIMIT 1")
 LATEST_OF_STAGE = _both(f"WHERE {_THERE} AND v.current_stage = :stage ORDER BY v.version DESC LIMIT 1")
-# The latest of each stage.
-LATEST_OF_STAGES = _both("""
-WHERE (v.workspace, v.name, v.version) IN (
-  SELECT workspace, name, max(version) FROM model_versions
+_LATEST = """(SELECT workspace, name, max(version) AS version FROM model_versions
   WHERE workspace = :workspace AND name IN :names AND current_stage <> 'Deleted_Internal'
-  GROUP BY workspace, name, current_stage)
+  GROUP BY workspace, name, current_stage)"""
+# The latest of each stage.
+LATEST_OF_STAGES = _both(f"WHERE (v.workspace, v.name, v.version) IN {_LATEST} ORDER BY v.name, v.version")
+# The same without aliases. PostgreSQL takes them by the key (of 100 models: 1.6 ms, not 2.6) only if it must.
+LATEST_OF_MODELS = Sql(
+    postgresql=f"""
+SELECT {COLUMNS}, {_TAGS[Dialect.POSTGRESQL]}, NULL FROM {_LATEST} latest CROSS JOIN LATERAL (
+  SELECT * FROM model_versions one WHERE one.workspace = latest.workspace AND one.name = latest.name
+    AND one.version = latest.version OFFSET 0) v
 ORDER BY v.name, v.version
-""")
+""",
+    sqlite=f"""
+SELECT {COLUMNS}, {_TAGS[Dialect.SQLITE]}, NULL FROM model_versions v
+WHERE (v.workspace, v.name, v.version) IN {_LATEST} ORDER BY v.name, v.version
+""",
+)
 # Where the files of a model version are (SqlAlchemyStore.get_model_version_download_uri).
 SOURCE = Sql(f"""
 SELECT CASE WHEN v.storage_location IS NULL OR v.storage_location = '' THEN v.source ELSE v.storage_location END
@@ -63,21 +85,49 @@ ALIAS = Sql(
 TOUCH_MODEL = Sql("""
 UPDATE registered_models SET last_updated_time = :now WHERE workspace = :workspace AND name = :name RETURNING 1
 """)
-CREATE = Sql("""
+_INSERT = """
 INSERT INTO model_versions (workspace, name, version, creation_time, last_updated_time, description, current_stage,
   source, storage_location, run_id, run_link, status)
 SELECT m.workspace, m.name, coalesce((SELECT max(version) FROM model_versions
     WHERE workspace = :workspace AND name = :name), 0) + 1,
   CAST(:now AS bigint), CAST(:now AS bigint), CAST(:description AS varchar), 'None', CAST(:source AS varchar),
   CAST(:storage_location AS varchar), CAST(:run_id AS varchar), CAST(:run_link AS varchar), 'READY'
-FROM registered_models m WHERE m.workspace = :workspace AND m.name = :name
-RETURNING version
-""")
+FROM {model} m WHERE m.workspace = :workspace AND m.name = :name
+RETURNING {returning}"""
+CREATE = Sql(_INSERT.format(model="registered_models", returning="version"))
 # after CREATE, in its transaction
 TAG_NEW = Sql("""
 INSERT INTO model_version_tags (workspace, name, version, key, value)
 SELECT workspace, name, max(version), CAST(:key AS varchar), CAST(:value AS text) FROM model_versions
 WHERE workspace = :workspace AND name = :name GROUP BY workspace, name
+""")
+# The new version joins the list in the logged model's tag (AbstractStore.set_model_versions_tags, whose JSON it is).
+# `start`: of the new item, up to the number.
+_LINK = """
+INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value)
+SELECT m.model_id, m.experiment_id, 'mlflow.modelVersions', '[' || CAST(:start AS text) || max(v.version) || '}}]'
+FROM logged_models m, {versions} v
+WHERE m.model_id = :model_id AND v.workspace = :workspace AND v.name = :name GROUP BY m.model_id, m.experiment_id
+ON CONFLICT (model_id, tag_key) DO UPDATE SET tag_value = CASE
+  WHEN length(logged_model_tags.tag_value) <= 2 THEN excluded.tag_value
+  ELSE substr(logged_model_tags.tag_value, 1, length(logged_model_tags.tag_value) - 1) || ', '
+    || substr(excluded.tag_value, 2) END"""
+# after CREATE, in its transaction
+LINK_LOGGED_MODEL = Sql(_LINK.format(versions="model_versions"))
+# All of that in one statement, and one round trip; PostgreSQL only. Of two at once the second takes the number of the
+# first, as its snapshot is older than its lock: it raises Duplicate, and comes again with the statements above.
+CREATE_AT_ONCE = Sql(f"""
+WITH touched AS (
+  UPDATE registered_models SET last_updated_time = :now WHERE workspace = :workspace AND name = :name
+  RETURNING workspace, name
+), made AS ({_INSERT.format(model="touched", returning="workspace, name, version")}
+), tagged AS (
+  INSERT INTO model_version_tags (workspace, name, version, key, value)
+  SELECT made.workspace, made.name, made.version, tag.key, tag.value
+  FROM made, unnest(CAST(:keys AS varchar[]), CAST(:values AS text[])) AS tag (key, value)
+), linked AS ({_LINK.format(versions="made")}
+)
+SELECT version FROM made
 """)
 _OF = "workspace = :workspace AND name = :name AND version = :version"
 _ACTIVE = f"{_OF} AND current_stage <> 'Deleted_Internal'"
@@ -116,16 +166,4 @@ RUN = Sql("SELECT artifact_uri FROM runs WHERE run_uuid = :run_id")
 LOGGED_MODEL = Sql("""
 SELECT artifact_location, source_run_id FROM logged_models
 WHERE model_id = :model_id AND lifecycle_stage <> 'deleted'
-""")
-# after CREATE, in its transaction: the new version joins the list in the logged model's tag (AbstractStore.
-# set_model_versions_tags, whose JSON it is). `start`: of the new item, up to the number.
-LINK_LOGGED_MODEL = Sql("""
-INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value)
-SELECT m.model_id, m.experiment_id, 'mlflow.modelVersions', '[' || CAST(:start AS text) || max(v.version) || '}]'
-FROM logged_models m, model_versions v
-WHERE m.model_id = :model_id AND v.workspace = :workspace AND v.name = :name GROUP BY m.model_id, m.experiment_id
-ON CONFLICT (model_id, tag_key) DO UPDATE SET tag_value = CASE
-  WHEN length(logged_model_tags.tag_value) <= 2 THEN excluded.tag_value
-  ELSE substr(logged_model_tags.tag_value, 1, length(logged_model_tags.tag_value) - 1) || ', '
-    || substr(excluded.tag_value, 2) END
 """)

@@ -20,7 +20,7 @@ from headrace.resources.registered_models import messages, reads, search, sql
 from headrace.resources.registered_models import validation as rules
 
 MODEL = RegisteredModel("name")
-READS = (sql.GET, sql.TAGS, sql.ALIASES, version_sql.LATEST_OF_STAGES)
+READS = (sql.GET, version_sql.LATEST_OF_STAGES)
 MAX_SEARCHED = 1_000
 PATH = "2.0/mlflow/registered-models/"
 

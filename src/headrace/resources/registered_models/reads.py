@@ -17,7 +17,7 @@ STATUS = ("PENDING_REGISTRATION", "FAILED_REGISTRATION", "READY")
 _OPTIONAL = ("last_updated_timestamp", "description", "user_id", "current_stage", "source", "run_id", "run_link")
 
 
-def model_version(row: Sequence[Any], aliases: bool = True) -> dict[str, Any]:
+def model_version(row: Sequence[Any]) -> dict[str, Any]:
     """A row of model_versions.sql as stock renders it (ModelVersion.to_proto). Raises Declined where it can't."""
     (name, number, created, updated, description, user_id, stage, source, run_id, status, message, run_link, tags,
      its_aliases) = row  # fmt: skip
@@ -32,7 +32,7 @@ def model_version(row: Sequence[Any], aliases: bool = True) -> dict[str, Any]:
         version["status_message"] = message
     if tags and tags != "[]":
         version["tags"] = Raw(tags.encode())
-    if aliases and its_aliases and its_aliases != "[]":
+    if its_aliases and its_aliases != "[]":
         version["aliases"] = Raw(its_aliases.encode())
     return version
 
@@ -44,17 +44,17 @@ async def read_version(call: Call, statement: Bound) -> dict[str, Any] | None:
 
 
 async def registered_models(call: Call, rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Rows of (name, creation_time, last_updated_time, description) as RegisteredModel.to_proto has them."""
-    names = [row[0] for row in rows]
-    if not names:
+    """Rows of sql.SELECT as RegisteredModel.to_proto has them."""
+    if not rows:
         return []
-    tags, aliases, versions = await call.db.rows_of(
-        sql.TAGS(workspace=call.workspace, names=names),
-        sql.ALIASES(workspace=call.workspace, names=names),
-        version_sql.LATEST_OF_STAGES(workspace=call.workspace, names=names),
-    )
+    names = [row[0] for row in rows]
+    versions = await call.db.rows(version_sql.LATEST_OF_MODELS(workspace=call.workspace, names=names))
+    return _with_versions(rows, versions)
+
+
+def _with_versions(rows: Sequence[Any], versions: Sequence[Any]) -> list[dict[str, Any]]:
     models: dict[str, dict[str, Any]] = {}
-    for name, created, updated, description in rows:
+    for name, created, updated, description, tags, aliases in rows:
         model = models[name] = {"name": name}
         if created is not None:
             model["creation_timestamp"] = created
@@ -62,16 +62,20 @@ async def registered_models(call: Call, rows: Sequence[Any]) -> list[dict[str, A
             model["last_updated_timestamp"] = updated
         if description:
             model["description"] = description
+        if tags and tags != "[]":
+            model["tags"] = Raw(tags.encode())
+        if aliases and aliases != "[]":
+            model["aliases"] = Raw(aliases.encode())
     for row in versions:  # stock leaves out the aliases here
-        models[row[0]].setdefault("latest_versions", []).append(model_version(row, aliases=False))
-    for name, key, value in tags:
-        models[name].setdefault("tags", []).append({"key": key} if value is None else {"key": key, "value": value})
-    for name, alias, version in aliases:
-        models[name].setdefault("aliases", []).append({"alias": alias, "version": str(version)})
+        models[row[0]].setdefault("latest_versions", []).append(model_version(row))
     return list(models.values())
 
 
 async def registered_model(call: Call, name: str) -> dict[str, Any] | None:
     """One of them; None where there is none of that name."""
-    models = await registered_models(call, await call.db.rows(sql.GET(workspace=call.workspace, name=name)))
+    rows, versions = await call.db.rows_of(
+        sql.GET(workspace=call.workspace, name=name),
+        version_sql.LATEST_OF_MODELS(workspace=call.workspace, names=[name]),
+    )
+    models = _with_versions(rows, versions) if rows else []
     return models[0] if models else None

@@ -19,6 +19,7 @@ from headrace.auth.objects import granted
 from headrace.db.query import Dialect, Query, Statement
 from headrace.errors import Declined, InvalidParameter
 from headrace.resources.model_versions.sql import SELECT
+from headrace.resources.registered_models import sql as model_sql
 from headrace.resources.registered_models.validation import IS_PROMPT
 
 _TEXTS = frozenset({"=", "!=", "LIKE", "ILIKE"})
@@ -126,8 +127,7 @@ def search(
     workspace: str,
     grantees: Sequence[str] | None,
 ) -> Query:
-    """The rows of a page and one more: of model versions as SELECT gives them, of models (name, creation_time,
-    last_updated_time, description)."""
+    """The rows of a page and one more, as the SELECT of their statements gives them."""
     sql = Statement(dialect)
     where = [f"v.workspace = {sql.bind(workspace)}", *granted(sql, "v.name", grantees, "model")]
     tags: dict[str, list[Condition]] = {}
@@ -148,7 +148,7 @@ def search(
             f"EXISTS (SELECT 1 FROM {searched.tags} t WHERE {searched.same_object} AND t.key = {sql.bind(key)}"
             f" AND {comparisons})"
         )
-    select = "SELECT v.name, v.creation_time, v.last_updated_time, v.description FROM registered_models v"
+    select = model_sql.SELECT[dialect]
     if searched is VERSIONS:
         where.append("v.current_stage <> 'Deleted_Internal'")
         select = SELECT[dialect]

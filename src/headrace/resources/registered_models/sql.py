@@ -1,19 +1,38 @@
 """The statements of registered models. No value is ever part of a text."""
 
+# ruff: noqa: S608  (the texts are made of constants of this module)
+
 from __future__ import annotations
 
-from headrace.db.query import Sql
+from headrace.db.query import Dialect, Sql
+from headrace.resources.model_versions.sql import TAG_JSON
 
-GET = Sql("""
-SELECT name, creation_time, last_updated_time, description FROM registered_models
-WHERE workspace = :workspace AND name = :name
-""")
+# A model's columns, then its tags and aliases as JSON lists (null, or empty, where there are none).
+_OF_MODEL = "{0}.workspace = v.workspace AND {0}.name = v.name"
+_LISTS = {
+    Dialect.POSTGRESQL: f"""
+  (SELECT json_agg({TAG_JSON[Dialect.POSTGRESQL]} ORDER BY t.key)::text
+   FROM registered_model_tags t WHERE {_OF_MODEL.format("t")}),
+  (SELECT json_agg(json_build_object('alias', a.alias, 'version', CAST(a.version AS varchar)) ORDER BY a.alias)::text
+   FROM registered_model_aliases a WHERE {_OF_MODEL.format("a")})""",
+    Dialect.SQLITE: f"""
+  (SELECT json_group_array(json(item)) FROM (SELECT {TAG_JSON[Dialect.SQLITE]} AS item
+     FROM registered_model_tags t WHERE {_OF_MODEL.format("t")} ORDER BY +t.key)),
+  (SELECT json_group_array(json(item)) FROM (
+     SELECT json_object('alias', a.alias, 'version', CAST(a.version AS varchar)) AS item
+     FROM registered_model_aliases a WHERE {_OF_MODEL.format("a")} ORDER BY a.alias))""",
+}
+SELECT = {
+    dialect: f"""SELECT v.name, v.creation_time, v.last_updated_time, v.description, {lists}
+FROM registered_models v"""
+    for dialect, lists in _LISTS.items()
+}
+GET = Sql(
+    postgresql=f"{SELECT[Dialect.POSTGRESQL]} WHERE v.workspace = :workspace AND v.name = :name",
+    sqlite=f"{SELECT[Dialect.SQLITE]} WHERE v.workspace = :workspace AND v.name = :name",
+)
 TAGS = Sql("""
 SELECT name, key, value FROM registered_model_tags WHERE workspace = :workspace AND name IN :names ORDER BY name, key
-""")
-ALIASES = Sql("""
-SELECT name, alias, version FROM registered_model_aliases
-WHERE workspace = :workspace AND name IN :names ORDER BY name, alias
 """)
 CREATE = Sql("""
 INSERT INTO registered_models (workspace, name, creation_time, last_updated_time, description)

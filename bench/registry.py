@@ -1,0 +1,219 @@
+"""The model registry beside stock's: `python -m bench.registry [--quick]`.
+
+There are 5,000 registered models with tags, an alias and two versions each, and one with 1,000 versions. All servers
+run on copies of the same data, turn by turn; printed are the medians of the rounds, and Headrace against the best of
+stock's set-ups.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from bench import api, load
+from bench.databases import KINDS, Database, Databases, run
+from bench.machine import facts
+from bench.process import ServerProcess, free_port
+
+BIN = Path(sys.executable).parent
+MODELS, VERSIONS, MANY = 5_000, 2, 1_000
+ROUNDS = 3
+SECONDS = 3.0
+SUBJECTS = {
+    "headrace": ("headrace", "serve", "--stock", "lazy"),
+    "stock, 1 worker": ("mlflow", "server", "--workers", "1"),
+    "stock, 4 workers": ("mlflow", "server", "--workers", "4"),
+}
+_NUMBERS = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {})"
+_MODELS = f"{_NUMBERS.format(MODELS)}, models (name, n) AS (SELECT 'model ' || n, n FROM numbers)"
+FILL = (
+    f"""INSERT INTO registered_models (workspace, name, creation_time, last_updated_time, description)
+    {_MODELS} SELECT 'default', name, 1700000000000, 1700000000000 + n, 'a model' FROM models
+    UNION ALL SELECT 'default', 'versions', 1700000000000, 1700000000000, 'a model'""",
+    f"""INSERT INTO registered_model_tags (workspace, name, key, value)
+    {_MODELS}, tags (key, value) AS (SELECT 'team', 'fraud' UNION ALL SELECT 'stage', 'trial'
+      UNION ALL SELECT 'note', 'a text of some words')
+    SELECT 'default', name, key, value FROM models CROSS JOIN tags""",
+    f"""INSERT INTO model_versions (workspace, name, version, creation_time, last_updated_time, current_stage, source,
+      storage_location, run_id, status, description, run_link)
+    {_NUMBERS.format(max(MANY, MODELS))}, versions (name, version) AS (
+      SELECT 'model ' || n, v FROM numbers CROSS JOIN (SELECT 1 AS v UNION ALL SELECT 2) v WHERE n <= {MODELS}
+      UNION ALL SELECT 'versions', n FROM numbers WHERE n <= {MANY})
+    SELECT 'default', name, version, 1700000000000, 1700000000000 + version, 'None', 's3://bucket/' || version,
+      's3://bucket/' || version, '0123456789abcdef0123456789abcdef', 'READY', '', '' FROM versions""",
+    """INSERT INTO model_version_tags (workspace, name, version, key, value)
+    SELECT 'default', name, version, 'checked', 'yes' FROM model_versions
+    UNION ALL SELECT 'default', name, version, 'note', 'a text of some words' FROM model_versions""",
+    """INSERT INTO registered_model_aliases (workspace, name, alias, version)
+    SELECT 'default', name, 'best', version FROM model_versions WHERE version = 2""",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """`at_least`: so many times as fast as stock's best. `latency`: the p50 counts, else answers a second."""
+
+    title: str
+    connections: int
+    request: Callable[[int], bytes]
+    right: Callable[[bytes], bool]
+    at_least: float
+    latency: bool = False
+
+
+def _get(path: str) -> bytes:
+    return api.request("GET", path)
+
+
+def _new_version(number: int) -> bytes:
+    content = {"name": f"model {number % MODELS + 1}", "source": "s3://bucket/a", "tags": []}
+    return api.post("model-versions/create", content)
+
+
+ROWS = (
+    Row(
+        "registered-models/alias, 8 connections",
+        8,
+        lambda number: _get(f"registered-models/alias?name=model%20{number % MODELS + 1}&alias=best"),
+        lambda body: json.loads(body)["model_version"]["version"] == "2",
+        20,
+    ),
+    Row(
+        "model-versions/get, p50",
+        1,
+        lambda number: _get(f"model-versions/get?name=model%20{number % MODELS + 1}&version=2"),
+        lambda body: len(json.loads(body)["model_version"]["tags"]) == 2,
+        8,
+        latency=True,
+    ),
+    Row(
+        "model-versions/create",
+        1,
+        _new_version,
+        lambda body: int(json.loads(body)["model_version"]["version"]) > VERSIONS,
+        8,
+    ),
+    Row(
+        "registered-models/search, 100 of 5,000",
+        1,
+        lambda _: _get("registered-models/search?max_results=100"),
+        lambda body: [len(each["tags"]) for each in json.loads(body)["registered_models"]] == [3] * 100,
+        10,
+        latency=True,
+    ),
+    Row(
+        "model-versions/search, one with 1,000",
+        1,
+        lambda _: _get("model-versions/search?filter=name%3D%27versions%27&max_results=10000"),
+        lambda body: len(json.loads(body)["model_versions"]) == MANY,
+        8,
+        latency=True,
+    ),
+)
+
+
+class Subject:
+    """A running server."""
+
+    def __init__(self, name: str, database: Database, folder: Path) -> None:
+        port = free_port()
+        program, *options = SUBJECTS[name]
+        uri = database.uri if program == "headrace" else database.sqlalchemy_uri
+        command = [str(BIN / program), *options, "--port", str(port), "--backend-store-uri", uri]
+        self.name = name
+        self.server = ServerProcess(
+            command, port, folder, {"MLFLOW_MODEL_CATALOG_URI": "", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        )
+        self.server.wait_ready()
+        self._number = 0
+
+    def measure(self, row: Row, seconds: float) -> float:
+        """Answers a second, or the p50 in ms."""
+        streams = [self._stream(row) for _ in range(row.connections)]
+        outcome = load.run(self.server.port, streams, seconds, warm_up=1)
+        if outcome.failures:
+            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+        if not all(row.right(load.decode(body)) for body in {body for _, body in outcome.answers[-200:]}):
+            raise RuntimeError(f"a wrong answer to {row.title}")
+        return statistics.median(outcome.latencies) * 1000 if row.latency else outcome.rate
+
+    def _stream(self, row: Row) -> Iterator[tuple[int, bytes]]:
+        for _ in itertools.count():
+            self._number += 1
+            yield self._number, row.request(self._number)
+
+
+def fill(database: Database) -> None:
+    """The models and versions."""
+    if database.kind == "sqlite":
+        with closing(sqlite3.connect(database.uri.removeprefix("sqlite:///"))) as connection, connection:
+            for statement in FILL:
+                connection.execute(statement)
+    else:
+        run(_fill_postgres(database.uri))
+
+
+async def _fill_postgres(uri: str) -> None:
+    connection = await asyncpg.connect(uri)
+    try:
+        for statement in (*FILL, "VACUUM ANALYZE"):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; 1 where Headrace is not as fast as it must be."""
+    rounds, seconds = (1, 2.0) if "--quick" in arguments else (ROUNDS, SECONDS)
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # PostgreSQL may run as another user
+        databases = Databases(folder / "databases", str(BIN / "mlflow"))
+        print(facts(folder))
+        try:
+            for kind in KINDS:
+                missed += _measure(kind, databases, folder, rounds, seconds)
+        finally:
+            databases.stop()
+    return 1 if missed else 0
+
+
+def _measure(kind: str, databases: Databases, folder: Path, rounds: int, seconds: float) -> int:
+    """Print the rows of a kind of database; how many miss their target."""
+    subjects: list[Subject] = []
+    try:
+        for number, each in enumerate(SUBJECTS):
+            database = databases.create(kind, f"registry{number}", migrated=True)
+            fill(database)
+            subjects.append(Subject(each, database, folder / f"{kind}{number}"))
+        missed = 0
+        for row in ROWS:
+            found: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+            for _, subject in itertools.product(range(rounds), subjects):
+                found[subject.name].append(subject.measure(row, seconds))
+            ours, *stocks = (statistics.median(values) for values in found.values())
+            times = min(stocks) / ours if row.latency else ours / max(stocks)
+            needed = row.at_least if kind == "postgresql" else 1
+            missed += times < needed
+            unit = "ms" if row.latency else "/s"
+            figures = "  ".join(f"{value:8.2f} {unit}" for value in (ours, *stocks))
+            print(f"{kind:10} {row.title:40} {figures}  {times:5.1f} x (at least {needed:g})", flush=True)
+        return missed
+    finally:
+        for subject in subjects:
+            subject.server.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
