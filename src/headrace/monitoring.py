@@ -12,7 +12,7 @@ import sys
 import time
 from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,13 +35,25 @@ _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 _WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 512)
 
 
-class Timed:
-    """Requests since the files got them: how many in each bucket (the last one: longer), and their seconds."""
+class Observations:
+    """Values since the files got them: how many in each bucket of a histogram (the last one: larger), and their sum."""
 
-    __slots__ = ("buckets", "seconds")
+    __slots__ = ("_bounds", "_counts", "_sum")
 
-    def __init__(self) -> None:
-        self.buckets, self.seconds = [0] * (len(_SECONDS) + 1), 0.0
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def give(self, histogram: Histogram) -> None:
+        """What observe() does, for many at once."""
+        for bucket, count in zip(histogram._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+        histogram._sum.inc(self._sum)
+        self._counts, self._sum = [0] * len(self._counts), 0.0
 
 
 class Metrics:
@@ -113,7 +125,8 @@ class Metrics:
         self.under_way = 0
         self.artifacts_under_way: Counts[str] = Counts()
         self.answered: dict[tuple[str, str, int, str], int] = {}
-        self.timed: dict[str, Timed] = {}
+        self.timed: dict[str, Observations] = {}
+        self._writes, self._waits, self._commits = Observations(_WRITES), Observations(_SECONDS), Observations(_SECONDS)
         self._cpu_before = 0.0
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -129,9 +142,9 @@ class Metrics:
 
     def of_group(self, writes: int, waited: float, took: float) -> None:
         """A group was committed: `waited` and `took` in seconds."""
-        self.group_writes.observe(writes)
-        self.group_wait.observe(waited)
-        self.group_seconds.observe(took)
+        self._writes.add(writes)
+        self._waits.add(waited)
+        self._commits.add(took)
 
     def render(self) -> bytes:
         """All workers' metrics in Prometheus's text format."""
@@ -157,11 +170,10 @@ class Metrics:
             self.requests.labels(*key).inc(count)
         timed, self.timed = self.timed, {}
         for endpoint, of_endpoint in timed.items():
-            histogram = self.seconds.labels(endpoint)
-            for value, count in zip(histogram._buckets, of_endpoint.buckets, strict=True):
-                if count:  # what observe() does, for many at once
-                    value.inc(count)
-            histogram._sum.inc(of_endpoint.seconds)
+            of_endpoint.give(self.seconds.labels(endpoint))
+        self._writes.give(self.group_writes)
+        self._waits.give(self.group_wait)
+        self._commits.give(self.group_seconds)
         self.in_flight.set(self.under_way)
         for method, number in self.artifacts_under_way.items():
             self.artifacts.labels(method).set(number)
@@ -212,9 +224,8 @@ class Observed:
             key = (method, endpoint, exchange.status, exchange.by)
             metrics.answered[key] = metrics.answered.get(key, 0) + 1
             if (timed := metrics.timed.get(endpoint)) is None:
-                timed = metrics.timed[endpoint] = Timed()
-            timed.buckets[bisect_left(_SECONDS, seconds)] += 1
-            timed.seconds += seconds
+                timed = metrics.timed[endpoint] = Observations(_SECONDS)
+            timed.add(seconds)
             if self._log is not None:
                 self._log.write(scope, exchange.status, exchange.sent, seconds, exchange.by, exchange.error)
 
