@@ -16,10 +16,13 @@ from tests.support.servers import SCRIPTS, Server
 
 
 class Field:
-    """`long`: the drill may take its time; without it all of them take five minutes together."""
+    """`long`: the drill may take its time; without it all of them take five minutes together.
 
-    def __init__(self, folder: Path, long: bool, stack: ExitStack) -> None:
-        self.folder, self.long, self._stack = folder, long, stack
+    `judges_times`: a write that is acknowledged later than promised is a failure.
+    """
+
+    def __init__(self, folder: Path, long: bool, judges_times: bool, stack: ExitStack) -> None:
+        self.folder, self.long, self.judges_times, self._stack = folder, long, judges_times, stack
         self.postgres = Postgres()
         stack.callback(self.postgres.remove)
         self.postgres.start()
@@ -46,11 +49,11 @@ class Field:
 
 
 @contextmanager
-def opened(long: bool) -> Iterator[Field]:
+def opened(long: bool, judges_times: bool) -> Iterator[Field]:
     folder = Path(tempfile.mkdtemp(prefix="headrace-drill-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield Field(folder, long, stack)
+        yield Field(folder, long, judges_times, stack)
 
 
 def workers(server: Server) -> list[psutil.Process]:

@@ -152,8 +152,9 @@ async def test_a_session_that_became_read_only(store: PostgresDatabase) -> None:
 
 async def test_a_silent_transaction_keeps_no_lock(store: PostgresDatabase) -> None:
     assert store._pool is not None
-    for connection in (await store._writing(), await store._pool.acquire()):
-        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "10s"
+    async with store._pool.acquire() as reader:
+        for connection in (await store._writing(), reader):
+            assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "10s"
 
 
 async def test_an_idle_session_that_the_server_ended(database: Database, store: PostgresDatabase) -> None:

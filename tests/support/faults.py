@@ -178,14 +178,14 @@ class _Way:
                     target.sendall(chunk)
             if not self.swallows and target is not None:
                 target.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
+        except OSError:  # the one end is gone: the other shall know
+            if not self.swallows:
+                self.reset()
 
     def reset(self) -> None:
         for end in (self._client, self._server):
             if end is not None:
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                # a thread that reads keeps the socket open: wake it up first
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RD)
+                with contextlib.suppress(OSError):  # it may be closed
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    end.shutdown(socket.SHUT_RD)  # a thread that reads keeps the socket open: wake it up first
                 end.close()
