@@ -107,6 +107,16 @@ class Cloud:
                 raise
             return None
 
+    def put_parameter(self, name: str, value: str, description: str) -> None:
+        """Keep a text in SSM, in the place of what was kept before."""
+        kept = {"Name": name, "Description": description, "Type": "String", "Value": value, "Overwrite": True}
+        self.call("ssm", "put_parameter", **kept)
+
+    def drop_parameter(self, name: str) -> None:
+        """Delete a parameter of SSM; nothing happens where there is none."""
+        with passing_over("ParameterNotFound"):
+            self.call("ssm", "delete_parameter", Name=name)
+
     @property
     def partition(self) -> str:
         """The first word of the region's ARNs. Raises AwsError in those that Headrace's templates do not fit."""

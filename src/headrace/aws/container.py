@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 
 from headrace.aws import hosts
-from headrace.aws.client import Cloud, passing_over
+from headrace.aws.client import Cloud
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import AwsError, ConfigurationError
 
@@ -69,8 +69,7 @@ def run(cloud: Cloud, name: str, data: Stack, host: str, words: Sequence[str], g
         )
         answer = hosts.run(cloud, host, _script(cloud.region, parameter), "a command in the server's container", say)
     finally:
-        with passing_over("ParameterNotFound"):
-            cloud.call("ssm", "delete_parameter", Name=parameter)
+        cloud.drop_parameter(parameter)
     code, _, token = answer.rpartition("\n")[2].partition(" ")
     sealed = jwe.decrypt_compact(token, jwk.OctKey.import_key(key)).plaintext or b""
     output = zlib.decompress(sealed).decode(errors="replace").strip()
@@ -92,8 +91,7 @@ def _sweep(cloud: Cloud, name: str) -> None:
     """Delete what commands that were killed have left."""
     for one in cloud.pages("ssm", "get_parameters_by_path", "Parameters", Path=_folder(name)):
         if time.time() - one["LastModifiedDate"].timestamp() > _LEFT_BEHIND:
-            with passing_over("ParameterNotFound"):
-                cloud.call("ssm", "delete_parameter", Name=one["Name"])
+            cloud.drop_parameter(one["Name"])
 
 
 def _folder(name: str) -> str:

@@ -49,8 +49,7 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
             cloud.call("ecr", "delete_repository", repositoryName=name, force=True)
             say(f"repository {name}: deleted, with its images")
     for parameter in _parameters(cloud, name):
-        with passing_over("ParameterNotFound"):
-            cloud.call("ssm", "delete_parameter", Name=parameter)
+        cloud.drop_parameter(parameter)
     stacks.delete(cloud, data.name, say)
     snapshots = cloud.pages(
         "rds", "describe_db_snapshots", "DBSnapshots", DBInstanceIdentifier=identifier, SnapshotType="manual"

@@ -9,7 +9,7 @@ import json
 import time
 from typing import NamedTuple
 
-from headrace.aws.client import Cloud, passing_over
+from headrace.aws.client import Cloud
 
 _FRESH_SECONDS = 3600  # for so long an upgrade that was broken off needs no new snapshot
 
@@ -36,15 +36,7 @@ def read(cloud: Cloud, name: str) -> Journal | None:
 
 def write(cloud: Cloud, name: str, journal: Journal) -> Journal:
     """Keep it, in the place of what was kept before."""
-    cloud.call(
-        "ssm",
-        "put_parameter",
-        Name=_parameter(name),
-        Description="Headrace: the upgrade that is under way",
-        Type="String",
-        Value=json.dumps(journal._asdict()),
-        Overwrite=True,
-    )
+    cloud.put_parameter(_parameter(name), json.dumps(journal._asdict()), "Headrace: the upgrade that is under way")
     return journal
 
 
@@ -66,26 +58,17 @@ def begin(cloud: Cloud, name: str, source: str, target: str) -> Journal:
 def end(cloud: Cloud, name: str) -> None:
     """The upgrade has ended, or was taken back: hosts start with the image of the stack."""
     want(cloud, name, None)
-    with passing_over("ParameterNotFound"):
-        cloud.call("ssm", "delete_parameter", Name=_parameter(name))
+    cloud.drop_parameter(_parameter(name))
 
 
 def want(cloud: Cloud, name: str, image: str | None) -> None:
     """What a host that boots, or tries again, runs in the place of its launch template's image (host_boot.sh)."""
     parameter = f"/{name}/IMAGE"
     if image is None:
-        with passing_over("ParameterNotFound"):
-            cloud.call("ssm", "delete_parameter", Name=parameter)
-        return
-    cloud.call(
-        "ssm",
-        "put_parameter",
-        Name=parameter,
-        Description="Headrace: the image that the database's schema needs, while an upgrade is under way",
-        Type="String",
-        Value=image,
-        Overwrite=True,
-    )
+        cloud.drop_parameter(parameter)
+    else:
+        why = "Headrace: the image that the database's schema needs, while an upgrade is under way"
+        cloud.put_parameter(parameter, image, why)
 
 
 def _parameter(name: str) -> str:

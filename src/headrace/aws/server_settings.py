@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from headrace import settings
-from headrace.aws.client import Cloud, passing_over
+from headrace.aws.client import Cloud
 from headrace.errors import ConfigurationError
 from headrace.settings import Setting
 from headrace.ssm import SETTINGS
@@ -93,8 +93,7 @@ def store(cloud: Cloud, name: str, key: str, changed: Changed) -> None:
         kind = {"Type": "SecureString", "KeyId": key} if secret(setting) else {"Type": "String"}
         cloud.call("ssm", "put_parameter", Name=f"/{name}/{SETTINGS}/{setting}", Value=text, Overwrite=True, **kind)
     for setting in changed.removed:
-        with passing_over("ParameterNotFound"):
-            cloud.call("ssm", "delete_parameter", Name=f"/{name}/{SETTINGS}/{setting}")
+        cloud.drop_parameter(f"/{name}/{SETTINGS}/{setting}")
     _put_revision(cloud, name, now)
 
 
@@ -109,15 +108,7 @@ def unfinished(cloud: Cloud, name: str) -> bool:
 
 
 def _put_revision(cloud: Cloud, name: str, value: str) -> None:
-    cloud.call(
-        "ssm",
-        "put_parameter",
-        Name=_revision(name),
-        Description="Headrace: the revision of the server's settings",
-        Type="String",
-        Value=value,
-        Overwrite=True,
-    )
+    cloud.put_parameter(_revision(name), value, "Headrace: the revision of the server's settings")
 
 
 def _revision(name: str) -> str:
