@@ -13,7 +13,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -29,7 +29,6 @@ RUNS_AT_ONCE = 100
 METRICS_AT_ONCE = 5_000  # rows of a transaction: PostgreSQL takes 20 ms
 FOLDERS_AT_ONCE = 8
 DEFAULT_EXPERIMENT = 0  # clients that name none log to it
-_ALL = 2**62
 
 _RUN_IN_SOURCE = re.compile(r"(?:^runs:/|/)([0-9a-f]{32})(?=/|$)")
 _MODEL_IN_SOURCE = re.compile(r"(?:^models:/|/models/)(m-[0-9a-f]{32})(?=/|$)")
@@ -72,6 +71,13 @@ class Loaded(Struct, frozen=True):
     models: dict[str, str]
 
 
+class Place(NamedTuple):
+    """A folder of files that are one run's, model's or experiment's alone."""
+
+    store: ArtifactStore
+    path: str
+
+
 class Collector:
     """One pass.
 
@@ -94,7 +100,7 @@ class Collector:
         self._folders = asyncio.Semaphore(FOLDERS_AT_ONCE)
         self._loaded = Loaded({}, {})
         self._done: list[int] = []  # experiments that are gone, or would go
-        self.report = Report(kept=[])
+        self.report = Report()
 
     async def collect(self, named: Named = Named()) -> Report:  # noqa: B008  (it is frozen)
         """Everything that is old enough, or what is named. Raises HeadraceError where the database fails."""
@@ -190,7 +196,9 @@ class Collector:
         for statement, loaded in ((sql.RUNS_OF, self._loaded.runs), (sql.MODELS_OF, self._loaded.models)):
             async for rows in self._portions(statement, experiment_id=number):
                 for each in rows:
-                    if reason := self._why_it_stays(each, loaded):
+                    try:
+                        self._place_of(each, loaded)
+                    except Declined as reason:
                         return f"holds {each[0]}: {reason}"
         return ""
 
@@ -199,13 +207,9 @@ class Collector:
             ((count,),) = await self._db.rows(sql.COUNT_TRACES(experiment_id=number))
             self.report.traces += count
             return
-        portion = 1
-        while portion:
-            begin = time.monotonic()
-            portion = await deletion.delete(self._db, number, before=_ALL, most=deletion.AT_ONCE)
+        async for portion in deletion.portions(self._db, number, deletion.ALL):
             self.report.traces += portion
             self._told(self.report)
-            await asyncio.sleep(time.monotonic() - begin)
 
     async def _folder_of_experiment(self, number: int, location: str | None) -> None:
         """What is left in it: traces' files, and those that no run knows."""
@@ -214,7 +218,7 @@ class Collector:
         there = location.rstrip("/") + "/"
         ((others,),) = await self._db.rows(sql.LOCATED_THERE(experiment_id=number, location=there))
         if not others:
-            await self._delete_folder(*self._place(location, str(number)))
+            await self._delete_folder(self._place(location, str(number)))
 
     async def _gone_experiment(self, number: int) -> None:
         statements = list(sql.REST_OF_EXPERIMENT)
@@ -226,16 +230,16 @@ class Collector:
     # ---- runs and logged models ------------------------------------------------------------------------------------
 
     async def _runs(self, rows: Sequence[Any]) -> None:
-        rows = self._that_can_go("run", rows, self._loaded.runs)
-        ids = [row[0] for row in rows]
+        places = self._that_can_go("run", rows, self._loaded.runs)
+        ids = list(places)
         if not ids:
             return
         if self._dry:
             ((metrics,),) = await self._db.rows(sql.COUNT_METRICS(ids=ids))
             self.report.metrics += metrics
         else:
-            marked = {run_id for (run_id,) in await self._transact(sql.MARK_RUNS(ids=ids))}
-            ids = await self._without_files("run", [row for row in rows if row[0] in marked])
+            marked = {row[0]: places[row[0]] for row in await self._transact(sql.MARK_RUNS(ids=ids))}
+            ids = await self._without_files("run", marked)
             await self._metrics(ids)
             statements = [each(ids=ids) for each in sql.REST_OF_RUNS]
             ids = [row[0] for row in await self._transact(*statements, sql.GONE_RUNS(ids=ids))]
@@ -250,48 +254,46 @@ class Collector:
             self._told(self.report)
 
     async def _models(self, rows: Sequence[Any]) -> None:
-        rows = self._that_can_go("logged model", rows, self._loaded.models)
-        ids = [row[0] for row in rows]
+        places = self._that_can_go("logged model", rows, self._loaded.models)
+        ids = list(places)
         if ids and not self._dry:
-            ids = await self._without_files("logged model", rows)
+            ids = await self._without_files("logged model", places)
             statements = [each(ids=ids) for each in sql.REST_OF_MODELS]
             ids = [row[0] for row in await self._transact(*statements, sql.GONE_MODELS(ids=ids))]
         self.report.logged_models += len(ids)
         self._told(self.report)
 
-    def _that_can_go(self, kind: str, rows: Sequence[Any], loaded: dict[str, str]) -> list[Any]:
-        """Those that nobody loads, and whose files are where they can be deleted."""
-        going = []
+    def _that_can_go(self, kind: str, rows: Sequence[Any], loaded: dict[str, str]) -> dict[str, Place]:
+        """The ids of those that nobody loads, with their files' place where that is one that Headrace deletes."""
+        going = {}
         for row in rows:
-            if reason := self._why_it_stays(row, loaded):
-                self._keep(kind, row[0], reason)
-            else:
-                going.append(row)
+            try:
+                going[row[0]] = self._place_of(row, loaded)
+            except Declined as reason:
+                self._keep(kind, row[0], str(reason))
         return going
 
-    def _why_it_stays(self, row: Any, loaded: dict[str, str]) -> str:
+    def _place_of(self, row: Any, loaded: dict[str, str]) -> Place:
+        """Raises Declined where it stays."""
         if row[0] in loaded:
-            return f"{loaded[row[0]]} is loaded from it"
-        try:
-            self._place(row[1], row[0])
-        except Declined as reason:
-            return str(reason)
-        return ""
+            raise Declined(f"{loaded[row[0]]} is loaded from it")
+        return self._place(row[1], row[0])
 
-    async def _without_files(self, kind: str, rows: Sequence[Any]) -> list[str]:
+    async def _without_files(self, kind: str, places: dict[str, Place]) -> list[str]:
         """The ids whose files are gone; of the others the report says why."""
 
-        async def one(row: Any) -> str | None:
+        async def one(which: str, place: Place) -> str | None:
             try:
-                await self._delete_folder(*self._place(row[1], row[0]))
+                await self._delete_folder(place)
             except HeadraceError as error:
-                self._keep(kind, row[0], f"{error} The next gc goes on with it.")
+                self._keep(kind, which, f"{error} The next gc goes on with it.")
                 return None
-            return str(row[0])
+            return which
 
-        return [done for done in await asyncio.gather(*map(one, rows)) if done is not None]
+        done = await asyncio.gather(*(one(*each) for each in places.items()))
+        return [which for which in done if which is not None]
 
-    def _place(self, uri: str | None, own: str) -> tuple[ArtifactStore, str]:
+    def _place(self, uri: str | None, own: str) -> Place:
         """The folder in `uri` that is named `own`, which holds nothing of others.
 
         Raises Declined where there is none, or where Headrace does not delete.
@@ -303,12 +305,12 @@ class Collector:
             store, path = self._locations.find(before or "/")
         except Declined as reason:
             raise Declined(f"its files are at {uri}: {reason}") from None
-        return store, f"{path}/{own}" if path else own
+        return Place(store, f"{path}/{own}" if path else own)
 
-    async def _delete_folder(self, store: ArtifactStore, path: str) -> None:
+    async def _delete_folder(self, place: Place) -> None:
         """Raises Unavailable, Forbidden."""
         async with self._folders:
-            await store.delete(path)
+            await place.store.delete(place.path)
 
     async def _transact(self, *statements: Runnable) -> Sequence[Any]:
         """The rows of the last one; then a rest."""

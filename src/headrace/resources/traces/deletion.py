@@ -5,8 +5,10 @@ Stock deletes all that is meant in one. What is archived is left to stock, whose
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 
 from headrace.clock import now_ms
 from headrace.db.database import Database
@@ -18,7 +20,7 @@ KEEPS_ROLLUPS = os.environ.get("MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "false").lowe
 _DAY_MS = 86_400_000
 # A portion of traces of ten spans takes PostgreSQL 40 ms.
 AT_ONCE = 200
-_ALL = 2**62
+ALL = 2**62
 
 
 async def delete(
@@ -31,7 +33,7 @@ async def delete(
     if before is None:
         which = sql.SELECT_BY_ID(experiment_id=experiment_id, trace_ids=list(ids))
     else:
-        which = sql.SELECT_BY_AGE(experiment_id=experiment_id, most=before, limit=_ALL if most is None else most)
+        which = sql.SELECT_BY_AGE(experiment_id=experiment_id, most=before, limit=ALL if most is None else most)
     selected = await db.rows(which)
     if any(archived for _, archived in selected):
         raise Declined("a trace that is archived")
@@ -39,6 +41,19 @@ async def delete(
     for begin in range(0, len(selected), AT_ONCE):
         deleted += await delete_these(db, [trace_id for trace_id, _ in selected[begin : begin + AT_ONCE]])
     return deleted
+
+
+async def portions(db: Database, experiment_id: int, before: int) -> AsyncIterator[int]:
+    """Delete all until `before`; how many went, portion by portion, with a rest after each for as long as it took.
+
+    Raises Declined where stock has archived one of the next.
+    """
+    portion = AT_ONCE
+    while portion:
+        begin = time.monotonic()
+        portion = await delete(db, experiment_id, before=before, most=AT_ONCE)
+        yield portion
+        await asyncio.sleep(time.monotonic() - begin)
 
 
 async def delete_these(db: Database, trace_ids: Sequence[str]) -> int:

@@ -7,14 +7,13 @@ another has deleted is not found.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 
 from headrace.db.database import Database
 from headrace.db.query import Sql
 from headrace.errors import Declined
-from headrace.resources.traces.deletion import AT_ONCE, delete
+from headrace.resources.traces.deletion import portions
 from headrace.sweeps import again_and_again
 
 logger = logging.getLogger(__name__)
@@ -41,13 +40,10 @@ async def sweep(db: Database, before: int) -> int:
     """Delete all traces that began at `before` (ms since 1970) or earlier; how many there were. Says so in the log."""
     total = 0
     for (experiment_id,) in await db.rows(WITH_OLD_TRACES(before=before)):
-        began, deleted, portion = time.monotonic(), 0, AT_ONCE
+        began, deleted = time.monotonic(), 0
         try:
-            while portion:
-                start = time.monotonic()
-                portion = await delete(db, experiment_id, before=before, most=AT_ONCE)
+            async for portion in portions(db, experiment_id, before):
                 deleted += portion
-                await asyncio.sleep(time.monotonic() - start)
         except Declined as reason:
             logger.warning("experiment %s: traces beyond their retention stay: %s", experiment_id, reason)
         if deleted:
