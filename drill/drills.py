@@ -24,14 +24,16 @@ from typing import Any
 
 import psutil
 import requests
+from bench.process import descendants, memory
 from tests.server.test_connection_budget import Watch, ask
 from tests.support.databases import Database
 from tests.support.faults import TcpProxy
+from tests.support.load import create_run
 from tests.support.postgres import Postgres
-from tests.support.processes import Process, free_port, wait_until
+from tests.support.processes import Process, free_port
 from tests.support.servers import Server
 
-from drill.field import Field, workers
+from drill.field import Field
 from drill.generated import Generator
 from drill.outcome import Outcome
 from drill.writers import API, Batches, Metrics, writing
@@ -46,12 +48,11 @@ def kills(field: Field) -> Outcome:
     chance = random.Random(1)
     with writing(server.url) as running:
         for _ in range(1000 if field.long else 30):
-            before = running.total()
-            wait_until(lambda before=before: running.total() > before + 50, "writes go on")  # type: ignore[misc]
+            running.wait_for_progress()
             victim = chance.choice(["worker", "worker", "server", "database"])
             fault = time.monotonic()
             if victim == "worker":
-                chance.choice(workers(server)).kill()
+                chance.choice(server.workers).kill()
             elif victim == "server":
                 children = psutil.Process(server.process.pid).children(recursive=True)
                 server.process.send_signal(signal.SIGKILL)
@@ -160,8 +161,7 @@ def database_faults(field: Field) -> Outcome:
     with writing(server.url) as running:
         for name, cause, goal in goals:
             for _ in range(1 if cause is failover else 5 if field.long else 2):
-                before = running.total()
-                wait_until(lambda before=before: running.total() > before + 50, "writes go on")  # type: ignore[misc]
+                running.wait_for_progress()
                 back = running.back_after(cause())
                 outcome.faults += 1
                 outcome.back.append(back)
@@ -179,7 +179,7 @@ def clients(field: Field) -> Outcome:
     watch = Watch(database)
     watch.start()
     server = field.serve(database, "--workers", "2", "--database-connections", "12")
-    run_id = _run(server)
+    run_id = create_run(server.url)
     host, port = server.url.removeprefix("http://").split(":")
     statuses: Counter[int] = Counter()
     times: list[float] = []
@@ -194,7 +194,7 @@ def clients(field: Field) -> Outcome:
                 ("runs/search", {"experiment_ids": ["0"], "max_results": 5}),
             ):
                 since = time.monotonic()
-                statuses[await ask(server, connection, API + path, body)] += 1  # type: ignore[arg-type]
+                statuses[await ask(server, connection, API + path, body)] += 1
                 times.append(time.monotonic() - since)
         connection[1].close()
 
@@ -219,7 +219,7 @@ def idle(field: Field) -> Outcome:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     address = server.url.removeprefix("http://").split(":")
-    run_id, before = _run(server), _memory(server)
+    run_id, before = create_run(server.url), memory(descendants(server.process.pid))
     with contextlib.ExitStack() as stack:
         for number in range(count):
             connection = stack.enter_context(socket.create_connection((address[0], int(address[1])), timeout=30))
@@ -232,7 +232,9 @@ def idle(field: Field) -> Outcome:
                 outcome.acknowledged += answer.status_code == 200
                 outcome.wrong += answer.status_code != 200
                 outcome.back.append(time.monotonic() - since)
-        outcome.notes.append(f"{(_memory(server) - before) * 1024 / count:.1f} kB of memory each")
+        outcome.notes.append(
+            f"{(memory(descendants(server.process.pid)) - before) * 1024 / count:.1f} kB of memory each"
+        )
     outcome.unanswered += sum(len(each.unanswered) for each in running.writers)
     outcome.nothing_lost()
     return outcome
@@ -283,14 +285,14 @@ def mixed(field: Field) -> Outcome:
     seconds = 3600.0 if field.long else 60.0
     outcome, database = Outcome("mixed use"), field.database()
     server = field.serve(database)
-    memory: list[tuple[float, float]] = []
+    sizes: list[tuple[float, float]] = []
     latencies: list[tuple[float, float]] = []
     errors: list[str] = []
     stopping = threading.Event()
 
     def read() -> None:
         session = requests.Session()
-        run_id = _run(server)
+        run_id = create_run(server.url)
         file = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts/file"
         asked: list[tuple[str, str, dict[str, Any]]] = [
             ("POST", f"{server.url}{API}runs/search", {"json": {"experiment_ids": ["0"], "max_results": 50}}),
@@ -315,7 +317,7 @@ def mixed(field: Field) -> Outcome:
             each.start()
         while time.monotonic() < begin + seconds:
             time.sleep(seconds / 120)
-            memory.append((time.monotonic() - begin, _memory(server)))
+            sizes.append((time.monotonic() - begin, memory(descendants(server.process.pid))))
         stopping.set()
         for each in readers:
             each.join()
@@ -323,7 +325,7 @@ def mixed(field: Field) -> Outcome:
     outcome.acknowledged += len(latencies)
     outcome.unanswered += len(errors)
     outcome.notes += errors[:3]
-    settled = [(at, megabytes) for at, megabytes in memory if at > seconds / 6]
+    settled = [(at, megabytes) for at, megabytes in sizes if at > seconds / 6]
     slope = statistics.linear_regression(*zip(*settled, strict=True)).slope * 3600
     thirds = [
         statistics.quantiles([took for at, took in latencies if low <= at - begin < low + seconds / 3], n=100)[98]
@@ -354,8 +356,7 @@ def full_disk(field: Field) -> Outcome:
         server = field.serve(database)
         with writing(server.url, 4, [Metrics, Batches]) as running:
             for _ in range(5 if field.long else 2):
-                before = running.total()
-                wait_until(lambda before=before: running.total() > before + 50, "writes go on")  # type: ignore[misc]
+                running.wait_for_progress()
                 with contextlib.suppress(OSError), (disk / "ballast").open("wb") as ballast:
                     while True:
                         ballast.write(b"x" * 65536)
@@ -371,17 +372,6 @@ def full_disk(field: Field) -> Outcome:
         subprocess.run(["umount", "-l", disk], check=False)
     outcome.nothing_lost()
     return outcome
-
-
-def _run(server: Server) -> str:
-    answer = requests.post(f"{server.url}{API}runs/create", json={"experiment_id": "0", "start_time": 1}, timeout=30)
-    return str(answer.json()["run"]["info"]["run_id"])
-
-
-def _memory(server: Server) -> float:
-    """MB of the whole tree, shared pages by their share."""
-    tree = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
-    return sum(float(each.memory_full_info().pss) for each in tree) / 1e6
 
 
 DRILLS: dict[str, Drill] = {

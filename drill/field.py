@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
+from tests.server.conftest import Serving
 from tests.support.databases import Database, Databases
 from tests.support.postgres import Postgres
 from tests.support.processes import Process, free_port
-from tests.support.servers import SCRIPTS, Server
+from tests.support.servers import SCRIPTS
 
 
 class Field:
@@ -34,7 +34,7 @@ class Field:
     def sqlite(self) -> Database:
         return self._databases.migrated("sqlite")
 
-    def serve(self, database: Database, *options: str, port: int | None = None) -> Server:
+    def serve(self, database: Database, *options: str, port: int | None = None) -> Serving:
         """A ready `headrace serve` without stock."""
         port = port or free_port()
         folder = self.folder / f"server-{port}"
@@ -42,7 +42,7 @@ class Field:
         command: list[str | Path] = [SCRIPTS / "headrace", "serve", "--port", str(port), "--stock", "never"]
         stores = ["--backend-store-uri", database.uri, "--artifacts-destination", str(folder / "artifacts")]
         process = Process([*command, *stores, *options], folder / "log", cwd=folder)
-        server = Server("headrace", f"http://127.0.0.1:{port}", process)
+        server = Serving(f"http://127.0.0.1:{port}", process)
         process.wait_until(lambda: server.answers("/ready"), "Headrace answers")
         self._stack.callback(server.stop)
         return server
@@ -54,11 +54,3 @@ def opened(long: bool, judges_times: bool) -> Iterator[Field]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield Field(folder, long, judges_times, stack)
-
-
-def workers(server: Server) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(server.process.pid).children()
-        if child.status() != psutil.STATUS_ZOMBIE and "headrace.worker" in child.cmdline()
-    ]

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import requests
 from tests.support.databases import Database
+from tests.support.processes import wait_until
 from tests.unit.traces.spans import body, span
 
 from drill.outcome import Outcome
@@ -70,24 +71,29 @@ class Writer(threading.Thread, ABC):
         self.unanswered.append(f"{self.kind}: {said}")
         return None
 
-    def create_run(self) -> str:
-        made = self.post(API + "runs/create", {"experiment_id": "0", "start_time": 1})
-        return str(made["run"]["info"]["run_id"])
-
     @staticmethod
     @abstractmethod
     def count(database: Database, writers: Sequence[Any], outcome: Outcome) -> None:
         """Add to the outcome what of the acknowledged is lost, doubled or wrong."""
 
 
-class Metrics(Writer):
+class OfARun(Writer):
+    """Writes to a run of its own."""
+
+    run_id = ""
+
+    def run(self) -> None:
+        if made := self.post(API + "runs/create", {"experiment_id": "0", "start_time": 1}):
+            self.run_id = made["run"]["info"]["run_id"]
+            super().run()
+
+
+class Metrics(OfARun):
     """log-metric: each value once, whatever was repeated."""
 
     kind = "log-metric"
-    run_id = ""
 
     def acknowledge(self, count: int) -> bool:
-        self.run_id = self.run_id or self.create_run()
         point = {"run_id": self.run_id, "key": "m", "value": count, "timestamp": count, "step": count}
         if self.post(API + "runs/log-metric", point) is None:
             return False
@@ -99,14 +105,12 @@ class Metrics(Writer):
         _count_metrics(database, {each.run_id: each.acknowledged for each in writers if each.run_id}, outcome)
 
 
-class Batches(Writer):
+class Batches(OfARun):
     """log-batch of 50 metrics, a param and a tag: all or nothing."""
 
     kind = "log-batch"
-    run_id = ""
 
     def acknowledge(self, count: int) -> bool:
-        self.run_id = self.run_id or self.create_run()
         steps = range(count * BATCH, (count + 1) * BATCH)
         batch = {
             "run_id": self.run_id,
@@ -193,6 +197,11 @@ class Writing:
 
     def total(self) -> int:
         return sum(len(each.acknowledged) for each in self.writers)
+
+    def wait_for_progress(self, writes: int = 50) -> None:
+        """Wait until that many more are acknowledged."""
+        goal = self.total() + writes
+        wait_until(lambda: self.total() > goal, "writes go on")
 
     def back_after(self, fault: float, seconds: float = GIVE_UP_SECONDS) -> float:
         """Wait until a write that was sent after `fault` (time.monotonic) is acknowledged; how long that took."""

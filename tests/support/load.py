@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -123,7 +123,7 @@ class Load:
 def load(url: str, clients: int = 32, runs: int = 16, token: str = "") -> Iterator[Load]:
     """Clients that log until the block ends; two of them share a run and its metric."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    run_ids = [_create_run(url, headers) for _ in range(runs)]
+    run_ids = [create_run(url, headers) for _ in range(runs)]
     stopping = threading.Event()
     running = [Client(url, run_ids[n % runs], f"metric {n % 2}", n, stopping, headers) for n in range(clients)]
     for client in running:
@@ -159,7 +159,8 @@ def assert_all_there(database: Database, load: Load) -> None:
     assert latest == {metric: max(points) for metric, points in expected.items()}
 
 
-def _create_run(url: str, headers: dict[str, str]) -> str:
+def create_run(url: str, headers: Mapping[str, str] | None = None) -> str:
+    """A new run's id."""
     body = {"experiment_id": "0", "start_time": 1}
     answer = requests.post(f"{url}/api/2.0/mlflow/runs/create", json=body, headers=headers, timeout=20)
     answer.raise_for_status()
