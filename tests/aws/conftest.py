@@ -52,6 +52,15 @@ class Account:
         return Cloud(REGION, endpoint_url=self.url)
 
 
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """One that answers only what a Stubber of its client gives it, and waits for nothing."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setattr("headrace.aws.client.time.sleep", lambda _: None)
+    return Cloud("us-east-1")
+
+
 @pytest.fixture(scope="session")
 def moto_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     port = free_port()

@@ -67,13 +67,9 @@ OPTIONS = {
 }
 
 
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setattr("headrace.aws.client.time.sleep", lambda _: None)
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.aws.restore.time.strftime", lambda *_: "2611281400")
-    return Cloud("us-east-1")
 
 
 @pytest.fixture

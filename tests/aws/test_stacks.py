@@ -20,14 +20,6 @@ ARN = "arn:aws:cloudformation:us-east-1:123456789012:changeSet/headrace-1/1"
 
 
 @pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setattr("headrace.aws.client.time.sleep", lambda _: None)
-    return Cloud("us-east-1")
-
-
-@pytest.fixture
 def answers(cloud: Cloud) -> Iterator[Stubber]:
     with Stubber(cloud.client("cloudformation")) as stubber:
         yield stubber
