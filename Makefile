@@ -15,7 +15,7 @@ help:  ## this list
 serve: $(READY)  ## MLflow on http://localhost:5000, SQLite and files under ./headrace-data
 	$(BIN)/headrace serve $(ARGS)
 
-test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-slim/.ready .venv-checkov/.ready  ## every test; ARGS='-k name' picks some
+test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-slim/.ready .venv-checkov/.ready .venv-deploy/.ready  ## every test; ARGS='-k name' picks some
 	$(BIN)/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
 
 test-oldest: .venv-oldest/.ready  ## the differential suite with the oldest MLflow that is supported
@@ -39,7 +39,7 @@ bench: $(READY)  ## Headrace beside stock MLflow and FastTrackML; ARGS='--quick'
 drill: $(READY)  ## kill, cut off and overload real servers under load, count what is lost; ARGS='--long' for hours, ARGS=kills for one
 	$(BIN)/python -m drill $(ARGS)
 
-rehearse: $(READY) .venv-awscli/.ready  ## from source to a running server: a real Docker engine, registry and TLS, moto as AWS
+rehearse: $(READY) .venv-awscli/.ready .venv-deploy/.ready  ## from source to a running server: a real Docker engine, registry and TLS, moto as AWS
 	rehearsal/run.sh $(ARGS)
 
 example: $(READY)  ## the user guide's run, against the server of MLFLOW_TRACKING_URI (http://localhost:5000)

@@ -25,6 +25,7 @@ LOCKS = {
     "stock.txt": "stock.in",
     "awscli.txt": "awscli.in",
     "checkov.txt": "checkov.in",
+    "deploy.txt": "deploy.in",
 }
 # more options for a lock: the image's is the server's without what only clients need, the slim one without stock's, too
 _IMAGE = ["--constraints", "server.txt", "--excludes", "container-without.txt"]
