@@ -23,6 +23,7 @@ from headrace.errors import ConfigurationError, SchemaOutOfDate
 from headrace.process import run_once
 from headrace.settings import Settings
 from headrace.sql.files import read
+from headrace.stock.passwords import with_each_password
 
 if TYPE_CHECKING:
     import psycopg2.extensions
@@ -379,8 +380,8 @@ def connect(database: PostgresURL, name: str | None = None) -> psycopg2.extensio
     """A connection in autocommit mode, made as stock's driver makes it; to another database if one is named."""
     import psycopg2
 
-    given = {"fallback_application_name": "headrace"} | database.for_libpq()
-    connection = psycopg2.connect(**{**given, "dbname": name or database.name})
+    given = {"fallback_application_name": "headrace"} | database.for_libpq() | {"dbname": name or database.name}
+    connection: psycopg2.extensions.connection = with_each_password(psycopg2.connect, given)
     connection.autocommit = True
     return connection
 

@@ -242,18 +242,23 @@ class PostgresURL(msgspec.Struct, frozen=True, kw_only=True):
         where = ",".join(f"{host.name}:{host.port}" for host in self.hosts)
         return f"postgresql://{self.user}@{where}/{self.name}"
 
-    def password_for(self, host: Host) -> str | None:
-        """The password, or what the password file has for this host (libpq-pgpass)."""
+    def passwords_for(self, host: Host) -> list[str]:
+        """The password, or what the password file has for this host (libpq-pgpass), read anew each time.
+
+        While a password is replaced (renewal.py) the file has two lines: the second is tried where the first is
+        refused. Empty where there is none.
+        """
         if password := self.parameters.get("password"):
-            return password
+            return [password]
         file = self.parameters.get("passfile") or _of_home(".pgpass")
         try:
             path = Path(file)
             if not path.is_file() or path.stat().st_mode & 0o077:  # libpq ignores one that others can read
-                return None
+                return []
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError:
-            return None
+            return []
+        passwords = []
         names = {host.name, "localhost"} if host.is_socket else {host.name}
         for line in lines:
             found = None if line.startswith("#") else _PASSWORD_LINE.fullmatch(line)
@@ -261,8 +266,8 @@ class PostgresURL(msgspec.Struct, frozen=True, kw_only=True):
                 fields = [re.sub(r"\\(.)", r"\1", field) for field in found.groups()]
                 wanted = ({*names, "*"}, {str(host.port), "*"}, {self.name, "*"}, {self.user, "*"})
                 if all(field in allowed for field, allowed in zip(fields, wanted, strict=False)):
-                    return fields[4]
-        return None
+                    passwords.append(fields[4])
+        return passwords
 
     def for_libpq(self) -> dict[str, str]:
         """The parameters for the libpq that stock's driver carries."""

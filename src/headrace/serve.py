@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace import log, uri
+from headrace import log, renewal, uri
 from headrace.database import prepare
 from headrace.errors import ConfigurationError
 from headrace.process import BackOff, Child, Supervisor, run_once
@@ -32,6 +32,7 @@ def serve(settings: Settings) -> int:
     )
     supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1)
     try:
+        settings = renewal.begun(settings, directory)
         _make_metrics_directory(settings)
         workers = [_worker(number, listener, settings) for number in range(settings.workers)]
         for worker in workers:

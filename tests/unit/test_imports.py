@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "database_url": {"errors", "uri"},
     "ssm": {"errors"},
     "settings": {"database_url", "errors", "log", "stock_options", "ssm", "uri"},
+    "renewal": WORDS | {"ssm"},
     "sql": set(),
     "sweeps": {"errors"},
     "access_log": {"asgi"},
@@ -58,8 +59,8 @@ ALLOWED: dict[str, set[str]] = {
     "worker": WORDS | {"app", "asgi", "child", "readiness"},
     "database": WORDS | {"db", "process", "sql", "stock"},
     "server_role": WORDS | {"database", "sql"},
-    "serve": WORDS | {"process", "stock", "database", "child"},
-    "aws": WORDS | {"database", "server_role", "ssm"},
+    "serve": WORDS | {"process", "stock", "database", "child", "renewal"},
+    "aws": WORDS | {"database", "renewal", "server_role", "ssm"},
     "cli": WORDS
     | {
         "artifacts",

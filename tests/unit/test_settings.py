@@ -243,7 +243,7 @@ def test_what_has_no_effect_is_said() -> None:
 
 def test_the_table_and_the_struct_agree() -> None:
     defaults = msgspec.to_builtins(Settings())
-    assert set(defaults) == {setting.name for setting in SETTINGS} | {"stock_socket", "builds_indexes"}
+    assert set(defaults) == {setting.name for setting in SETTINGS} | {"admin_hashes", "stock_socket", "builds_indexes"}
     for setting in SETTINGS:
         words = setting.default.split(",")[0].split(" with ")[0]
         value = defaults[setting.name]

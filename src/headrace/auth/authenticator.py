@@ -15,6 +15,7 @@ import hmac
 import itertools
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from headrace.auth import sessions, tokens
@@ -40,14 +41,18 @@ HOW_TO = "Set MLFLOW_TRACKING_TOKEN to a token, or MLFLOW_TRACKING_USERNAME and 
 
 
 class Authenticator:
-    """For one worker. `start` it once there is an event loop."""
+    """For one worker. `start` it once there is an event loop.
 
-    def __init__(self, accounts: Accounts, admin_token: str = "") -> None:
+    `admin_hashes`: a file of hashes that count as that of `admin_token`, and may change (renewal.py).
+    """
+
+    def __init__(self, accounts: Accounts, admin_token: str = "", admin_hashes: str = "") -> None:
         self._accounts = accounts
         self.single_sign_on: SingleSignOn | None = None
         self.of_jwt: Callable[[str], Awaitable[Claims]] | None = None
         self.of_load_balancer: Callable[[str], Awaitable[Claims]] | None = None
-        self._admin_hash = tokens.hash_of(admin_token) if admin_token else None
+        self._admin_hashes = {tokens.hash_of(admin_token)} if admin_token else set()
+        self._admin_file = admin_hashes
         self._passwords = Passwords()
         self._throttle = Throttle(accounts)
         self._known: dict[bytes, Principal] = {}
@@ -58,6 +63,7 @@ class Authenticator:
         self._version = ""
         self.generation = 0  # moves when everybody is forgotten
         self._watching: asyncio.Task[None] | None = None
+        self._read_admin_hashes()
 
     def start(self) -> None:
         """Begin to watch for changes."""
@@ -191,7 +197,18 @@ class Authenticator:
         return principal
 
     def _is_admin_token(self, token: str) -> bool:
-        return self._admin_hash is not None and hmac.compare_digest(tokens.hash_of(token), self._admin_hash)
+        hashed = tokens.hash_of(token)
+        return any(hmac.compare_digest(hashed, each) for each in self._admin_hashes)
+
+    def _read_admin_hashes(self) -> None:
+        """Who came with one that counts no more is forgotten."""
+        if not self._admin_file:
+            return
+        with contextlib.suppress(OSError):  # the server ends, and its folder has gone
+            found = set(Path(self._admin_file).read_text(encoding="ascii").split())
+            if found != self._admin_hashes:
+                self._admin_hashes = found
+                self.forget()
 
     async def _of_token(self, token: str) -> Principal | None:
         if self._is_admin_token(token):
@@ -268,6 +285,7 @@ class Authenticator:
                     self._version = version
                     self.forget()
                 self._refused.clear()
+                self._read_admin_hashes()
                 if turn % USED_EVERY == 0:
                     await self._write_used()
                     await self._throttle.forget_old()

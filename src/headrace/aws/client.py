@@ -107,6 +107,20 @@ class Cloud:
                 raise
             return None
 
+    def secret(self, name: str) -> str | None:
+        """The value of a SecureString, None where there is none."""
+        try:
+            return str(self.call("ssm", "get_parameter", Name=name, WithDecryption=True)["Parameter"]["Value"])
+        except AwsError as error:
+            if error.code != "ParameterNotFound":
+                raise
+            return None
+
+    def put_secret(self, name: str, value: str, key: str) -> None:
+        """Keep a SecureString, encrypted with a KMS key, in the place of what was kept before."""
+        kept = {"Name": name, "Type": "SecureString", "KeyId": key, "Value": value, "Overwrite": True}
+        self.call("ssm", "put_parameter", **kept)
+
     def put_parameter(self, name: str, value: str, description: str) -> None:
         """Keep a text in SSM, in the place of what was kept before."""
         kept = {"Name": name, "Description": description, "Type": "String", "Value": value, "Overwrite": True}

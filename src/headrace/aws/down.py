@@ -6,9 +6,9 @@ from headrace.aws import container, journal, restore, stacks
 from headrace.aws.client import Answer, Cloud, passing_over
 from headrace.aws.stacks import Say
 from headrace.errors import AwsError
-from headrace.ssm import SETTINGS
+from headrace.ssm import OLD, SETTINGS
 
-_MADE = ("DB_PASS", "ADMIN_TOKEN", "SETTINGS")
+_MADE = ("DB_PASS", f"DB_PASS{OLD}", "ADMIN_TOKEN", f"ADMIN_TOKEN{OLD}", "SETTINGS")
 
 
 def down(cloud: Cloud, name: str, say: Say) -> None:

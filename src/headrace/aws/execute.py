@@ -151,7 +151,7 @@ class Live:
         if self.cloud.parameter(name) is not None:
             return
         data = required(self.cloud, data_stack)
-        value = secrets.token_urlsafe(32)
+        value = new_token()
         self.cloud.call(
             "ssm",
             "put_parameter",
@@ -249,6 +249,11 @@ def required(cloud: Cloud, name: str) -> Stack:
             f"There is no stack {name} in {cloud.region}. Is it another --name or --region? `headrace aws up` makes it."
         )
     return stack
+
+
+def new_token() -> str:
+    """256 random bits."""
+    return secrets.token_urlsafe(32)
 
 
 def admin_token(cloud: Cloud, name: str) -> str:

@@ -17,6 +17,7 @@ from headrace.aws import container, execute, hosts, plan, prices, server_setting
 from headrace.aws import doctor as examination
 from headrace.aws import down as removal
 from headrace.aws import restore as restoring
+from headrace.aws import rotate as rotation
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import PORT, SIZES, Choices, check_name
 from headrace.aws.execute import Live, Preview
@@ -318,6 +319,38 @@ def rollback(target: Target, yes: bool) -> None:
         click.confirm(f"Roll {target.name} in {target.cloud.region} back?", abort=True, err=True)
     image = upgrade.rollback(target.cloud, target.name, target.say)
     target.result({"image": image}, f"{image} is in service.")
+
+
+@_command
+@_resumable
+@click.option("--only", type=click.Choice(["database-password", "admin-token"]), help="One of the two.")
+@click.option("--end-old-token", is_flag=True, help="Let the administrator's token of before count no more.")
+@_yes
+def rotate(target: Target, yes: bool, only: str | None, end_old_token: bool) -> None:
+    """Replace the database's password and the first administrator's token. No request fails meanwhile.
+
+    The old token goes on beside the new one, until `rotate --end-old-token`.
+    """
+    if end_old_token and only:
+        raise click.UsageError("--end-old-token is a command of its own, later.")
+    if not yes:
+        what = "End the old token" if end_old_token else "Replace the secrets"
+        click.confirm(f"{what} of {target.name} in {target.cloud.region}?", abort=True, err=True)
+    said = []
+    if end_old_token:
+        rotation.drop_old(target.cloud, target.name, rotation.TOKEN, target.say)
+        said.append("The old token counts no more.")
+    elif only != "admin-token":
+        tunnel.check_plugin()
+        rotation.password(target.cloud, target.name, target.say)
+        said.append("The database's password is another one, and the old one is refused.")
+    if not end_old_token and only != "database-password":
+        rotation.token(target.cloud, target.name, target.say)
+        said.append(
+            f"The administrator's token in /{target.name}/ADMIN_TOKEN is another one. The old one works until "
+            "`headrace aws rotate --end-old-token`, or the next `rotate`."
+        )
+    target.result({"done": said}, "\n".join(said))
 
 
 @_command

@@ -277,6 +277,17 @@ class Connector:
     async def _connect_to_address(
         self, host: Host, address: str, tls: ssl.SSLContext | None, kind: type[Connection]
     ) -> Connection:
+        *others, last = self._database.passwords_for(host) or [""]
+        for password in others:
+            try:
+                return await self._log_in(host, address, tls, kind, password)
+            except asyncpg.InvalidPasswordError:  # it is just being replaced
+                continue
+        return await self._log_in(host, address, tls, kind, last)
+
+    async def _log_in(
+        self, host: Host, address: str, tls: ssl.SSLContext | None, kind: type[Connection], password: str
+    ) -> Connection:
         given = self._database.parameters
         settings = {**self._database.settings, **self._purpose.settings}
         name = given.get("application_name") or given.get("fallback_application_name") or "headrace"
@@ -286,7 +297,7 @@ class Connector:
             port=host.port,
             user=self._database.user,
             database=self._database.name,
-            password=self._database.password_for(host) or "",
+            password=password,
             ssl=tls or False,
             direct_tls=tls is not None and given.get("sslnegotiation") == "direct",
             target_session_attrs="any",  # asked below, of poolers, too

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from headrace import child
+from headrace.stock.passwords import let_engines_try_each
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -78,6 +79,7 @@ def main() -> None:
     import uvicorn
     from mlflow.server.fastapi_app import app
 
+    let_engines_try_each()
     stores = {configuration["stock"][f"_MLFLOW_SERVER_{kind}_STORE"] for kind in ("FILE", "REGISTRY")}
     share_engine({uri for uri in stores if uri.startswith("postgresql")})
 

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from headrace import child
+from headrace.stock.passwords import let_engines_try_each
 
 
 def main() -> None:
@@ -18,6 +19,7 @@ def main() -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    let_engines_try_each()
     try:
         _act(configuration)
     except (MlflowException, SQLAlchemyError, OSError) as error:  # what is wrong with the database
