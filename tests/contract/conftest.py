@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -10,6 +11,7 @@ import pytest_asyncio
 from headrace.db import open_database
 from headrace.db.database import Database as Store
 from headrace.settings import Settings
+from tests.contract.world import World
 from tests.support.databases import BACKENDS, Database, Databases
 
 
@@ -31,3 +33,8 @@ async def store(database: Database) -> AsyncIterator[Store]:
     opened = await open_on(database)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path / "artifacts")

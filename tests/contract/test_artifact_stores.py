@@ -14,7 +14,7 @@ import requests
 
 from headrace.artifacts.local import LocalStore
 from headrace.artifacts.s3 import PART_BYTES, Buckets, S3Store
-from headrace.artifacts.store import ArtifactStore, Entry, Refused
+from headrace.artifacts.store import ArtifactStore, Entry, Refused, Size
 from headrace.errors import ApiError, Declined
 from tests.support.servers import Server, start_moto
 from tests.support.tls import certificate
@@ -110,6 +110,14 @@ async def test_deleting(store: ArtifactStore) -> None:
     assert await store.list_folder("") == [Entry("a", True), Entry("a.txt", False, 2), Entry("ab", False, 2)]
     await store.delete("a")
     assert await store.list_folder("") == [Entry("a.txt", False, 2), Entry("ab", False, 2)]
+
+
+async def test_sizes(store: ArtifactStore) -> None:
+    for path in ("1/a", "1/deep/er", "10/b"):
+        await put(store, path, b"12")
+    assert await store.measure("1") == Size(2, 4)
+    assert await store.measure("") == Size(3, 6)
+    assert await store.measure("nothing") == Size()
 
 
 async def test_what_is_not_there(store: ArtifactStore) -> None:

@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "resources": WORDS | {"api", "auth", "db", "sweeps"},
     "artifacts": WORDS | {"api", "db", "resources"},
     "gc": WORDS | {"artifacts", "db", "resources", "sweeps"},
+    "usage": WORDS | {"artifacts", "db"},
     "ui": WORDS | {"api", "asgi", "auth"},
     "stock": WORDS | {"process", "child", "asgi"},
     "readiness": WORDS | {"db"},
@@ -74,6 +75,7 @@ ALLOWED: dict[str, set[str]] = {
         "ssm",
         "stock",
         "stock_options",
+        "usage",
     },
 }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from headrace.artifacts.paths import UPLOADING
-from headrace.artifacts.store import Entry, Refused
+from headrace.artifacts.store import Entry, Refused, Size
 from headrace.errors import ApiError, Declined, Forbidden, InvalidParameter, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,9 @@ class LocalStore:
 
     async def list_folder(self, path: str) -> list[Entry]:
         return await _in_thread(lambda: self._list(path))
+
+    async def measure(self, path: str) -> Size:
+        return await _in_thread(lambda: self._measure(path))
 
     async def delete(self, path: str) -> None:
         await _in_thread(lambda: self._delete(path))
@@ -84,6 +87,15 @@ class LocalStore:
                 if not file.name.startswith(UPLOADING)
             ]
         return sorted(entries, key=lambda entry: entry.path)
+
+    def _measure(self, path: str) -> Size:
+        files = total = 0
+        for folder, _, names in os.walk(self._inside(path)):
+            for name in names:
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    total += os.lstat(os.path.join(folder, name)).st_size
+                    files += 1
+        return Size(files, total)
 
     def _inside(self, path: str) -> Path:
         """The file's place. Raises Declined where a link leads outside, InvalidParameter where no disk takes it."""

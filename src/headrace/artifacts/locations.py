@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from headrace.artifacts.local import LocalStore
@@ -12,6 +13,13 @@ from headrace.artifacts.s3 import Buckets, S3Store
 from headrace.artifacts.store import ArtifactStore
 from headrace.errors import Declined
 from headrace.settings import Settings
+
+
+class Place(NamedTuple):
+    """A folder of files that are one run's, model's or experiment's alone."""
+
+    store: ArtifactStore
+    path: str
 
 
 class Locations:
@@ -43,6 +51,20 @@ class Locations:
             raise Declined("artifacts that another server has")
         path = parts.path.strip("/")
         return self.destination(), plain(path) if path else ""
+
+    def own_folder(self, uri: str | None, own: str) -> Place:
+        """The folder in `uri` that is named `own`, which holds nothing of others.
+
+        Raises Declined where there is none, or where stock alone reaches.
+        """
+        before, found, _ = f"{(uri or '').rstrip('/')}/".partition(f"/{own}/")
+        if not found:
+            raise Declined(f"its files are at {uri or 'no place'}, which is not a folder of its own")
+        try:
+            store, path = self.find(before or "/")
+        except Declined as reason:
+            raise Declined(f"its files are at {uri}: {reason}") from None
+        return Place(store, f"{path}/{own}" if path else own)
 
     def _at(self, uri: str) -> ArtifactStore:
         parts = urlsplit(_unquoted(uri))

@@ -22,7 +22,7 @@ from obstore import exceptions
 from obstore.store import S3Store as Client
 
 from headrace.artifacts.s3_calls import Calls
-from headrace.artifacts.store import Entry
+from headrace.artifacts.store import Entry, Size
 from headrace.errors import Declined, Forbidden, Unavailable
 
 if TYPE_CHECKING:
@@ -133,6 +133,17 @@ class S3Store:
         # an object of the folder's own name is the marker that S3's console makes
         files = [Entry(o["path"][start:], False, o["size"]) for o in found["objects"] if o["path"] != folder]
         return sorted(folders + files, key=lambda entry: entry.path)
+
+    async def measure(self, path: str) -> Size:
+        folder = (self._prefix + path).rstrip("/")
+        files = total = 0
+        try:
+            async for objects in obstore.list(self._bucket.client, folder or None, chunk_size=1000):
+                files += len(objects)
+                total += sum(each["size"] for each in objects)
+        except _FAILED as error:
+            raise Declined(f"no listing: {type(error).__name__}") from error
+        return Size(files, total)
 
     async def delete(self, path: str) -> None:
         await self._bucket.calls.delete(self._prefix + path)

@@ -35,6 +35,13 @@ class Entry(Struct, frozen=True, gc=False):
     file_size: int | None = None
 
 
+class Size(Struct, frozen=True, gc=False):
+    """What a folder holds, with all below it."""
+
+    files: int = 0
+    bytes: int = 0
+
+
 class Download(Protocol):
     """One artifact that is there, opened."""
 
@@ -76,6 +83,10 @@ class ArtifactStore(Protocol):
 
     async def list_folder(self, path: str) -> list[Entry]:
         """What is directly in a folder, sorted by path; nothing for a folder that is not there. "": the root."""
+        ...
+
+    async def measure(self, path: str) -> Size:
+        """The files below a folder, links not followed; none where it is not there. It asks for every one."""
         ...
 
     async def delete(self, path: str) -> None:

@@ -13,12 +13,11 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 
-from headrace.artifacts.locations import Locations
-from headrace.artifacts.store import ArtifactStore
+from headrace.artifacts.locations import Locations, Place
 from headrace.db.database import Database
 from headrace.db.query import Runnable, Sql
 from headrace.errors import Declined, HeadraceError
@@ -69,13 +68,6 @@ class Loaded(Struct, frozen=True):
 
     runs: dict[str, str]
     models: dict[str, str]
-
-
-class Place(NamedTuple):
-    """A folder of files that are one run's, model's or experiment's alone."""
-
-    store: ArtifactStore
-    path: str
 
 
 class Collector:
@@ -218,7 +210,7 @@ class Collector:
         there = location.rstrip("/") + "/"
         ((others,),) = await self._db.rows(sql.LOCATED_THERE(experiment_id=number, location=there))
         if not others:
-            await self._delete_folder(self._place(location, str(number)))
+            await self._delete_folder(self._locations.own_folder(location, str(number)))
 
     async def _gone_experiment(self, number: int) -> None:
         statements = list(sql.REST_OF_EXPERIMENT)
@@ -277,7 +269,7 @@ class Collector:
         """Raises Declined where it stays."""
         if row[0] in loaded:
             raise Declined(f"{loaded[row[0]]} is loaded from it")
-        return self._place(row[1], row[0])
+        return self._locations.own_folder(row[1], row[0])
 
     async def _without_files(self, kind: str, places: dict[str, Place]) -> list[str]:
         """The ids whose files are gone; of the others the report says why."""
@@ -292,20 +284,6 @@ class Collector:
 
         done = await asyncio.gather(*(one(*each) for each in places.items()))
         return [which for which in done if which is not None]
-
-    def _place(self, uri: str | None, own: str) -> Place:
-        """The folder in `uri` that is named `own`, which holds nothing of others.
-
-        Raises Declined where there is none, or where Headrace does not delete.
-        """
-        before, found, _ = f"{(uri or '').rstrip('/')}/".partition(f"/{own}/")
-        if not found:
-            raise Declined(f"its files are at {uri or 'no place'}, which is not a folder of its own")
-        try:
-            store, path = self._locations.find(before or "/")
-        except Declined as reason:
-            raise Declined(f"its files are at {uri}: {reason}") from None
-        return Place(store, f"{path}/{own}" if path else own)
 
     async def _delete_folder(self, place: Place) -> None:
         """Raises Unavailable, Forbidden."""

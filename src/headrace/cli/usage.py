@@ -1,0 +1,95 @@
+"""`headrace usage`: which experiment takes how much."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from headrace.cli.accounts import as_json, print_table
+from headrace.cli.stores import with_settings
+from headrace.errors import ConfigurationError, Declined
+from headrace.settings import Settings
+
+if TYPE_CHECKING:
+    from headrace.usage import Usage
+
+
+@click.command()
+@click.option("--experiment", "experiments", multiple=True, metavar="NAME|ID", help="Only this one; can be repeated.")
+@click.option("--no-artifacts", is_flag=True, help="Only the database: list no files, which takes a while in S3.")
+@as_json
+@with_settings("backend_store_uri", "artifacts_destination")
+def usage(settings: Settings, experiments: tuple[str, ...], no_artifacts: bool, json: bool) -> None:
+    """Rows and bytes of each experiment, deleted ones too, the largest first.
+
+    Works beside a running server, and changes nothing.
+    """
+    from headrace.database import check
+
+    check(settings)
+    try:
+        found = asyncio.run(_measure(settings, experiments, artifacts=not no_artifacts))
+    except Declined as reason:
+        raise ConfigurationError(f"{reason}. `headrace usage` shows which there are.") from None
+    if json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        return
+    print_table([_line(each) for each in found], json=False)
+    for each in found:
+        if each.why:
+            click.echo(f"no artifacts of {each.name}: {each.why}", err=True)
+
+
+async def _measure(settings: Settings, experiments: tuple[str, ...], artifacts: bool) -> list[Usage]:
+    from headrace.artifacts.locations import Locations
+    from headrace.db import open_database
+    from headrace.usage import measure
+
+    database = open_database(settings)
+    assert database is not None  # database.check has looked
+    await database.connect()
+    try:
+        locations = Locations(settings) if artifacts else None
+        return await measure(database, locations, experiments, _progress if sys.stderr.isatty() else _silent)
+    finally:
+        await database.close()
+
+
+def _silent(done: int, of: int) -> None:
+    pass
+
+
+def _progress(done: int, of: int) -> None:
+    click.echo(
+        f"\rartifacts of {done:,} of {of:,} experiments ...\x1b[K" if done < of else "\r\x1b[K", nl=False, err=True
+    )
+
+
+def _line(usage: Usage) -> dict[str, Any]:
+    name = usage.name if usage.lifecycle_stage == "active" else f"{usage.name} ({usage.lifecycle_stage})"
+    from headrace.usage import COUNTED
+
+    return {
+        "id": usage.experiment_id,
+        "experiment": name,
+        **{what: f"{getattr(usage, what):,}" for what in COUNTED},
+        "database": _size(usage.database_bytes),
+        "files": None if usage.artifacts is None else f"{usage.artifacts:,}",
+        "artifacts": _size(usage.artifact_bytes),
+    }
+
+
+def _size(count: int | None) -> str | None:
+    """Powers of 1,000."""
+    if count is None or count < 1000:
+        return None if count is None else f"{count} B"
+    value = float(count)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+    return f"{value / 1000:,.1f} TB"
