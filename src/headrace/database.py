@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from headrace import database_url, uri
 from headrace.database_url import PostgresURL, SqliteURL
@@ -122,6 +122,18 @@ def check(settings: Settings) -> None:
         _check_owner(tables, revision, database.shown, may_be_empty=False)
 
 
+def is_made(database: PostgresURL | SqliteURL, writes: bool = True) -> bool:
+    """Whether MLflow's tables are there; they are then of the installed MLflow's schema. Nothing is made.
+
+    `writes`: it is to be written to, not only read. Raises ConfigurationError, SchemaOutOfDate.
+    """
+    if isinstance(database, SqliteURL) and not Path(database.path).exists():
+        return False
+    with _opened(database, lambda _: None, writes=writes) as (tables, revision):
+        _check_owner(tables, revision, database.shown, may_be_empty=True)
+        return not _is_empty(tables, revision, database.shown)
+
+
 def _check_owner(tables: set[str], revision: str | None, shown: str, may_be_empty: bool) -> None:
     if "experiments" in tables:
         return
@@ -192,7 +204,7 @@ def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: st
 
 @contextmanager
 def _opened(
-    database: PostgresURL | SqliteURL, log: Log, deadline: float = 0, starting: bool = False
+    database: PostgresURL | SqliteURL, log: Log, deadline: float = 0, starting: bool = False, writes: bool = True
 ) -> Iterator[tuple[set[str], str | None]]:
     """The database's tables and MLflow revision.
 
@@ -201,7 +213,7 @@ def _opened(
     """
     if isinstance(database, SqliteURL):
         try:
-            found = _sqlite(database)
+            found = _sqlite(database, writes)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 f"The database {database.shown} can't be opened: {error}. Look at --backend-store-uri."
@@ -212,12 +224,13 @@ def _opened(
             yield found
 
 
-def _sqlite(database: SqliteURL) -> tuple[set[str], str | None]:
+def _sqlite(database: SqliteURL, writes: bool) -> tuple[set[str], str | None]:
     path = Path(database.path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if writes and not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError("this user may not write it")
-    with contextlib.closing(sqlite3.connect(path, timeout=20)) as connection:
+    file = path if writes else f"file:{quote(str(path.absolute()))}?mode=ro"
+    with contextlib.closing(sqlite3.connect(file, timeout=20, uri=not writes)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         revision = None
         if "alembic_version" in tables:

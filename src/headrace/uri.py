@@ -1,4 +1,7 @@
-"""URIs as they may be shown: without the passwords in them. What a database's URL means is database_url.py's."""
+"""URIs as they may be shown: without the passwords in them; and which runs and models they name.
+
+What a database's URL means is database_url.py's.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,15 @@ def redact(text: str, *uris: str | None) -> str:
 
 # A password of three letters would be cut out of every word that has them.
 _SHORTEST = 4
+_RUN = re.compile(r"(?:^runs:/|/)([0-9a-f]{32})(?=/|$)")
+_MODEL = re.compile(r"(?:^models:/|/models/)(m-[0-9a-f]{32})(?=/|$)")
+
+
+def runs_in(source: str) -> list[str]:
+    """The ids of runs in the source of a model version."""
+    return _RUN.findall(source)
+
+
+def models_in(source: str) -> list[str]:
+    """The ids of logged models in it."""
+    return _MODEL.findall(source)

@@ -15,13 +15,18 @@ from headrace.settings import SETTINGS, resolve
 Command = Callable[..., Any]
 
 
-def with_settings(*names: str) -> Callable[[Command], Any]:
-    """Give a command the options of these settings. It gets the Settings, and its own options by name."""
+def with_settings(*names: str, store: str | None = None) -> Callable[[Command], Any]:
+    """Give a command the options of these settings. It gets the Settings, and its own options by name.
+
+    `store`: the command's argument that names the backend store.
+    """
 
     def decorate(command: Command) -> Any:
         @wraps(command)
         def run(**options: Any) -> Any:
             given = {name: text for name in names if (text := options.pop(name)) is not None}
+            if store is not None:
+                given["backend_store_uri"] = options[store]
             return command(resolve(given, os.environ), **options)
 
         decorated: Any = run

@@ -10,7 +10,6 @@ not deleted, and says so.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -23,14 +22,12 @@ from headrace.db.query import Runnable, Sql
 from headrace.errors import Declined, HeadraceError
 from headrace.gc import sql
 from headrace.resources.traces import deletion
+from headrace.uri import models_in, runs_in
 
 RUNS_AT_ONCE = 100
 METRICS_AT_ONCE = 5_000  # rows of a transaction: PostgreSQL takes 20 ms
 FOLDERS_AT_ONCE = 8
 DEFAULT_EXPERIMENT = 0  # clients that name none log to it
-
-_RUN_IN_SOURCE = re.compile(r"(?:^runs:/|/)([0-9a-f]{32})(?=/|$)")
-_MODEL_IN_SOURCE = re.compile(r"(?:^models:/|/models/)(m-[0-9a-f]{32})(?=/|$)")
 
 
 class Kept(Struct, frozen=True):
@@ -144,8 +141,8 @@ class Collector:
             shown = f"{name} version {version}"
             if run_id:
                 runs[run_id] = shown
-            runs.update(dict.fromkeys(_RUN_IN_SOURCE.findall(source or ""), shown))
-            models.update(dict.fromkeys(_MODEL_IN_SOURCE.findall(source or ""), shown))
+            runs.update(dict.fromkeys(runs_in(source or ""), shown))
+            models.update(dict.fromkeys(models_in(source or ""), shown))
         return Loaded(runs, models)
 
     # ---- an experiment ---------------------------------------------------------------------------------------------

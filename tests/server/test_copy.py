@@ -1,0 +1,138 @@
+"""`headrace copy`, as who moves to another server types it; what MLflow's client reads of the copy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.conftest import Serve, run_headrace
+from tests.support.databases import Databases
+from tests.support.processes import clean_environment
+from tests.support.servers import Server
+
+# Prints what MLflow's client reads of each run of an experiment, and of what hangs on it.
+READ = """
+import json, sys, mlflow
+from mlflow import MlflowClient
+mlflow.set_tracking_uri(sys.argv[1])
+client = MlflowClient()
+experiment = client.get_experiment_by_name("churn")
+runs = client.search_runs([experiment.experiment_id])
+trace, = client.search_traces(locations=[experiment.experiment_id])
+model, = client.search_logged_models([experiment.experiment_id])
+version = client.get_model_version_by_alias("churn", "prod")
+print(json.dumps({
+    "experiment": [experiment.experiment_id, experiment.tags],
+    "runs": [[
+        run.info.run_id, run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.data.params,
+        run.data.tags, {k: repr(v) for k, v in run.data.metrics.items()},
+        [[(repr(m.value), m.step, m.timestamp) for m in client.get_metric_history(run.info.run_id, key)]
+         for key in sorted(run.data.metrics)],
+        [d.dataset.name for d in run.inputs.dataset_inputs], [m.model_id for m in run.outputs.model_outputs],
+        {f.path: open(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=f.path)).read()
+         for f in client.list_artifacts(run.info.run_id)},
+    ] for run in runs],
+    "trace": [trace.info.trace_id, [(s.name, s.inputs, s.outputs) for s in trace.data.spans],
+              [(a.name, a.value) for a in trace.info.assessments]],
+    "model": [model.model_id, model.params, mlflow.pyfunc.load_model("models:/churn@prod").predict(["x"])],
+    "version": [version.version, version.run_id, version.tags],
+}, sort_keys=True))
+"""
+WRITE = """
+import math, sys, mlflow
+from mlflow.entities import Metric
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_experiment(experiment_id=mlflow.create_experiment("churn", tags={"team": "x"}))
+client = mlflow.MlflowClient()
+class Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, model_input: list[str]): return model_input
+with mlflow.start_run(run_name="größe") as run:
+    mlflow.log_params({"lr": 0.1, "text": "tab\\there"})
+    client.log_batch(run.info.run_id, [Metric("loss", 1 / (n + 1), n, n) for n in range(200)])
+    mlflow.log_metrics({"nan": math.nan, "inf": math.inf, "-inf": -math.inf})
+    mlflow.log_text("hello", "a b.txt")
+    import numpy
+    mlflow.log_input(mlflow.data.from_numpy(numpy.zeros((2, 2)), name="d"), context="train")
+    mlflow.pyfunc.log_model(name="m", python_model=Echo(), registered_model_name="churn", pip_requirements=[])
+client.set_registered_model_alias("churn", "prod", 1)
+client.set_model_version_tag("churn", "1", "t", "u")
+@mlflow.trace
+def twice(x):
+    return 2 * x
+twice(2)
+trace = mlflow.get_last_active_trace_id()
+mlflow.flush_trace_async_logging()
+mlflow.log_feedback(trace_id=trace, name="good", value=True)
+"""
+
+
+def client(script: str, server: Server) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script, server.url], capture_output=True, text=True, timeout=120, env=clean_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+@pytest.fixture
+def bucket(s3: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a server that has its artifacts in s3://moved."""
+    import boto3
+
+    environment = {"MLFLOW_S3_ENDPOINT_URL": s3.url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=s3.url, region_name="us-east-1").create_bucket(Bucket="moved")
+    return environment
+
+
+def test_a_laptops_server_moves_to_postgresql_and_s3(
+    serve: Serve, databases: Databases, tmp_path: Path, bucket: dict[str, str]
+) -> None:
+    laptop, team = databases.migrated("sqlite"), databases.migrated("postgresql")
+    folder = tmp_path / "laptop"
+    there = ["--artifacts-destination", "s3://moved/artifacts"]
+    server = serve("--backend-store-uri", laptop.uri, "--artifacts-destination", str(folder), until="/ready")
+    client(WRITE, server)
+    read = client(READ, server)
+
+    def copy(*options: str) -> dict[str, Any]:
+        done = run_headrace("copy", laptop.uri, team.uri, *there, *options, "--json", cwd=tmp_path, env=bucket)
+        assert done.returncode == 0, done.stderr
+        counted: dict[str, Any] = json.loads(done.stdout)
+        return counted
+
+    dry = copy("--source-artifacts", str(folder), "--dry-run")
+    counted = copy("--source-artifacts", str(folder))
+    assert counted == dry
+    assert counted["files"] == len([file for file in folder.rglob("*") if file.is_file()])
+    new = serve("--backend-store-uri", team.uri, *there, env=bucket, until="/ready")
+    assert client(READ, new) == read
+    again = copy("--source-artifacts", str(folder))
+    assert [name for name, value in again.items() if value] == []
+
+
+def test_what_can_not_be_is_said_in_one_line(databases: Databases, tmp_path: Path) -> None:
+    there, target = databases.migrated("sqlite").uri, f"sqlite:///{tmp_path}/new.db"
+    for arguments, said in (
+        ([there], "Missing argument 'TARGET'"),
+        (["sqlite:///none.db", target], "There are no tables of MLflow in sqlite:///none.db. Look at SOURCE."),
+        ([there, "gs://bucket"], "gs://bucket is no store that MLflow knows."),
+        ([there, target, "--experiment", "x"], f"There is no experiment 'x' in {there}. Look at --experiment."),
+        ([there, target, "--into", "x"], "--into needs exactly one --experiment."),
+        ([there, target, "--source-artifacts", "none"], "There is no folder none. Look at --source-artifacts."),
+        ([there, there], "SOURCE and TARGET are the same database."),
+    ):
+        done = run_headrace("copy", *arguments, "--dry-run", cwd=tmp_path)
+        assert done.returncode == 2, arguments
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "new.db").exists()
+    done = run_headrace("copy", there, target, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "copied: 0 experiments, 0 runs with 0 points of metrics, 0 logged models, 0 traces" in done.stdout
