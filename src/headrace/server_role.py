@@ -20,9 +20,10 @@ def new_password() -> str:
     return secrets.token_urlsafe(_PASSWORD_BYTES)
 
 
-def create_server_role(settings: Settings, role: str, password: str) -> None:
+def create_server_role(settings: Settings, role: str, password: str | None) -> None:
     """Make `role` if it does not exist, give it the password and its rights. Doing it again does no harm.
 
+    Without a password it logs in by tokens of IAM alone. Then RDS asks the master user for one, too, who is a member.
     The backend store is on PostgreSQL, and its user owns MLflow's tables, which exist. Raises ConfigurationError where
     that user may not.
     """
@@ -32,7 +33,7 @@ def create_server_role(settings: Settings, role: str, password: str) -> None:
     assert isinstance(database, PostgresURL)
     if role == database.user:
         raise ConfigurationError(f"--server-role {role} is the user that makes it. Choose another name.")
-    if not password:
+    if password == "":
         raise ConfigurationError("The password of --server-role is empty.")
     try:
         _grant(database, role, password)
@@ -67,10 +68,12 @@ def _verifier(password: str, role: str, connection: Any) -> str:
     return str(encrypt_password(password, role, connection, "scram-sha-256"))
 
 
-def _grant(database: PostgresURL, role: str, password: str) -> None:
+def _grant(database: PostgresURL, role: str, password: str | None) -> None:
     with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
         if not cursor.fetchone():
             cursor.execute(read("create_role", role=role))
-        verifier = _verifier(password, role, connection)
+        verifier = _verifier(password or new_password(), role, connection)
         cursor.execute(read("server_role", database=database.name, role=role, password=verifier))
+        if password is None:
+            cursor.execute(read("role_of_iam", role=role))

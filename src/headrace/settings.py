@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from headrace import database_url, log, ssm, stock_options, uri
+from headrace import database_url, log, rds_token, ssm, stock_options, uri
 from headrace.errors import ConfigurationError
 
 DATA_DIRECTORY = "headrace-data"
@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 64 * 1024 * 1024
     queue_limit: int = 10_000
     connections_per_client: int = 2000
+    db_auth: str = "password"
     database_connections: int | None = None
     database_wait: float = 60.0
     trace_retention: float | None = None  # seconds
@@ -260,6 +261,7 @@ def is_loopback(host: str) -> bool:
 
 _LEVELS = ("debug", "info", "warning", "error")
 _STOCK = ("lazy", "background", "never")
+_DB_AUTH = ("password", "iam")
 _ACCESS_LOG = ("off", "text", "json")
 _AUDIT = ("changes", "all", "off")
 _COMPRESS = ("remote", "always", "never")
@@ -477,6 +479,16 @@ SETTINGS = (
         "2000",
         "How many connections an address may have to one worker, 0 for any number; more are answered 503. This machine "
         "and --trusted-proxies are not counted.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "db_auth",
+        "HEADRACE_DB_AUTH",
+        _choice(*_DB_AUTH),
+        "password",
+        "How the server logs in at PostgreSQL: with the URL's password, or with tokens of IAM, which it makes and "
+        "renews by itself. RDS takes them of roles that are in rds_iam; the connection must be sslmode=verify-full.",
+        choices=_DB_AUTH,
         from_mlflow=False,
     ),
     Setting(
@@ -777,7 +789,7 @@ def resolve(
     if settings.native and isinstance(settings.database, database_url.SqliteURL) and settings.workers > 1:
         say(f"SQLite has one writer: one worker runs, not {settings.workers}. With PostgreSQL all of them would")
         settings = msgspec.structs.replace(settings, workers=1)
-    return _check(settings, environment)
+    return _with_token(_check(settings, environment), environment)
 
 
 # What other programs call these things, and what it may say.
@@ -855,7 +867,8 @@ def _check_ends(source: str, text: str, secret: bool = False) -> None:
 
 def _of_container(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings that the container's variables stand for."""
-    needed = ["USERNAME", "PASSWORD"]
+    by_token = values.get("db_auth") == "iam"
+    needed = ["USERNAME"] if by_token else ["USERNAME", "PASSWORD"]
     if "artifacts_destination" not in values and "default_artifact_root" not in values:
         needed.append("BUCKET")
     if missing := [name for name in needed if not environment.get(name)]:
@@ -871,7 +884,9 @@ def _of_container(values: dict[str, Any], environment: Mapping[str, str]) -> dic
     if not port.isdecimal():
         raise ConfigurationError(f"PORT is {port!r}, but must be the database's port number, such as 5432.")
     host = environment["HOST"]
-    login = f"{quote(environment['USERNAME'], safe='')}:{quote(environment['PASSWORD'], safe='')}"
+    login = quote(environment["USERNAME"], safe="")
+    if not by_token:
+        login += f":{quote(environment['PASSWORD'], safe='')}"
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
     made = {
         "backend_store_uri": f"postgresql://{login}@{address}/{quote(environment['DATABASE'], safe='')}",
@@ -906,6 +921,7 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             f"--host is {settings.host}, where requests need a user or a token, but users are kept in a backend store "
             "on PostgreSQL or SQLite only. Use one, or --insecure-no-auth behind a proxy that asks who is there."
         )
+    _check_database_auth(settings, environment)
     _check_artifacts_only(settings)
     _check_single_sign_on(settings)
     _check_workspaces(settings)
@@ -926,6 +942,47 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             f"MLflow need {least}. Raise it, or lower --workers."
         )
     return settings
+
+
+def _check_database_auth(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Raises ConfigurationError where a token of IAM could not be had, or would go to who knows whom."""
+    if settings.db_auth != "iam" or not settings.native:
+        return
+    database = database_url.parse(settings.backend_store_uri, environment)
+    if not isinstance(database, database_url.PostgresURL) or len(database.hosts) != 1 or database.hosts[0].is_socket:
+        raise ConfigurationError("--db-auth iam is for an RDS instance: --backend-store-uri must name its address.")
+    if "@" not in settings.backend_store_uri or database.parameters.get("password"):
+        raise ConfigurationError(
+            "--db-auth iam takes no password: write postgresql://ROLE@ADDRESS/DATABASE, without one, and unset "
+            "PGPASSWORD."
+        )
+    if database.parameters.get("sslmode") != "verify-full":
+        raise ConfigurationError(
+            "--db-auth iam sends a token, which only the right server may get: set sslmode=verify-full, and "
+            "sslrootcert to the certificates of RDS (https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem)."
+        )
+
+
+_LOGIN = re.compile(r"//([^:@/]*)(?::[^@]*)?@")
+
+
+def _with_token(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """With a token in the place of the password, good for connections of the next quarter of an hour."""
+    if settings.db_auth != "iam" or not settings.native:
+        return settings
+    database = database_url.parse(settings.backend_store_uri, environment)
+    assert isinstance(database, database_url.PostgresURL)
+    host = database.hosts[0]
+    token = quote(rds_token.make(host.name, host.port, database.user, environment), safe="")
+    url = _LOGIN.sub(lambda found: f"//{found[1]}:{token}@", settings.backend_store_uri, count=1)
+    return msgspec.structs.replace(settings, backend_store_uri=url)
+
+
+def without_password(settings: Settings, passfile: str) -> Settings:
+    """With a password file in the place of the password in the backend store's URL."""
+    url = _LOGIN.sub(lambda found: f"//{found[1]}@", settings.backend_store_uri, count=1)
+    url += f"{'&' if '?' in url else '?'}passfile={quote(passfile, safe='')}"
+    return msgspec.structs.replace(settings, backend_store_uri=url)
 
 
 def _check_artifacts_only(settings: Settings) -> None:

@@ -19,6 +19,7 @@ PARAMETERS = {
     "DB_HOST": "HOST",
     "DB_USER": "USERNAME",
     "DB_PASS": "PASSWORD",
+    "DB_AUTH": "HEADRACE_DB_AUTH",
     "DB_PORT": "PORT",
     "DB_NAME": "DATABASE",
     "BUCKET": "BUCKET",
@@ -53,7 +54,11 @@ def read(prefix: str, environment: Mapping[str, str], settings: Mapping[str, str
         for start in range(0, len(asked), _AT_ONCE):
             answer = client.get_parameters(Names=asked[start : start + _AT_ONCE], WithDecryption=True)
             values |= {names[found["Name"]]: str(found["Value"]) for found in answer["Parameters"]}
-    if missing := [f"{prefix}/{name}" for name in _NEEDED if not values.get(PARAMETERS[name])]:
+    needed = set(_NEEDED)
+    if (values.get("HEADRACE_DB_AUTH") or environment.get("HEADRACE_DB_AUTH")) == "iam":
+        needed.remove("DB_PASS")
+        values.pop("PASSWORD", None)
+    if missing := [f"{prefix}/{name}" for name in _NEEDED if name in needed and not values.get(PARAMETERS[name])]:
         region = client.meta.region_name
         raise ConfigurationError(
             f"SSM in {region} has no parameter {', '.join(missing)} (the prefix {prefix} is that of --ssm-prefix or "

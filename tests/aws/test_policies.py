@@ -82,6 +82,7 @@ USES = [
     (f"arn:aws:rds:{HERE}:subgrp:lab-data-databasesubnets-1", "rds:CreateDBInstance rds:CreateDBSubnetGroup"),
     (f"arn:aws:rds:{HERE}:snapshot:headrace-lab-2026-01-01-00-00-00", "rds:CreateDBSnapshot"),
     (f"arn:aws:rds:{HERE}:snapshot:lab-data-snapshot-database-1", "rds:CreateDBSnapshot rds:AddTagsToResource"),
+    (f"arn:aws:rds-db:{HERE}:dbuser:db-ABC/headrace_master", "rds-db:connect"),
     (f"arn:aws:secretsmanager:{HERE}:secret:rds!db-1", "secretsmanager:CreateSecret secretsmanager:GetSecretValue"),
     (f"arn:aws:kms:{HERE}:key/1", "kms:CreateGrant kms:RetireGrant kms:Decrypt kms:DescribeKey kms:CreateAlias"),
     (f"arn:aws:kms:{HERE}:alias/headrace-lab", "kms:CreateAlias kms:DeleteAlias"),
@@ -117,6 +118,7 @@ REFUSED = [
     ("iam:CreateRole", "arn:aws:iam::123456789012:role/other", CONTEXT),
     ("ec2:TerminateInstances", "*", {"aws:RequestedRegion": "us-east-1"}),
     ("s3:GetObject", "arn:aws:s3:::lab-data-bucket-1/a", CONTEXT),
+    ("rds-db:connect", f"arn:aws:rds-db:{HERE}:dbuser:db-ABC/postgres", CONTEXT),
     ("rds:DeleteDBInstance", f"arn:aws:rds:{HERE}:db:other", CONTEXT),
 ]
 

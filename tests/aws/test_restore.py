@@ -62,6 +62,7 @@ OPTIONS = {
     "PubliclyAccessible": False,
     "AutoMinorVersionUpgrade": True,
     "CopyTagsToSnapshot": True,
+    "EnableIAMDatabaseAuthentication": False,
     "DeletionProtection": True,
     "EnableCloudwatchLogsExports": ["postgresql"],
 }

@@ -121,6 +121,15 @@ class Cloud:
         kept = {"Name": name, "Type": "SecureString", "KeyId": key, "Value": value, "Overwrite": True}
         self.call("ssm", "put_parameter", **kept)
 
+    def database_token(self, host: str, port: int, user: str) -> str:
+        """A token of IAM, good for connections of the next quarter of an hour; AWS is not asked."""
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            return str(self.client("rds").generate_db_auth_token(host, port, user))
+        except BotoCoreError as error:
+            raise self._failed("rds", "generate_db_auth_token", error) from None
+
     def put_parameter(self, name: str, value: str, description: str) -> None:
         """Keep a text in SSM, in the place of what was kept before."""
         kept = {"Name": name, "Description": description, "Type": "String", "Value": value, "Overwrite": True}

@@ -17,6 +17,7 @@ import msgspec
 from headrace.aws import tunnel
 from headrace.aws.client import Answer, Cloud, polling
 from headrace.aws.stacks import Say, Stack
+from headrace.database_url import PostgresURL
 from headrace.errors import AwsError
 from headrace.settings import Settings, resolve
 
@@ -31,6 +32,16 @@ def instance(cloud: Cloud, data: Stack) -> Answer:
     return answer
 
 
+def by_token(data: Stack) -> bool:
+    """Whether the server logs in by tokens of IAM."""
+    return data.parameters.get("DatabaseAuth") == "iam"
+
+
+def resource(cloud: Cloud, data: Stack) -> str:
+    """How IAM names the instance that has the database; a restored one is another."""
+    return str(instance(cloud, data)["DbiResourceId"])
+
+
 def make_role(cloud: Cloud, name: str, data: Stack, host: str, say: Say) -> None:
     """Create MLflow's tables and the role whose name and password are in SSM, through a tunnel over `host`."""
     from headrace.database import prepare
@@ -43,12 +54,13 @@ def make_role(cloud: Cloud, name: str, data: Stack, host: str, say: Say) -> None
     say(f"database: the role {user} may work with MLflow's tables")
 
 
-def login(cloud: Cloud, name: str) -> tuple[str, str]:
-    """Name and password of the server's role, as SSM has them."""
-    user, password = (
-        str(cloud.call("ssm", "get_parameter", Name=f"/{name}/{key}", WithDecryption=True)["Parameter"]["Value"])
-        for key in ("DB_USER", "DB_PASS")
-    )
+def login(cloud: Cloud, name: str) -> tuple[str, str | None]:
+    """Name and password of the server's role, as SSM has them; no password where it logs in by tokens of IAM."""
+    user = cloud.parameter(f"/{name}/DB_USER")
+    by_token = cloud.parameter(f"/{name}/DB_AUTH") == "iam"
+    password = None if by_token else cloud.secret(f"/{name}/DB_PASS")
+    if user is None or (password is None and not by_token):
+        raise AwsError(f"SSM in {cloud.region} has no /{name}/DB_USER and DB_PASS: `headrace aws up` makes them.")
     return user, password
 
 
@@ -74,9 +86,35 @@ def as_master(cloud: Cloud, data: Stack, host: str) -> Iterator[Settings]:
             "PASSWORD": login["password"],
             "BUCKET": f"s3://{data.output('Bucket')}/",
         }
-        settings = resolve({}, environment)
-        mode = os.environ.get("PGSSLMODE", "require")  # the tunnel's end is this machine: no name to verify
-        yield msgspec.structs.replace(settings, backend_store_uri=f"{settings.backend_store_uri}?sslmode={mode}")
+        settings = _reached(environment)
+        if found.get("IAMDatabaseAuthenticationEnabled") and not _takes_password(settings):
+            token = cloud.database_token(endpoint["Address"], int(endpoint["Port"]), found["MasterUsername"])
+            settings = _reached({**environment, "PASSWORD": token})
+        yield settings
+
+
+def _reached(environment: dict[str, str]) -> Settings:
+    settings = resolve({}, environment)
+    mode = os.environ.get("PGSSLMODE", "require")  # the tunnel's end is this machine: no name to verify
+    return msgspec.structs.replace(settings, backend_store_uri=f"{settings.backend_store_uri}?sslmode={mode}")
+
+
+def _takes_password(settings: Settings) -> bool:
+    """False where RDS wants a token of the master user.
+
+    Its pg_hba.conf has `hostssl all +rds_iam all pam`, and who has made a role of rds_iam is a member of it
+    (https://github.com/movetokube/postgres-operator/issues/315, https://github.com/db-operator/db-operator/issues/118).
+    """
+    import psycopg2
+
+    from headrace.database import connect
+
+    assert isinstance(settings.database, PostgresURL)
+    try:
+        connect(settings.database).close()
+    except psycopg2.OperationalError as error:
+        return "PAM authentication failed" not in str(error)
+    return True
 
 
 def snapshot(cloud: Cloud, data: Stack, name: str, say: Say) -> None:

@@ -77,6 +77,7 @@ class Choices:
     allow_cidr: str | None = None
     alarm_email: str | None = None
     permissions_boundary: str | None = None
+    db_auth: str | None = None
     vpc_id: str | None = None
     app_subnet_ids: str | None = None
     database_subnet_ids: str | None = None
@@ -115,7 +116,13 @@ class Choices:
                 "DatabaseStorageLimit": str(5 * size.storage),
                 "MultiAZ": str(size.multi_az).lower(),
             }
+        if deployed and self.db_auth not in (None, deployed.get("DatabaseAuth", "password")):
+            raise ConfigurationError(
+                f"{self.data_stack} was made with --db-auth {deployed.get('DatabaseAuth', 'password')}: servers "
+                "that run could make no connection while it changes. Leave --db-auth out, or take another --name."
+            )
         parameters |= _given(
+            DatabaseAuth=self.db_auth,
             VpcId=self.vpc_id,
             AppSubnetIds=self.app_subnet_ids,
             DatabaseSubnetIds=self.database_subnet_ids or self.app_subnet_ids,

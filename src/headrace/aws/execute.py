@@ -92,8 +92,11 @@ def _preview_hosts(cloud: Cloud, app_stack: str) -> Preview:
 
 
 def _with_image(cloud: Cloud, stack: MakeStack, image: str) -> MakeStack:
+    """And with the database whose tokens the hosts may use, where they log in by those."""
     pinned = images.pinned(cloud, stack.parameters["Name"], image) or image
-    return stack._replace(parameters={**stack.parameters, "Image": pinned})
+    data = required(cloud, stack.parameters["DataStack"])
+    given = {"DatabaseResource": database.resource(cloud, data)} if database.by_token(data) else {}
+    return stack._replace(parameters={**stack.parameters, "Image": pinned, **given})
 
 
 class Live:

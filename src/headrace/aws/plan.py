@@ -130,9 +130,11 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     kept = server_settings.find(cloud, choices.name)
     changed = server_settings.changes(kept, choices.settings, choices.unset)
     prefix = f"/{choices.name}"
+    by_token = data_parameters.get("DatabaseAuth") == "iam"
+    role = MakeSecret(f"{prefix}/DB_PASS", choices.data_stack, "the password of the server's database role")
     return [
         MakeStack(choices.data_stack, templates.data(), data_parameters),
-        MakeSecret(f"{prefix}/DB_PASS", choices.data_stack, "the password of the server's database role"),
+        *([] if by_token else [role]),
         MakeSecret(f"{prefix}/ADMIN_TOKEN", choices.data_stack, "the first administrator's token"),
         PutSettings(choices.name, choices.data_stack, changed),
         Publish(image, choices.name, architecture_of(app_parameters)),
@@ -146,7 +148,7 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
 
 
 # what the data stack puts into SSM
-_MADE = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "BUCKET")
+_MADE = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_AUTH", "BUCKET")
 
 
 def _check_parameters(cloud: Cloud, name: str) -> None:

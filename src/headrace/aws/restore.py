@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from headrace.aws import database, execute, hosts, stacks
+from headrace.aws import database, execute, hosts, stacks, templates
 from headrace.aws.client import Answer, Cloud, passing_over, polling
 from headrace.aws.execute import required
 from headrace.aws.stacks import Say, Stack
@@ -126,6 +126,7 @@ def _make(cloud: Cloud, data: Stack, identifier: str, source: Source, say: Say) 
             "PubliclyAccessible": False,
             "AutoMinorVersionUpgrade": old["AutoMinorVersionUpgrade"],
             "CopyTagsToSnapshot": True,
+            "EnableIAMDatabaseAuthentication": old.get("IAMDatabaseAuthenticationEnabled", False),
             "DeletionProtection": True,
             "EnableCloudwatchLogsExports": old.get("EnabledCloudwatchLogsExports", []),
             "Tags": [
@@ -206,6 +207,9 @@ def _serve(cloud: Cloud, name: str, data: Stack, app: Stack, say: Say) -> None:
     from headrace.database import prepare
     from headrace.server_role import create_server_role
 
+    if database.by_token(data):  # its tokens are for another instance
+        given = {**app.parameters, "DatabaseResource": database.resource(cloud, data)}
+        stacks.execute(cloud, stacks.propose(cloud, app.name, templates.app(), given), say)
     running = hosts.wait_online(cloud, app, say)
     user, password = database.login(cloud, name)
     with database.as_master(cloud, data, running[0].id) as settings:

@@ -29,9 +29,14 @@ _SECONDS = 60  # for a server to read its secrets anew
 def password(cloud: Cloud, name: str, say: Say) -> None:
     """Replace the password of the server's database role. Raises AwsError; then both work, or the old one does."""
     data, app = (execute.required(cloud, f"{name}-{part}") for part in ("data", "app"))
+    user, new = database.login(cloud, name)
+    if new is None:
+        say(f"database: the role {user} logs in by tokens of IAM; there is no password")
+        return
     _keep_both(cloud, name, data, PASSWORD, new_password(), say)
     first = _tell(cloud, name, app, say)
-    user, new = database.login(cloud, name)
+    _, new = database.login(cloud, name)
+    assert new is not None
     with database.as_master(cloud, data, first) as settings:
         _tell(cloud, name, app, say)  # a host that came while the tunnel was opened
         set_password(settings, user, new)

@@ -30,6 +30,7 @@ _OWNED = {
     "default_artifact_root": "of the data stack's bucket",
     "artifacts_destination": "of the data stack's bucket",
     "ssm_prefix": "--name's",
+    "db_auth": "--db-auth's",
     "allowed_hosts": "--domain's",
     "cors_allowed_origins": "--domain's",
     "trusted_proxies": "of the balancer's subnets",

@@ -123,6 +123,11 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--certificate-arn", help="With alb: an ACM certificate for the domain, in this region."),
         click.option("--allow-cidr", help="With alb: who may connect, 203.0.113.0/24 say."),
         click.option("--scheme", type=click.Choice(["internet-facing", "internal"]), help="With alb."),
+        click.option(
+            "--db-auth",
+            type=click.Choice(["password", "iam"]),
+            help="How the server logs in at the database: iam is by tokens, without a password. At the first `up`.",
+        ),
         click.option("--alarm-email", help="Who gets the alarms."),
         click.option("--permissions-boundary", help="The ARN of a policy that bounds the hosts' role."),
         click.option(

@@ -515,6 +515,8 @@ def is_temporary(error: Exception) -> bool:
 _BY_SQLSTATE = {
     "28P01": "it refuses the password of the role {user}. Look at the password (in the URL, PGPASSWORD, PGPASSFILE or "
     "PASSWORD)",
+    "28000": "it does not let the role {user} in: {words}. Look at the role's name, at pg_hba.conf on the server and, "
+    "with tokens of IAM, at the grant of rds_iam and the right rds-db:connect",
     "28": "it does not let the role {user} in: {words}. Look at the role's name, and at pg_hba.conf on the server",
     "3D000": "it does not exist. `headrace db create` makes it, if the role {user} may",
     "42501": "the role {user} has not got the rights that this needs: {words}. Let its owner grant them, or use the "

@@ -1,0 +1,121 @@
+"""A stand-in for RDS's IAM authentication, in front of a real PostgreSQL that trusts everybody.
+
+As RDS it takes no password but a token, in clear within TLS (that is what PAM asks for), of the members of rds_iam; it
+checks the signature with botocore and the hour, and refuses with RDS's own words. What it can't show: the permission
+rds-db:connect, which IAM decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import socket
+import ssl
+import struct
+import threading
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+
+_SSL_REQUEST = 80877103
+
+
+class Rds(threading.Thread):
+    """Serves `host`:`port` of this machine. `seconds`: for which a token is good; AWS's are for 900."""
+
+    def __init__(self, target: int, certificate: Path, key: Path, host: str, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.seconds, self.refuses = seconds, False
+        self.let_in, self.tokens = 0, set[str]()
+        self._target, self._host = target, host
+        self._one_at_a_time = threading.Lock()  # botocore's clock is everybody's
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def is_good(self, token: str, user: str) -> bool:
+        """What the token says, signed anew by botocore with the same keys at its time, is the token."""
+        try:
+            query = parse_qs(urlsplit(f"https://{token}").query)
+            signed_at = datetime.datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ")
+        except (ValueError, KeyError):
+            return False
+        age = (datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - signed_at).total_seconds()
+        with self._one_at_a_time, mock.patch("botocore.auth.get_current_datetime", return_value=signed_at):
+            client = boto3.client("rds", "us-east-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+            mine = client.generate_db_auth_token(self._host, self.port, user)
+        return token == mine and age <= self.seconds
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with client:
+                self._talk(client)
+        except (OSError, struct.error):
+            pass  # who asked has gone
+
+    def _talk(self, plain: socket.socket) -> None:
+        length, code = struct.unpack("!II", _exactly(plain, 8))
+        assert (length, code) == (8, _SSL_REQUEST), "RDS takes no token without TLS"
+        plain.sendall(b"S")
+        with self._context.wrap_socket(plain, server_side=True) as client:
+            self._let_in(client)
+
+    def _let_in(self, client: ssl.SSLSocket) -> None:
+        size = _exactly(client, 4)
+        startup = _exactly(client, struct.unpack("!I", size)[0] - 4)
+        words = startup[4:].split(b"\0")
+        user = dict(zip(words[::2], words[1::2], strict=False))[b"user"].decode()
+        client.sendall(b"R" + struct.pack("!II", 8, 3))
+        kind = _exactly(client, 1)
+        assert kind == b"p"
+        token = _exactly(client, struct.unpack("!I", _exactly(client, 4))[0] - 4).rstrip(b"\0").decode()
+        if self.refuses or not self.is_good(token, user):
+            said = f'SFATAL\0VFATAL\0C28000\0MPAM authentication failed for user "{user}"\0\0'.encode()
+            client.sendall(b"E" + struct.pack("!I", len(said) + 4) + said)
+            return
+        self.let_in += 1
+        self.tokens.add(token)
+        with socket.create_connection(("127.0.0.1", self._target)) as server:
+            server.sendall(size + startup)
+            back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+            back.start()
+            _pump(client, server)
+            back.join()
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        piece = connection.recv(count - len(found))
+        if not piece:
+            raise ConnectionResetError
+        found += piece
+    return found
+
+
+def _pump(source: socket.socket, sink: Any) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+    except OSError:
+        pass
+    finally:
+        for each in (source, sink):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
