@@ -10,9 +10,10 @@ import pytest
 
 from headrace.artifacts.local import LocalStore
 from headrace.copy import copier, postgres, sqlite
+from headrace.copy.ends import open_store
 from headrace.copy.report import Left, Mapped, Report
 from headrace.copy.store import Store
-from headrace.copy.whole import Options, copy, open_store
+from headrace.copy.whole import Options, copy
 from headrace.database_url import PostgresURL, SqliteURL, parse
 from headrace.db import schema
 from headrace.errors import ConfigurationError, Unavailable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,13 +11,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from headrace import database_url
 from headrace.cli.accounts import as_json
 from headrace.cli.stores import with_settings
-from headrace.database_url import PostgresURL, SqliteURL
-from headrace.errors import ConfigurationError
 from headrace.settings import Settings
-from headrace.uri import redact
 
 if TYPE_CHECKING:
     from headrace.copy.report import Report
@@ -53,16 +48,20 @@ def copy(
 ) -> int:
     """Copy experiments, runs, models, traces and their artifacts from one database to another.
 
-    SOURCE and TARGET are URLs of databases (postgresql://, sqlite:///PATH). Started again it copies what is missing.
+    SOURCE and TARGET are URLs of databases (postgresql://, sqlite:///PATH); SOURCE can be a folder of runs (./mlruns).
+    Started again it copies what is missing.
     """
+    from headrace.copy import ends
     from headrace.copy.whole import Options
 
     if into is not None and len(experiments) != 1:
         raise click.UsageError("--into needs exactly one --experiment.")
-    if _place(source) == _place(target):
+    if ends.place(source) == ends.place(target):
         raise click.UsageError("SOURCE and TARGET are the same database.")
     options = Options(experiments, into, source_artifacts, not without_artifacts, dry_run)
-    report = asyncio.run(_copy(_source(source), _target(settings, dry_run), settings, options))
+    with ends.source(source) as read:
+        written = ends.target(settings, dry_run, lambda line: click.echo(line, err=True))
+        report = asyncio.run(_copy(read, written, settings, options))
     _show(report, json, "would be copied" if dry_run else "copied")
     return 1 if report.left else 0
 
@@ -71,46 +70,6 @@ async def _copy(source: Source, target: Store | None, settings: Settings, option
     from headrace.copy.whole import copy as copy_all
 
     return await copy_all(source, target, settings, options, _progress())
-
-
-def _place(url: str) -> object:
-    """The same for two URLs of one database."""
-    database = database_url.parse(url)
-    if isinstance(database, PostgresURL):
-        return database.hosts, database.name, database.settings
-    return os.path.realpath(database.path) if isinstance(database, SqliteURL) else url
-
-
-def _source(text: str) -> Source:
-    """Raises ConfigurationError for what can't be read, SchemaOutOfDate."""
-    from headrace.copy.whole import open_store
-    from headrace.database import is_made
-
-    database = database_url.parse(text)
-    if not isinstance(database, PostgresURL | SqliteURL):
-        raise ConfigurationError(
-            f"{redact(text)} is no source that can be copied. Name a database: postgresql://... or sqlite:///PATH."
-        )
-    if not is_made(database, writes=False):
-        raise ConfigurationError(f"There are no tables of MLflow in {database.shown}. Look at SOURCE.")
-    return open_store(database, writes=False)
-
-
-def _target(settings: Settings, dry: bool) -> Store | None:
-    """Its tables are made where they are not there; in a dry run it is None then."""
-    from headrace.copy.whole import open_store
-    from headrace.database import is_made, prepare
-
-    database = settings.database
-    if not isinstance(database, PostgresURL | SqliteURL):
-        raise ConfigurationError(
-            f"{redact(settings.backend_store_uri)} is no target that can be written. Name a database: "
-            "postgresql://... or sqlite:///PATH."
-        )
-    if dry:
-        return open_store(database, writes=True) if is_made(database) else None
-    prepare(settings, lambda line: click.echo(line, err=True))
-    return open_store(database, writes=True)
 
 
 def _counted(report: Report) -> str:

@@ -180,6 +180,8 @@ class Portion:
                     rows = rows.changed(table, change)
                 count = await writer.put(table, rows, fresh and table.name not in _BETWEEN)
                 metrics += count if table.name == "metrics" else 0
+                if fresh and table is tables.RUNS:
+                    await writer.trust()
         return metrics
 
     async def _changes(self, writer: Writer, ids: list[str]) -> dict[str, Change]:

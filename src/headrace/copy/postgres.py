@@ -32,6 +32,7 @@ class PostgresStore:
     def __init__(self, url: PostgresURL) -> None:
         self._url = url
         self._pool: asyncpg.Pool | None = None
+        self._rights = Rights()
         self.shown = url.shown
 
     async def rows(self, statement: Bound) -> Sequence[Row]:
@@ -73,7 +74,7 @@ class PostgresStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresWriter]:
         async with self._connected() as connection, connection.transaction():
-            yield PostgresWriter(connection)
+            yield PostgresWriter(connection, self._rights)
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -96,11 +97,26 @@ class PostgresStore:
             raise (away(self.shown, error) if isinstance(meaning, Unavailable) else meaning) from error
 
 
+class Rights:
+    """What the role may: `replicates`: leave out the look at foreign keys, as pg_restore --disable-triggers does."""
+
+    replicates = True
+
+
 class PostgresWriter:
     """See Writer."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: asyncpg.Connection, rights: Rights) -> None:
+        self._connection, self._rights = connection, rights
+
+    async def trust(self) -> None:
+        """A quarter of the time of a point; a superuser may, or who was granted SET on the parameter (PostgreSQL 15)."""
+        if self._rights.replicates:
+            try:
+                async with self._connection.transaction():
+                    await self._connection.execute("SET LOCAL session_replication_role = replica")
+            except asyncpg.InsufficientPrivilegeError:
+                self._rights.replicates = False
 
     async def rows(self, statement: Bound) -> Sequence[Row]:
         return await _fetch(self._connection, statement)

@@ -14,7 +14,6 @@ from headrace.copy.files import Files, Place
 from headrace.copy.registry import Registry
 from headrace.copy.report import Report
 from headrace.copy.store import Nothing, Source, Store
-from headrace.database_url import DatabaseURL, PostgresURL, SqliteURL
 from headrace.errors import ConfigurationError, Declined
 from headrace.settings import Settings
 
@@ -31,18 +30,6 @@ class Options(Struct, frozen=True):
     source_artifacts: str | None = None
     artifacts: bool = True
     dry: bool = False
-
-
-def open_store(url: DatabaseURL, writes: bool) -> Store:
-    """A database on PostgreSQL or SQLite; nothing is connected yet."""
-    if isinstance(url, PostgresURL):
-        from headrace.copy.postgres import PostgresStore
-
-        return PostgresStore(url)
-    assert isinstance(url, SqliteURL)
-    from headrace.copy.sqlite import SqliteStore
-
-    return SqliteStore(url, writes)
 
 
 async def copy(
