@@ -1,5 +1,5 @@
-"""What a copy costs: `python -m bench.copy [RUNS]` copies so many runs (1,000) of 50 metrics with 100 points each from one
-database to another, and looks once more for what is missing; between PostgreSQL databases, and from SQLite.
+"""What a copy costs: `python -m bench.copy [RUNS]` copies so many runs (1,000) of 50 metrics with 100 points each from
+one database to another, and looks once more for what is missing: PostgreSQL and SQLite.
 """
 
 from __future__ import annotations

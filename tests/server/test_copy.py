@@ -70,6 +70,17 @@ mlflow.flush_trace_async_logging()
 mlflow.log_feedback(trace_id=trace, name="good", value=True)
 """
 
+WRITE_FOLDER = """
+import sys, mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_experiment("churn")
+with mlflow.start_run(run_name="x"):
+    mlflow.log_param("lr", 0.1)
+    for _ in range(2):
+        mlflow.log_metric("loss", float("nan"), step=3, timestamp=5)
+    mlflow.log_text("hello", "a b.txt")
+"""
+
 
 def client(script: str, server: Server) -> str:
     done = subprocess.run(
@@ -136,3 +147,48 @@ def test_what_can_not_be_is_said_in_one_line(databases: Databases, tmp_path: Pat
     done = run_headrace("copy", there, target, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "copied: 0 experiments, 0 runs with 0 points of metrics, 0 logged models, 0 traces" in done.stdout
+
+
+def test_a_folder_of_runs_that_came_from_elsewhere(databases: Databases, tmp_path: Path) -> None:
+    made, target = tmp_path / "made", databases.migrated("sqlite")
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_FOLDER, str(made)],
+        capture_output=True, text=True, timeout=120, env=clean_environment() | {"MLFLOW_ALLOW_FILE_STORE": "true"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made.rename(tmp_path / "mlruns")
+    for runs in (1, 0):
+        done = run_headrace("copy", "mlruns", target.uri, "--artifacts-destination", "there", "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        counted = json.loads(done.stdout)
+        assert (counted["runs"], counted["metrics"], counted["files"]) == (runs, runs, runs)
+        assert counted["mapped"][0]["target"] == "1"
+    ((run_id, uri),) = [tuple(row.values()) for row in target.query("SELECT run_uuid, artifact_uri FROM runs")]
+    assert uri == f"mlflow-artifacts:/1/{run_id}/artifacts"
+    assert (tmp_path / "there/1" / run_id / "artifacts/a b.txt").read_text() == "hello"
+    assert target.query("SELECT value, step, timestamp, is_nan FROM metrics") == [
+        {"value": 0, "step": 3, "timestamp": 5, "is_nan": 1}
+    ]
+    stores = ["--backend-store-uri", target.uri, "--artifacts-destination", "there"]
+    done = run_headrace("runs", "move", run_id, "none", "--to", "Default", *stores, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == "moved: 1 runs, 0 logged models, 0 traces, 1 files\nleft: run none: is not there\n"
+    assert (tmp_path / "there/0" / run_id / "artifacts/a b.txt").read_text() == "hello"
+
+
+def test_what_is_no_source_is_refused_with_what_to_do(databases: Databases, tmp_path: Path) -> None:
+    target = databases.migrated("sqlite").uri
+    for name in ("board/events.out.tfevents.1", "wandb/offline-run-1/run-1.wandb", "empty/file", "mlflow.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("x")
+    for source, said in (
+        ("board", "Read them with TensorBoard's EventAccumulator"),
+        ("board/events.out.tfevents.1", "Read them with TensorBoard's EventAccumulator"),
+        ("wandb", "Read them with wandb's own Api"),
+        ("empty", "MLflow can't read the runs in empty:"),
+        ("mlflow.db", "Name a SQLite database as sqlite:///mlflow.db."),
+    ):
+        done = run_headrace("copy", source, target, cwd=tmp_path)
+        assert done.returncode == 2, source
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

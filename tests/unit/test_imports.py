@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "artifacts": WORDS | {"api", "db", "resources"},
     "gc": WORDS | {"artifacts", "db", "resources", "sweeps"},
     "usage": WORDS | {"artifacts", "db"},
-    "copy": WORDS | {"artifacts", "database", "db"},
+    "copy": WORDS | {"artifacts", "database", "db", "resources"},
     "ui": WORDS | {"api", "asgi", "auth"},
     "stock": WORDS | {"process", "child", "asgi"},
     "readiness": WORDS | {"db"},

@@ -110,7 +110,7 @@ class PostgresWriter:
         self._connection, self._rights = connection, rights
 
     async def trust(self) -> None:
-        """A quarter of the time of a point; a superuser may, or who was granted SET on the parameter (PostgreSQL 15)."""
+        """Saves a quarter of a point's time. A superuser may, or, since PostgreSQL 15, who was granted SET on it."""
         if self._rights.replicates:
             try:
                 async with self._connection.transaction():
