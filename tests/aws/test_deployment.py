@@ -57,7 +57,7 @@ def test_a_disk_of_the_database_never_shrinks() -> None:
         ({"name": "ssm-mlflow"}, "AWS keeps names"),
         ({"name": "awsome"}, "AWS keeps names"),
         ({"name": "internal-ml"}, "AWS keeps names"),
-        ({"ingress": "alb"}, "--domain, --certificate-arn, --allow-cidr"),
+        ({"ingress": "alb"}, "--domain, --allow-cidr"),
         ({"size": "ha"}, "--ingress alb"),
         ({**ALB, "allow_cidr": "everybody"}, "--allow-cidr everybody"),
         ({**ALB, "allow_cidr": "10.0.0.1/8"}, "has host bits set"),

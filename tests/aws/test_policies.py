@@ -82,6 +82,8 @@ USES = [
     (f"arn:aws:rds:{HERE}:subgrp:lab-data-databasesubnets-1", "rds:CreateDBInstance rds:CreateDBSubnetGroup"),
     (f"arn:aws:rds:{HERE}:snapshot:headrace-lab-2026-01-01-00-00-00", "rds:CreateDBSnapshot"),
     (f"arn:aws:rds:{HERE}:snapshot:lab-data-snapshot-database-1", "rds:CreateDBSnapshot rds:AddTagsToResource"),
+    (f"arn:aws:acm:{HERE}:certificate/1", "acm:RequestCertificate acm:DescribeCertificate acm:AddTagsToCertificate"),
+    ("arn:aws:route53:::hostedzone/Z1", "route53:ChangeResourceRecordSets route53:ListResourceRecordSets"),
     (f"arn:aws:rds-db:{HERE}:dbuser:db-ABC/headrace_master", "rds-db:connect"),
     (f"arn:aws:secretsmanager:{HERE}:secret:rds!db-1", "secretsmanager:CreateSecret secretsmanager:GetSecretValue"),
     (f"arn:aws:kms:{HERE}:key/1", "kms:CreateGrant kms:RetireGrant kms:Decrypt kms:DescribeKey kms:CreateAlias"),
@@ -111,6 +113,8 @@ USES = [
 ]
 # what the same policies must refuse
 REFUSED = [
+    ("acm:DeleteCertificate", f"arn:aws:acm:{HERE}:certificate/1", CONTEXT),
+    ("route53:DeleteHostedZone", "arn:aws:route53:::hostedzone/Z1", CONTEXT),
     ("ssm:GetParameter", f"arn:aws:ssm:{HERE}:parameter/other/DB_PASS", CONTEXT),
     ("ssm:StartSession", f"arn:aws:ec2:{HERE}:instance/i-2", {"ssm:resourceTag/headrace": "other"}),
     ("ssm:SendCommand", f"arn:aws:ec2:{HERE}:instance/i-2", {"ssm:resourceTag/headrace": "lab-data"}),

@@ -164,8 +164,15 @@ class Choices:
             PermissionsBoundary=self.permissions_boundary,
         )
         merged = {**deployed, **parameters}
+        merged["CertificateArn"] = self._certificate(deployed)
         _check_ingress(merged)
         return merged
+
+    def _certificate(self, deployed: Mapping[str, str]) -> str:
+        """That of another domain is of no use; where there is none, `up` finds or makes one."""
+        if self.certificate_arn or self.domain in (None, deployed.get("Domain")):
+            return self.certificate_arn or deployed.get("CertificateArn", "")
+        return ""
 
     def _size(self, deployed: Mapping[str, str]) -> Size | None:
         return SIZES[self.size] if self.size else None if deployed else SIZES["dev"]
@@ -200,15 +207,15 @@ def _given(**values: str | None) -> dict[str, str]:
 
 def _check_ingress(parameters: Mapping[str, str]) -> None:
     balancer = parameters.get("Ingress", "none") == "alb"
-    needed = {"Domain": "--domain", "CertificateArn": "--certificate-arn", "AllowCidr": "--allow-cidr"}
+    needed = {"Domain": "--domain", "AllowCidr": "--allow-cidr"}
     missing = [flag for key, flag in needed.items() if not parameters.get(key)]
     if balancer and missing:
         raise ConfigurationError(
-            f"--ingress alb needs {', '.join(missing)}: the name that people will type, an ACM certificate for it in "
-            "this region, and the range of addresses that may connect (203.0.113.0/24, say)."
+            f"--ingress alb needs {', '.join(missing)}: the name that people will type, and the range of addresses "
+            "that may connect (203.0.113.0/24, say)."
         )
     if not balancer and int(parameters.get("Instances", 1)) > 1:
         raise ConfigurationError(
-            "--size ha is two hosts behind a load balancer: give --ingress alb --domain ... --certificate-arn ... "
-            "--allow-cidr ..., or take --size team."
+            "--size ha is two hosts behind a load balancer: give --ingress alb --domain ... --allow-cidr ..., "
+            "or take --size team."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.aws import container, journal, restore, stacks
+from headrace.aws import container, domain, journal, restore, stacks
 from headrace.aws.client import Answer, Cloud, passing_over
 from headrace.aws.stacks import Say
 from headrace.errors import AwsError
@@ -17,6 +17,8 @@ def down(cloud: Cloud, name: str, say: Say) -> None:
     if app is None:
         say(f"there is no stack {name}-app")
     else:
+        if balancer := stacks.resources(cloud, app.name).get("LoadBalancer"):
+            domain.unlead(cloud, app.parameters["Domain"], balancer, say)
         stacks.delete(cloud, app.name, say)
     journal.end(cloud, name)
 

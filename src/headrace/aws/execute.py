@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from headrace.aws import database, hosts, images, server_settings, stacks, trial, tunnel
+from headrace.aws import database, domain, hosts, images, server_settings, stacks, trial, tunnel
 from headrace.aws.client import Cloud, polling
 from headrace.aws.deployment import PORT, Choices
 from headrace.aws.plan import (
     ApplySettings,
     MakeApp,
+    MakeCertificate,
     MakeRole,
     MakeSecret,
     MakeStack,
+    PointDomain,
     Publish,
     PutSettings,
     RenewHosts,
@@ -59,6 +61,13 @@ def preview(cloud: Cloud, step: Step) -> Preview:
         case Publish(image, name, _):
             there = images.pinned(cloud, name, image) is not None
             return Preview(f"image {image}: {'in place' if there else 'will be built and pushed'}", there)
+        case MakeCertificate(_, name):
+            there = domain.issued(cloud, name) is not None
+            where = "in Route 53" if domain.find_zone(cloud, name) else "which you must make: they will be told"
+            what = "there" if there else f"asked for, and proved by a record {where}"
+            return Preview(f"certificate for {name}: {what}", there)
+        case PointDomain(_, name):
+            return Preview(f"domain {name}: leads to the load balancer, once this machine finds it there", True)
         case MakeApp(stack, image):
             return _preview_app(cloud, stack, image)
         case RenewHosts(choices):
@@ -92,10 +101,12 @@ def _preview_hosts(cloud: Cloud, app_stack: str) -> Preview:
 
 
 def _with_image(cloud: Cloud, stack: MakeStack, image: str) -> MakeStack:
-    """And with the database whose tokens the hosts may use, where they log in by those."""
+    """With the database whose tokens the hosts may use, where they log in by those, and the domain's certificate."""
     pinned = images.pinned(cloud, stack.parameters["Name"], image) or image
     data = required(cloud, stack.parameters["DataStack"])
     given = {"DatabaseResource": database.resource(cloud, data)} if database.by_token(data) else {}
+    if stack.parameters.get("Ingress") == "alb" and not stack.parameters["CertificateArn"]:
+        given["CertificateArn"] = domain.issued(cloud, stack.parameters["Domain"]) or ""
     return stack._replace(parameters={**stack.parameters, "Image": pinned, **given})
 
 
@@ -121,6 +132,11 @@ class Live:
             case Publish(image, name, architecture):
                 if images.pinned(self.cloud, name, image) is None:
                     images.publish(self.cloud, name, image, architecture, self.say)
+            case MakeCertificate(name, asked):
+                domain.certify(self.cloud, name, asked, self.say)
+            case PointDomain(app_stack, asked):
+                balancer = stacks.resources(self.cloud, app_stack)["LoadBalancer"]
+                domain.lead(self.cloud, asked, balancer, self.say)
             case MakeApp(stack, image):
                 made = _with_image(self.cloud, stack, image)
                 self._make_stack(*made)

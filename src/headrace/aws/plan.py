@@ -45,6 +45,20 @@ class Publish(NamedTuple):
     architecture: str
 
 
+class MakeCertificate(NamedTuple):
+    """See that ACM has a certificate for the domain, and wait for it."""
+
+    name: str
+    domain: str
+
+
+class PointDomain(NamedTuple):
+    """See that the domain leads to the load balancer, and wait until it does."""
+
+    app_stack: str
+    domain: str
+
+
 class MakeApp(NamedTuple):
     """Create or update the app stack, with the image's digest."""
 
@@ -87,6 +101,8 @@ Step = (
     | MakeSecret
     | PutSettings
     | Publish
+    | MakeCertificate
+    | PointDomain
     | MakeApp
     | RenewHosts
     | MakeRole
@@ -130,6 +146,9 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     kept = server_settings.find(cloud, choices.name)
     changed = server_settings.changes(kept, choices.settings, choices.unset)
     prefix = f"/{choices.name}"
+    balancer = app_parameters.get("Ingress") == "alb"
+    domain = app_parameters.get("Domain", "")
+    certificate = [MakeCertificate(choices.name, domain)] if balancer and not app_parameters["CertificateArn"] else []
     by_token = data_parameters.get("DatabaseAuth") == "iam"
     role = MakeSecret(f"{prefix}/DB_PASS", choices.data_stack, "the password of the server's database role")
     return [
@@ -138,11 +157,13 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
         MakeSecret(f"{prefix}/ADMIN_TOKEN", choices.data_stack, "the first administrator's token"),
         PutSettings(choices.name, choices.data_stack, changed),
         Publish(image, choices.name, architecture_of(app_parameters)),
+        *certificate,
         MakeApp(MakeStack(choices.app_stack, templates.app(), app_parameters), image),
         RenewHosts(choices),
         MakeRole(choices),
         WaitHealthy(choices),
         ApplySettings(choices),
+        *([PointDomain(choices.app_stack, domain)] if balancer else []),
         TryOut(choices),
     ]
 

@@ -120,7 +120,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--architecture", type=click.Choice(["arm64", "x86_64"]), help="arm64 at first."),
         click.option("--ingress", type=click.Choice(["none", "alb"]), help="none: through `connect` only; alb: HTTPS."),
         click.option("--domain", help="With alb: the name that people type."),
-        click.option("--certificate-arn", help="With alb: an ACM certificate for the domain, in this region."),
+        click.option("--certificate-arn", help="With alb: an ACM certificate in this region; by default one is made."),
         click.option("--allow-cidr", help="With alb: who may connect, 203.0.113.0/24 say."),
         click.option("--scheme", type=click.Choice(["internet-facing", "internal"]), help="With alb."),
         click.option(
