@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,12 @@ from headrace.asgi.responses import JSON, NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import page_headers
 from headrace.asgi.shield import Shield
-from headrace.asgi.types import HELD, MATCH, PERMIT, SECURITY, Application, Header, Headers, Receive, Scope, Send
+from headrace.asgi.types import MATCH, PERMIT, SECURITY, Application, Header, Headers, Receive, Scope, Send
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
 from headrace.db.database import Database
-from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotServed, PayloadTooLarge, Unavailable
+from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotServed, Unavailable
 from headrace.gc import background as gc
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.readiness import Readiness
@@ -71,6 +71,7 @@ _OF_TRACKING = (
 )
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
 _BODIES_HELD = 4  # as many of the largest at a time
+_OF_STOCK = frozenset((b"content-encoding", b"x-mlflow-workspace"))
 RECONNECT_SECONDS = 1.0
 
 
@@ -91,7 +92,8 @@ class App:
         self._artifacts = Artifacts(settings, database)
         self._ui = UI(prefix, page_headers(settings), settings.enable_assistant)
         self._absent = Absent(settings, os.environ)
-        self._bodies = Bodies(_BODIES_HELD * settings.max_body_bytes)
+        self._artifacts_only = settings.artifacts_only
+        self._bodies = Bodies(settings.max_body_bytes, _BODIES_HELD * settings.max_body_bytes)
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
         self._sweeps: list[asyncio.Task[None]] = []
@@ -109,25 +111,28 @@ class App:
             if settings.enable_workspaces:
                 self._workspaces = Workspaces(database)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Not a coroutine itself: the usual request costs none more."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
+            return self._lifespan(receive, send)
+        match: Match = scope[MATCH]
+        if match.endpoint.handler is not None and self._is_native(match.endpoint):
+            return self._answer(match, scope, receive, send)
+        return self._find_answer(match, scope, receive, send)
+
+    async def _find_answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what no handler of a declaration does."""
         if scope["method"] == "OPTIONS":
             headers = (self._allow(scope["path"]), _HTML, NATIVE, *(scope[SECURITY] or ()))
             await send_whole(scope, send, 204, b"", headers)
             return
         try:
-            match = scope.get(MATCH) or self._find(scope["method"], scope["path"])
-            endpoint = match.endpoint
-            if self._settings.artifacts_only and _is_of_tracking(endpoint.path):
+            if self._is_anothers(match.endpoint):
                 error = NotServed(
                     f"This server has artifacts only (--artifacts-only); {scope['path']} is another server's. Set "
                     "MLFLOW_TRACKING_URI to that one."
                 )
                 await send_error(scope, send, error, scope[SECURITY] or ())
-            elif endpoint.handler is not None and self._is_native(endpoint):
-                await self._answer(match, scope, receive, send)
             elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
                 await send_whole(scope, send, 200, text[1], (text[0], NATIVE))
             elif scope["path"] == self._ready:
@@ -141,8 +146,7 @@ class App:
             else:
                 await self._pass_on(match, scope, receive, send)
         finally:
-            if HELD in scope:
-                self._bodies.release(scope)
+            self._bodies.release(scope)
 
     @cached_property
     def _stock(self) -> Forwarder | NoStock:
@@ -182,7 +186,15 @@ class App:
         await send_whole(scope, send, 200, text, ((b"content-type", CONTENT_TYPE), NATIVE))
 
     def _is_native(self, endpoint: Endpoint) -> bool:
-        return self._database is not None and (not self._not_ours or self._not_ours.isdisjoint(endpoint.tables))
+        if self._database is None or self._is_anothers(endpoint):
+            return False
+        return not self._not_ours or self._not_ours.isdisjoint(endpoint.tables)
+
+    def _is_anothers(self, endpoint: Endpoint) -> bool:
+        """Whether a server of artifacts alone has not got it; clients ask for server-info first."""
+        if not self._artifacts_only:
+            return False
+        return endpoint.path.startswith(_OF_TRACKING) and endpoint.path != "3.0/mlflow/server-info"
 
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""
@@ -193,7 +205,7 @@ class App:
         body = message = None
         permit: Permit | None = scope.get(PERMIT)
         try:
-            body = await self._read(scope, receive)
+            body = await self._bodies.read(scope, receive)
             if body is None:  # the client went away
                 return
             if body and not match.endpoint.raw:
@@ -220,6 +232,8 @@ class App:
             await send_error(scope, send, _failure(scope), security)
         else:
             await self._send(scope, send, answer, security)
+        finally:
+            self._bodies.release(scope)
 
     async def _answer_by(self, handler: JsonHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively with a handler that reads the body itself: where artifacts go without this server."""
@@ -230,7 +244,7 @@ class App:
         message = None
         permit: Permit | None = scope.get(PERMIT)
         try:
-            body = await self._read(scope, receive)
+            body = await self._bodies.read(scope, receive)
             if body is None:
                 return
             if permit is not None:
@@ -244,7 +258,7 @@ class App:
         else:
             await self._send(scope, send, answer, security)
 
-    async def _send(self, scope: Scope, send: Send, answer: Any, security: Headers) -> None:
+    def _send(self, scope: Scope, send: Send, answer: Any, security: Headers) -> Awaitable[None]:
         status = 200
         headers: Headers = _JSON_200
         if answer is None:
@@ -256,8 +270,13 @@ class App:
             headers = ((b"content-type", answer.content_type), NATIVE, *answer.headers)
         else:
             content = msgspec.json.encode(answer)
+        if self._compression.pays(scope, content):
+            return self._send_compressed(scope, send, status, content, (*headers, *security))
+        return send_whole(scope, send, status, content, (*headers, *security))
+
+    async def _send_compressed(self, scope: Scope, send: Send, status: int, content: bytes, headers: Headers) -> None:
         packed, encoded = await self._compression.compress(scope, content)
-        await send_whole(scope, send, status, packed, (*headers, *security, *encoded))
+        await send_whole(scope, send, status, packed, (*headers, *encoded))
 
     async def _pass_on(self, match: Match, scope: Scope, receive: Receive, send: Send, reason: str = "") -> None:
         """Hand a request to stock, of which nothing was read. One with limited rights is decoded and checked first.
@@ -271,8 +290,8 @@ class App:
             await self._stock.forward(scope, receive, send, route=_route(match, scope), reason=reason)
             return
         try:
-            self._check_size(length, scope)
-            body = await self._read(scope, receive)
+            self._bodies.check_size(length, scope)
+            body = await self._bodies.read(scope, receive)
             if body is None:
                 return
             message = None
@@ -335,21 +354,6 @@ class App:
             else:
                 return
         await self._pass_on(match, scope, receive, send, reason)
-
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None when the client went away. Raises PayloadTooLarge."""
-        body = await self._bodies.read(scope, receive, self._settings.max_body_bytes)
-        self._check_size(len(body or b""), scope)
-        return body
-
-    def _check_size(self, size: int, scope: Scope) -> None:
-        """Raises PayloadTooLarge."""
-        limit = self._settings.max_body_bytes
-        if size > limit:
-            raise PayloadTooLarge(
-                f"The body is larger than the {limit} bytes that {scope['path']} takes. "
-                "Log in smaller batches, or let the server's administrator raise --max-body-bytes."
-            )
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -444,11 +448,6 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     return Observed(Shield(guarded, settings), metrics, router, log)
 
 
-def _is_of_tracking(path: str) -> bool:
-    """Whether the endpoint is one that a server of artifacts alone has not got; clients ask for server-info first."""
-    return path.startswith(_OF_TRACKING) and path != "3.0/mlflow/server-info"
-
-
 def _body_of(scope: Scope) -> tuple[int, bool]:
     """How many bytes the client says that it sends, and whether it sends them without saying that."""
     length, chunked = 0, False
@@ -479,12 +478,14 @@ def _native_headers(scope: Scope, endpoint: Endpoint | None = None, workspaces: 
 
     `workspaces`: whether the one that a header names is looked at.
     """
+    security: Headers | None = scope[SECURITY]
+    if _OF_STOCK.isdisjoint(dict(scope["headers"])):  # the usual request: no look at each
+        return security
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value not in (b"", b"identity") and not (endpoint and endpoint.raw):
             return None
         if name == b"x-mlflow-workspace" and not workspaces and value.strip() not in (b"", b"default"):
             return None
-    security: Headers | None = scope[SECURITY]
     return security
 
 

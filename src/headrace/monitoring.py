@@ -12,7 +12,7 @@ import sys
 import time
 from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 REFRESH_SECONDS = 1.0
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 512)
 
 
@@ -46,6 +47,10 @@ class Observations:
     def add(self, value: float) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
+
+    @property
+    def number(self) -> int:
+        return sum(self._counts)
 
     def give(self, histogram: Histogram) -> None:
         """What observe() does, for many at once."""
@@ -124,8 +129,8 @@ class Metrics:
         information.labels(installed_version("headrace"), installed_version("mlflow"), python).set(1)
         self.under_way = 0
         self.artifacts_under_way: Counts[str] = Counts()
-        self.answered: dict[tuple[str, str, int, str], int] = {}
-        self.timed: dict[str, Observations] = {}
+        # by method, the endpoint's declared path, status, and who answered
+        self.answered: dict[tuple[str, str, int, str], Observations] = {}
         self._writes, self._waits, self._commits = Observations(_WRITES), Observations(_SECONDS), Observations(_SECONDS)
         self._cpu_before = 0.0
         self._refreshing: asyncio.Task[None] | None = None
@@ -166,11 +171,10 @@ class Metrics:
     def refresh(self, database: Database | None) -> None:
         """Look once, and give the files what was counted."""
         answered, self.answered = self.answered, {}
-        for key, count in answered.items():
-            self.requests.labels(*key).inc(count)
-        timed, self.timed = self.timed, {}
-        for endpoint, of_endpoint in timed.items():
-            of_endpoint.give(self.seconds.labels(endpoint))
+        for (method, path, status, by), seconds in answered.items():
+            endpoint = path or "other"  # never a client's own text, of which there is no end
+            self.requests.labels(method if method in _METHODS else "other", endpoint, status, by).inc(seconds.number)
+            seconds.give(self.seconds.labels(endpoint))
         self._writes.give(self.group_writes)
         self._waits.give(self.group_wait)
         self._commits.give(self.group_seconds)
@@ -207,7 +211,9 @@ class Observed:
             return
         exchange = Exchange(scope, send)
         metrics = self._metrics
-        method = scope["method"] if scope["method"] in METHODS else "other"
+        method: str = scope["method"]
+        match: Match = self._find(method, scope["path"])
+        scope[MATCH] = match
         is_artifact = "artifact" in scope["path"]
         metrics.under_way += 1
         if is_artifact:
@@ -220,23 +226,13 @@ class Observed:
             metrics.under_way -= 1
             if is_artifact:
                 metrics.artifacts_under_way[method] -= 1
-            endpoint = endpoint_of(scope, self._find)
-            key = (method, endpoint, exchange.status, exchange.by)
-            metrics.answered[key] = metrics.answered.get(key, 0) + 1
-            if (timed := metrics.timed.get(endpoint)) is None:
-                timed = metrics.timed[endpoint] = Observations(_SECONDS)
+            key = (method, match.endpoint.path, exchange.status, exchange.by)
+            timed = metrics.answered.get(key)
+            if timed is None:
+                timed = metrics.answered[key] = Observations(_SECONDS)
             timed.add(seconds)
             if self._log is not None:
                 self._log.write(scope, exchange.status, exchange.sent, seconds, exchange.by, exchange.error)
-
-
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-
-
-def endpoint_of(scope: Scope, find: Callable[[str, str], Match]) -> str:
-    """What metrics and the access log call it: a declared path, never a client's own text, of which there is no end."""
-    match: Match = scope.get(MATCH) or find(scope["method"], scope["path"])
-    return match.endpoint.path or "other"
 
 
 class Exchange:

@@ -81,7 +81,7 @@ class Audit:
 
     def _entry(self, scope: Scope, exchange: _Exchange) -> Entry:
         who: Principal | None = scope.get(PRINCIPAL)
-        match = scope.get(MATCH) or self._router.find(scope["method"], scope["path"])
+        match: Match = scope[MATCH]
         return Entry(
             at=now_ms(),
             user=who.user if who else "",

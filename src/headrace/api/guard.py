@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, MutableMapping
 from typing import Any
 
-from headrace.api.endpoint import Router
+from headrace.api.endpoint import Endpoint, Match, Router
 from headrace.api.permits import permit_of
 from headrace.asgi.responses import send_error
 from headrace.asgi.security import SecurityPolicy
@@ -45,7 +45,6 @@ class Guard:
     def __init__(self, app: Application, settings: Settings, accounts: Accounts, router: Router) -> None:
         self._app = app
         self._authenticator = Authenticator(accounts, settings.admin_token, settings.admin_hashes)
-        self._router = router
         self._access = Access(accounts, self._authenticator, settings.grants)
         self._pages = Pages(settings.static_prefix, self._authenticator, accounts)
         self._pages.add_to(router)
@@ -77,10 +76,9 @@ class Guard:
         principal = None if shown is None else self._authenticator.known(shown[1])
         if principal is None:
             return False
-        match = self._router.find(scope["method"], scope["path"])
-        if match.endpoint.own_page or not self._access.allows_by_role(principal, match.endpoint.right):
+        endpoint: Endpoint = scope[MATCH].endpoint
+        if endpoint.own_page or not self._access.allows_by_role(principal, endpoint.right):
             return False
-        scope[MATCH] = match
         scope["headers"] = [header for header in scope["headers"] if header is not shown]
         scope[PRINCIPAL] = principal
         return True
@@ -107,7 +105,7 @@ class Guard:
         principal = scope[PRINCIPAL] = await self._principal(scope)
         if principal is not None and (principal.session_id is not None or principal.via == LOAD_BALANCER):
             self._check_page(scope)
-        match = scope[MATCH] = self._router.find(scope["method"], scope["path"])
+        match: Match = scope[MATCH]
         if match.endpoint.right is Right.OPEN:
             return principal
         if principal is None:

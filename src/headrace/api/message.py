@@ -75,7 +75,9 @@ class Reader(Generic[M]):
     def __init__(self, message: type[M]) -> None:
         self.message = message
         self._decode = msgspec.json.Decoder(message).decode
-        self._required = tuple((f.name, f.encode_name) for f in msgspec.structs.fields(message) if f.required)
+        required = [field for field in msgspec.structs.fields(message) if field.required]
+        self._required = tuple((field.name, field.encode_name) for field in required)
+        self._may_be_empty = tuple((f.name, f.encode_name) for f in required if _may_be_text(f.type))
 
     @cached_property
     def _fields(self) -> dict[str, inspect.Field]:
@@ -134,7 +136,7 @@ class Reader(Generic[M]):
             raise _explained(error, read) from None
 
     def _check_required(self, message: M) -> None:
-        for attribute, name in self._required:
+        for attribute, name in self._may_be_empty:
             if getattr(message, attribute) == "":
                 raise missing(name)
 
@@ -310,6 +312,10 @@ def _fields(kind: inspect.StructType) -> dict[str, inspect.Field]:
     if kind.cls not in _FIELDS:
         _FIELDS[kind.cls] = {n: f for f in kind.fields for n in (f.encode_name, _camel(f.encode_name))}
     return _FIELDS[kind.cls]
+
+
+def _may_be_text(annotation: object) -> bool:
+    return str in (get_args(annotation) or (annotation,))
 
 
 def _is_list(kind: inspect.Type) -> bool:

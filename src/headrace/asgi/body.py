@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.asgi.types import HELD, Receive, Scope
-from headrace.errors import Unavailable
+from headrace.asgi.types import HELD, Message, Receive, Scope
+from headrace.errors import PayloadTooLarge, Unavailable
 
 SMALL = 1024 * 1024  # bytes; what is no larger is not counted
 
 
 class Bodies:
-    """The large bodies that a worker holds, `most` bytes of them; who would need more is told to come again."""
+    """The bodies that a worker holds, of `limit` bytes each, and `most` bytes of large ones together; who would need
+    more is told to come again."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._held = most, 0
+    def __init__(self, limit: int, most: int) -> None:
+        self._limit, self._most, self._held = limit, most, 0
 
-    async def read(self, scope: Scope, receive: Receive, limit: int) -> bytes | None:
-        """As read_body. `release` must follow, whatever comes of it. Raises Unavailable."""
+    async def read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None: the client went away. `release` must follow, whatever comes of it.
+
+        Raises PayloadTooLarge, Unavailable.
+        """
+        message = await receive()
+        if message["type"] == "http.request" and not message["more_body"]:  # the usual one: it is all here
+            whole: bytes = message["body"]
+            self.check_size(len(whole), scope)
+            return whole
 
         def hold(size: int) -> None:
             if self._held + size > self._most:
@@ -25,11 +34,23 @@ class Bodies:
             self._held += size
             scope[HELD] = scope.get(HELD, 0) + size
 
-        return await read_body(receive, limit, hold)
+        body = await _rest(message, receive, self._limit, hold)
+        if body is not None:
+            self.check_size(len(body), scope)
+        return body
+
+    def check_size(self, size: int, scope: Scope) -> None:
+        """Raises PayloadTooLarge."""
+        if size > self._limit:
+            raise PayloadTooLarge(
+                f"The body is larger than the {self._limit} bytes that {scope['path']} takes. "
+                "Log in smaller batches, or let the server's administrator raise --max-body-bytes."
+            )
 
     def release(self, scope: Scope) -> None:
         """The request is done."""
-        self._held -= scope.pop(HELD, 0)
+        if HELD in scope:
+            self._held -= scope.pop(HELD)
 
 
 async def read_body(receive: Receive, limit: int, hold: Callable[[int], None] = lambda size: None) -> bytes | None:
@@ -37,7 +58,11 @@ async def read_body(receive: Receive, limit: int, hold: Callable[[int], None] = 
 
     None: the client went away. `hold` is told of what is more than SMALL, piece by piece, and may raise.
     """
-    message = await receive()
+    return await _rest(await receive(), receive, limit, hold)
+
+
+async def _rest(message: Message, receive: Receive, limit: int, hold: Callable[[int], None]) -> bytes | None:
+    """The body that begins with this message."""
     if message["type"] == "http.disconnect":
         return None
     body: bytes = message["body"]

@@ -30,10 +30,12 @@ class JsonCompression:
         self._never = whom == "never"
         self._loopback = whom == "always"
 
+    def pays(self, scope: Scope, body: bytes) -> bool:
+        """Whether it is worth the work for this client."""
+        return len(body) >= MIN_BYTES and not self._never and (self._loopback or _is_remote(scope))
+
     async def compress(self, scope: Scope, body: bytes) -> tuple[bytes, Headers]:
-        """The body as the client of this request gets it, and the headers that tell of it."""
-        if len(body) < MIN_BYTES or self._never or not (self._loopback or _is_remote(scope)):
-            return body, ()
+        """The body as the client of this request takes it, and the headers that tell of it."""
         encoding = best(scope)
         if not encoding:
             return body, ()

@@ -216,7 +216,7 @@ def _answer(cycle: RequestResponseCycle, status: int, headers: Headers, body: by
     if cycle.disconnected:
         return
     cycle.response_started = True
-    defaults = b"".join(b"%b: %b\r\n" % header for header in cycle.default_headers)
+    defaults = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers]) if cycle.default_headers else b""
     close = b"" if cycle.keep_alive else b"connection: close\r\n"
     cycle.transport.write(
         b"%b%b%bcontent-length: %d\r\n\r\n%b" % (_head(status, headers), defaults, close, len(body), body)
@@ -226,6 +226,8 @@ def _answer(cycle: RequestResponseCycle, status: int, headers: Headers, body: by
     if not cycle.keep_alive:
         cycle.transport.close()
     cycle.on_response()
+    # It leads back to the cycle, which without it goes at once, and not at a collection.
+    del cycle.scope["extensions"]
 
 
 @lru_cache(maxsize=256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Awaitable, Generator
 
 import msgspec
 
@@ -17,20 +18,29 @@ ERROR_ID = b"headrace-error-id"
 NATIVE = (b"headrace-answered-by", b"native")
 
 
-async def send(scope: Scope, send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Answer in one packet where the server can do that."""
-    if scope["method"] == "HEAD":
-        length = (b"content-length", b"%d" % len(body))
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-        await send({"type": "http.response.body", "body": b""})
-        return
+class _Done:
+    """To be awaited for nothing."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_DONE = _Done()
+
+
+def send(scope: Scope, send: Send, status: int, body: bytes, headers: Headers) -> Awaitable[None]:
+    """Answer in one packet where the server can do that: at once, and with nothing to wait for."""
     answer: Answer | None = scope.get("extensions", {}).get(ANSWER)
-    if answer is not None:
-        answer(status, headers, body)
-        return
+    if answer is None or scope["method"] == "HEAD":
+        return _send_in_two(scope, send, status, body, headers)
+    answer(status, headers, body)
+    return _DONE
+
+
+async def _send_in_two(scope: Scope, send: Send, status: int, body: bytes, headers: Headers) -> None:
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 async def send_error(scope: Scope, send_message: Send, error: ApiError, security: Headers = ()) -> None:

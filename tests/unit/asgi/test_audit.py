@@ -14,7 +14,7 @@ import pytest
 from headrace.api.audit import Audit
 from headrace.api.endpoint import Router
 from headrace.asgi.protocol import ANSWER
-from headrace.asgi.types import NAMED, PRINCIPAL, Headers
+from headrace.asgi.types import MATCH, NAMED, PRINCIPAL, Headers
 from headrace.auth.audit_table import AuditTable
 from headrace.auth.principals import Principal, Right
 from headrace.db import open_database
@@ -86,6 +86,7 @@ async def written(
         "query_string": query,
         "client": ("10.0.0.9", 1),
         "headers": [],
+        MATCH: ROUTER.find(method, path),
     }
     await subject(scope | {"extensions": {ANSWER: answer_whole} if packet else {}}, receive, send)
     await subject({"type": "lifespan"}, receive, send)

@@ -231,6 +231,8 @@ def _of_models(
     found = []
     for each, row in zip(given, metrics, strict=True):
         dataset, digest = each.dataset_name, each.dataset_digest
+        if not (each.model_id or dataset or digest):  # the usual case first: a batch has a thousand of them
+            continue
         if (dataset == "") != (digest == ""):
             raise InvalidParameter("Both dataset_name and dataset_digest must be provided if one is provided")
         if each.model_id:
