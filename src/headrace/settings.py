@@ -265,7 +265,7 @@ _DB_AUTH = ("password", "iam")
 _ACCESS_LOG = ("off", "text", "json")
 _AUDIT = ("changes", "all", "off")
 _COMPRESS = ("remote", "always", "never")
-_TRANSFER = ("proxy", "direct")
+_TRANSFER = ("proxy", "direct", "always-proxy")
 
 SETTINGS = (
     Setting(
@@ -452,7 +452,8 @@ SETTINGS = (
         _choice(*_TRANSFER),
         "proxy",
         "With direct, a download of more than 8 MiB from S3 is answered with a redirect to the bucket, whose URL this "
-        "server signs. See docs/artifacts.md for what the bucket needs.",
+        "server signs. With always-proxy no client gets such a URL, MLflow's own neither: for a store that clients "
+        "don't reach. See docs/artifacts.md.",
         choices=_TRANSFER,
         from_mlflow=False,
     ),

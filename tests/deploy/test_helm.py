@@ -146,7 +146,7 @@ def test_the_server_understands_its_environment(monkeypatch: pytest.MonkeyPatch)
     assert settings.allowed_hosts == "mlflow.example.com"
     assert settings.database is not None
     assert settings.database.shown == "postgresql://mlflow@db.example.com:5432/mlflow"
-    assert settings.artifacts_destination == "s3://b/p"
+    assert (settings.artifacts_destination, settings.artifact_transfer) == ("s3://b/p", "always-proxy")
 
 
 def resolved(env: dict[str, str]) -> Settings:

@@ -479,6 +479,36 @@ def test_redirects(direct: Failing) -> None:
     assert (small.status_code, small.content) == (200, b"small")
 
 
+def test_with_always_proxy_no_client_sees_the_bucket(databases: Databases, s3: Server, tmp_path: Path) -> None:
+    """As where the store is on a network of its own: MLflow's client, by itself, would ask the bucket."""
+    proxy = FaultyProxy(s3.url, lambda line, before: None)
+    proxy.start()
+    client_of(s3).create_bucket(Bucket="apart")
+    options = ("--artifacts-destination", "s3://apart", "--artifact-transfer", "always-proxy")
+    server = start_headrace(
+        databases.migrated("sqlite"), tmp_path, *options, env=environment(proxy.url), until="/health"
+    )
+    try:
+        env = clean_environment() | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+        command: list[str | Path] = [sys.executable, "-c", DIRECT_CLIENT, server.url, tmp_path]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        api = f"{server.url}/api/2.0"
+        wanted = {"run_id": "a", "path": "a"}
+        for answer in (
+            requests.get(f"{api}/mlflow-artifacts/presigned/0/a", timeout=30),
+            requests.post(f"{api}/mlflow-artifacts/mpu/create/0", json={"path": "a", "num_parts": 2}, timeout=30),
+            requests.post(f"{api}/mlflow/artifacts/presigned-download-url", json=wanted, timeout=30),
+        ):
+            assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+            assert "--artifact-transfer always-proxy" in answer.json()["message"]
+    finally:
+        server.stop()
+        proxy.stop()
+    assert len(proxy.seen) > 2
+    assert not any("X-Amz-Signature=" in line for line in proxy.seen)
+
+
 def test_redirects_are_off_by_default(failing: Failing) -> None:
     failing.s3.put_object(Bucket=FAILING, Key="large.bin", Body=bytes(9 * MEBIBYTE))
     assert requests.get(f"{failing.url}/large.bin", allow_redirects=False).status_code == 200

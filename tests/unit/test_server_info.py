@@ -47,6 +47,13 @@ def test_of_3_17(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["features_enabled"] == {"gateway": False}
 
 
+def test_where_clients_do_not_reach_the_bucket_they_are_told_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = Settings(artifacts_destination="s3://bucket/a", artifact_transfer="always-proxy")
+    found = answer(monkeypatch, OLD, closed)
+    assert found is not None
+    assert found["multipart_uploads_enabled"] is found["multipart_downloads_enabled"] is False
+
+
 def test_of_3_18_which_offers_the_buckets_urls_only_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer(monkeypatch, NEW, ON_S3)
     assert found is not None

@@ -48,6 +48,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- with .Values.artifacts.endpoint }}
 - {name: MLFLOW_S3_ENDPOINT_URL, value: {{ . | quote }}}
+{{- if not (hasKey $.Values.settings "HEADRACE_ARTIFACT_TRANSFER") }}
+- {name: HEADRACE_ARTIFACT_TRANSFER, value: always-proxy}
+{{- end }}
 {{- end }}
 {{- with .Values.artifacts.credentialsSecret }}
 - name: AWS_ACCESS_KEY_ID

@@ -17,7 +17,7 @@ from headrace.api.message import Int64, Message, Reader
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import plain, safe
 from headrace.artifacts.store import ArtifactStore, Refused, SigningStore
-from headrace.errors import ApiError, Declined
+from headrace.errors import ApiError, Declined, NotServed
 
 # (the body, the query string) -> JSON
 JsonHandler = Callable[[bytes, bytes], Awaitable[object]]
@@ -67,7 +67,10 @@ _PRESIGN = Reader(CreatePresignedUrl)
 
 
 class Direct:
-    """The endpoints of one server. `run_uri`: where a run's artifacts are, or Declined."""
+    """The endpoints of one server.
+
+    `run_uri`: where a run's artifacts are, or Declined. `closed`: each answers that there is no direct way.
+    """
 
     def __init__(
         self,
@@ -75,8 +78,10 @@ class Direct:
         locations: Locations,
         run_uri: Callable[[str], Awaitable[str]],
         environment: Mapping[str, str],
+        closed: bool = False,
     ) -> None:
         self._locations, self._run_uri = locations, run_uri
+        self._closed = closed
         self._ttl = environment.get("MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS") or "300"
         apis = [f"{prefix}/{api}/2.0" for api in ("api", "ajax-api")]
         self._exact: dict[tuple[str, str], JsonHandler] = {
@@ -98,11 +103,14 @@ class Direct:
     def find(self, method: str, path: str) -> JsonHandler | None:
         """What answers such a request; None: not these endpoints."""
         if exact := self._exact.get((method, path)):
-            return exact
+            return self._refuse if self._closed else exact
         for (wanted, folder), handler in self._folders.items():
             if method == wanted and path.startswith(folder):
-                return partial(handler, path[len(folder) :])
+                return self._refuse if self._closed else partial(handler, path[len(folder) :])
         return None
+
+    async def _refuse(self, body: bytes, query: bytes) -> object:
+        raise NotServed("Artifacts pass through this server alone (--artifact-transfer always-proxy).")
 
     @property
     def seconds(self) -> int:

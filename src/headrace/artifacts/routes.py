@@ -55,7 +55,8 @@ class Artifacts:
         # Stock's streaming routes know no prefix; what Flask answers has it (and an upload's answer is JSON there).
         self._folders = {f"{p}/{api}/2.0/mlflow-artifacts/artifacts/": p for p in {prefix, ""} for api in _APIS}
         self._prefix = prefix
-        self._direct = Direct(prefix, self._locations, self._run_uri, os.environ)
+        closed = settings.artifact_transfer == "always-proxy"
+        self._direct = Direct(prefix, self._locations, self._run_uri, os.environ, closed)
         self._redirects = settings.artifact_transfer == "direct"
         self._upload_path = f"{prefix}/ajax-api/2.0/mlflow/upload-artifact"
         self._of_logged_model = re.compile(

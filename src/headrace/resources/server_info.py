@@ -46,7 +46,8 @@ def server_info(settings: Settings) -> bytes | None:
     if not settings.native or (multipart is None and settings.stock != "never"):
         return None
     fields = installed_fields()
-    values = _values(settings, bool(multipart), since_3_18="artifact_serving_enabled" in fields)
+    offered = bool(multipart) and settings.artifact_transfer != "always-proxy"
+    values = _values(settings, offered, since_3_18="artifact_serving_enabled" in fields)
     if unknown := fields - values.keys():
         logger.warning(
             "server-info of the installed MLflow has fields that this Headrace does not know: %s", ", ".join(unknown)
