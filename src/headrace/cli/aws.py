@@ -13,7 +13,19 @@ from typing import Any
 
 import click
 
-from headrace.aws import container, execute, hosts, plan, prices, server_settings, status, templates, tunnel, upgrade
+from headrace.aws import (
+    container,
+    execute,
+    hosts,
+    plan,
+    prices,
+    server_settings,
+    status,
+    templates,
+    terraform,
+    tunnel,
+    upgrade,
+)
 from headrace.aws import doctor as examination
 from headrace.aws import down as removal
 from headrace.aws import restore as restoring
@@ -422,15 +434,36 @@ def down(target: Target, yes: bool, delete_data: bool, confirm_name: str | None)
 
 
 @_command
-@click.argument("what", type=click.Choice(["data", "app", *templates.POLICIES]))
+@click.argument("what", required=False, type=click.Choice(["data", "app", *templates.POLICIES]))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terraform"]),
+    help="Both templates as a module, in --directory, without WHAT.",
+)
+@click.option(
+    "--directory", default="headrace", show_default=True, help="With --format terraform: the module's folder."
+)
 @click.option("--account", help="With a policy: the account's number; by default that of the credentials.")
 @click.option("--permissions-boundary", help="With deployer-policy: the ARN that bounds the hosts' role.")
-def export(target: Target, what: str, account: str | None, permissions_boundary: str | None) -> None:
+def export(
+    target: Target,
+    what: str | None,
+    form: str | None,
+    directory: str,
+    account: str | None,
+    permissions_boundary: str | None,
+) -> None:
     """Print a template, or an IAM policy: the two of who deploys, or that of who only connects.
 
     A template needs no AWS account; a policy neither, with --account and --region.
     """
-    if what in templates.POLICIES:
+    if (what is None) is (form is None):
+        raise click.UsageError("Give either WHAT to print, or --format terraform.")
+    if what is None:
+        files = terraform.write(directory)
+        target.result({"files": files}, "\n".join(files))
+    elif what in templates.POLICIES:
         if account is not None and not re.fullmatch(r"[0-9]{12}", account):
             raise click.BadParameter(f"{account} is no account's number: 12 digits are.", param_hint="--account")
         cloud = target.cloud
