@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # the provider of the tests of single sign-on, where there is npm; without it they say why they are skipped
 PROVIDER := $(if $(shell command -v npm),tests/support/oidc_provider/node_modules/.ready)
 
-.PHONY: help serve test test-all test-oldest lint format screenshots bench drill rehearse example lock clean
+.PHONY: help serve test test-all test-oldest lint format screenshots bench drill rehearse example release lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,7 @@ help:  ## this list
 serve: $(READY)  ## MLflow on http://localhost:5000, SQLite and files under ./headrace-data
 	$(BIN)/headrace serve $(ARGS)
 
-test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-slim/.ready .venv-checkov/.ready .venv-deploy/.ready  ## every test; ARGS='-k name' picks some
+test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-slim/.ready .venv-checkov/.ready .venv-deploy/.ready .venv-release/.ready  ## every test; ARGS='-k name' picks some
 	$(BIN)/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
 
 test-oldest: .venv-oldest/.ready  ## the differential suite with the oldest MLflow that is supported
@@ -44,6 +44,9 @@ rehearse: $(READY) .venv-awscli/.ready .venv-deploy/.ready  ## from source to a 
 
 example: $(READY)  ## the user guide's run, against the server of MLFLOW_TRACKING_URI (http://localhost:5000)
 	$(BIN)/python examples/churn_xgboost.py $(ARGS)
+
+release: .venv-release/.ready  ## dist/: what a release publishes; VERSION=0.2.0
+	.venv-release/bin/python release/release.py $(VERSION)
 
 lock: $(READY)  ## write the lock files of requirements/ anew
 	$(BIN)/python requirements/lock.py $(ARGS)

@@ -26,6 +26,7 @@ LOCKS = {
     "awscli.txt": "awscli.in",
     "checkov.txt": "checkov.in",
     "deploy.txt": "deploy.in",
+    "release.txt": "release.in",
 }
 # more options for a lock: the image's is the server's without what only clients need, the slim one without stock's, too
 _IMAGE = ["--constraints", "server.txt", "--excludes", "container-without.txt"]
