@@ -53,6 +53,8 @@ UNUSED = {
 PERMISSIONS = {
     ("s3", "list_object_versions"): ["s3:ListBucketVersions"],
     ("s3", "delete_objects"): ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+    ("s3", "get_bucket_encryption"): ["s3:GetEncryptionConfiguration"],
+    ("s3", "get_public_access_block"): ["s3:GetBucketPublicAccessBlock"],
     ("service-quotas", "get_service_quota"): ["servicequotas:GetServiceQuota"],
 }
 # what a permission is used on: instances are tagged, so that the policies can tell

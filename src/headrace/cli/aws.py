@@ -30,6 +30,7 @@ from headrace.aws import doctor as examination
 from headrace.aws import down as removal
 from headrace.aws import restore as restoring
 from headrace.aws import rotate as rotation
+from headrace.aws import selftest as walk_through
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import PORT, SIZES, Choices, check_name
 from headrace.aws.execute import Live, Preview
@@ -199,6 +200,20 @@ def doctor(target: Target) -> None:
     if target.as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
     if any(finding.ok is False for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+@_command
+def selftest(target: Target) -> None:
+    """Walk through what is promised on the deployment that is there, and print a table to send back.
+
+    It changes nothing, but for a run that it logs. The table has no account number and no secret.
+    """
+    tunnel.check_plugin()
+    outcomes = list(walk_through.walk(target.cloud, target.name, target.say))
+    found = [one._asdict() for one in outcomes]
+    target.result({"region": target.cloud.region, "promises": found}, walk_through.table(outcomes, target.cloud))
+    if any(one.ok is False for one in outcomes):
         raise click.exceptions.Exit(1)
 
 
