@@ -1,4 +1,4 @@
-"""deploy/compose.yaml run by Docker Compose with the rehearsal's image.
+"""deploy/compose.yaml run by Docker Compose, and the unit of deploy/systemd by systemd, with the image of before.
 
 Stand-ins, as no public registry is asked: Debian's PostgreSQL with the variables of the official image that the file
 uses, and SeaweedFS's program from its package for Python.
@@ -19,10 +19,12 @@ import requests
 from tests.deploy.parts import DEPLOY, program
 from tests.support.processes import clean_environment, free_port, wait_until
 
-from rehearsal.docker import inspect
+from rehearsal.docker import DockerError, docker, inspect, remove
 from rehearsal.parts import PARTS, PREFIX, build_parts
 
 PROJECT = f"{PREFIX}-compose"
+UNIT = f"{PREFIX}-systemd"
+SYSTEMD, CGROUP = "/lib/systemd/systemd", "/sys/fs/cgroup/systemd"
 SECONDS = 120
 POSTGRES = """
 set -e
@@ -141,3 +143,87 @@ def _answers(url: str) -> bool:
         return requests.get(url, timeout=10).status_code == 200
     except requests.ConnectionError:
         return False
+
+
+@pytest.fixture
+def machine(image: str, tmp_path: Path) -> Iterator[str]:
+    """A container that systemd runs, with Headrace in /opt/headrace and the unit where docs/deploy.md puts it."""
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {image}\nUSER 0\nENV MLFLOW_HOST=\nHEALTHCHECK NONE\nENTRYPOINT []\n"
+        "RUN userdel headrace && apt-get update -qq && DEBIAN_FRONTEND=noninteractive "
+        "apt-get install -y -qq --no-install-recommends dbus systemd >/dev/null\n"
+        "RUN install -d -m 700 /etc/headrace\nCOPY headrace.env /etc/headrace/\n"
+        "COPY headrace.service /etc/systemd/system/\n"
+        "RUN chmod 600 /etc/headrace/headrace.env && systemctl enable headrace.service\n"
+    )
+    for name in ("headrace.env", "headrace.service"):
+        (tmp_path / name).write_text((DEPLOY / "systemd" / name).read_text())
+    docker("build", "--quiet", "--network", "host", "--tag", UNIT, str(tmp_path))
+    remove(UNIT)
+    # not --privileged, which an engine without all rights can't give; systemd needs its own hierarchy of cgroups
+    docker(
+        *[
+            "run",
+            "--detach",
+            "--name",
+            UNIT,
+            "--env",
+            "container=docker",
+            "--cap-add",
+            "ALL",
+            "--cap-drop",
+            "SYS_RESOURCE",
+        ],
+        *["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"],
+        *["--tmpfs", "/run", "--tmpfs", "/tmp", "--tmpfs", "/sys/fs/cgroup", UNIT],
+        *["bash", "-c", f"mkdir {CGROUP} && mount -t cgroup -o none,name=systemd cgroup {CGROUP} && exec {SYSTEMD}"],
+    )
+    yield UNIT
+    remove(UNIT)
+
+
+def test_systemd(machine: str) -> None:
+    def inside(*command: str) -> str:
+        return docker("exec", machine, *command)
+
+    def journal() -> str:
+        try:
+            return inside("journalctl", "--unit", "headrace", "--no-pager", "--output", "cat")
+        except DockerError:  # systemd is not up yet
+            return ""
+
+    token = first_token(journal)
+    wait_until(lambda: "MLflow is on http://127.0.0.1:5000" in journal(), "Headrace is up", SECONDS)
+    script = (
+        "import urllib.request as u\n"
+        "r = u.Request('http://127.0.0.1:5000/api/2.0/mlflow/experiments/get?experiment_id=0')\n"
+        f"r.add_header('Authorization', 'Bearer {token}'); r.add_header('Host', 'mlflow.example.com')\n"
+        "print(u.urlopen(r).status)\n"
+        # only stock MLflow answers this one
+        "r.full_url = 'http://127.0.0.1:5000/api/3.0/mlflow/scorers/online-configs?scorer_ids=none'\n"
+        "print(u.urlopen(r).status)\n"
+    )
+    assert inside("/opt/headrace/bin/python", "-c", script).split() == ["200", "200"]
+    shown = dict(
+        line.split("=", 1)
+        for line in inside("systemctl", "show", "headrace", "--property=MainPID,NRestarts,ActiveState").splitlines()
+    )
+    assert (shown["ActiveState"], shown["NRestarts"]) == ("active", "0")
+    status = inside("cat", f"/proc/{shown['MainPID']}/status")
+    assert re.search(r"^Uid:\s+6[1-5]\d{3}\s", status, re.M), status  # a dynamic user
+    assert re.search(r"^CapEff:\s+0+$", status, re.M), status
+    assert re.search(r"^Seccomp:\s+2$", status, re.M), status
+    assert "headrace-data" in inside("ls", "/var/lib/private/headrace").split()
+
+    # commands of docs/deploy.md beside it, and the end
+    properties = [f"--property={each}" for each in (
+        "DynamicUser=yes", "User=headrace", "StateDirectory=headrace", "WorkingDirectory=/var/lib/headrace",
+        "EnvironmentFile=/etc/headrace/headrace.env",
+    )]  # fmt: skip
+    command = ["systemd-run", "--quiet", "--pipe", *properties, "/opt/headrace/bin/headrace"]
+    assert "hr_" in inside(*command, "user", "token", "admin")
+    inside("systemctl", "stop", "headrace")
+    assert inside("systemctl", "show", "headrace", "--property=Result,ExecMainStatus").splitlines() == [
+        "Result=success",
+        "ExecMainStatus=0",
+    ]
