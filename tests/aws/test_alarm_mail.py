@@ -1,11 +1,13 @@
-"""Who gets no alarm yet, since AWS's mail is not confirmed. SNS is a fake: moto confirms at once."""
+"""Who gets no alarm yet: AWS's mail is not confirmed, or `up` is at work. SNS is a fake: moto confirms at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.aws import status
+from botocore.stub import Stubber
+
+from headrace.aws import alarms, status
 from headrace.aws.client import Cloud
 from headrace.aws.stacks import Stack
 
@@ -34,3 +36,17 @@ def test_a_mail_that_nobody_has_confirmed_is_told() -> None:
     assert status._unconfirmed(Subscribed("PendingConfirmation"), app(EMAIL)) == [EMAIL]
     assert status._unconfirmed(Subscribed(f"{TOPIC}:1"), app(EMAIL)) == []
     assert status._unconfirmed(Subscribed("PendingConfirmation"), app("")) == []
+
+
+def test_a_first_up_sends_no_alarm(cloud: Cloud, said: list[str]) -> None:
+    found = [{"AlarmName": f"lab-app-{one}", "ActionsEnabled": on} for one, on in (("a", True), ("b", False))]
+    with Stubber(cloud.client("cloudwatch")) as watch:
+        for operation, names in (("disable", ["lab-app-a", "lab-app-b"]), ("enable", ["lab-app-b"])):
+            watch.add_response("describe_alarms", {"MetricAlarms": found}, {"AlarmNamePrefix": "lab-app-"})
+            watch.add_response(f"{operation}_alarm_actions", {}, {"AlarmNames": names})
+        alarms.quiet(cloud, "lab-app", said.append)
+        alarms.loud(cloud, "lab-app", said.append)
+        watch.assert_no_pending_responses()
+        watch.add_response("describe_alarms", {"MetricAlarms": found[:1]}, {"AlarmNamePrefix": "lab-app-"})
+        alarms.loud(cloud, "lab-app", said.append)
+    assert said == ["alarms: quiet until the server is proved", "alarms: on"]

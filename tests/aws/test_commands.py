@@ -350,6 +350,7 @@ def _status(account: Account) -> None:
     done = account.run("status", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    assert found["silenced"] is False
     assert found["image"] == IMAGE
     assert [host["online"] for host in found["hosts"]] == [True]
     assert found["database"]["DBInstanceStatus"] == "available"

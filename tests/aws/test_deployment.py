@@ -135,4 +135,5 @@ def test_the_guide_names_commands_and_options_that_are() -> None:
     options = {option for command in aws.commands.values() for one in command.params for option in one.opts}
     # of docker, of the AWS CLI and of headrace user
     elsewhere = {"--role", "--restart", "--query", "--output", "--with-decryption", "--instance-ids"}
+    elsewhere |= {"--capabilities", "--tags"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", guide)) - elsewhere <= {*options, "--name"}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import urllib.error
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.stub import Stubber
 
-from headrace.aws import doctor
+from headrace.aws import doctor, stacks
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import SIZES
+from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
 
 ACCOUNT = "123456789012"
@@ -125,3 +132,92 @@ def test_a_machine_that_can_not_build_for_arm64_is_told(
     found = doctor._emulation()
     assert found.ok is ok
     assert ("tonistiigi/binfmt" in found.fix) is (ok is None)
+
+
+class Plan(Cloud):
+    """An account of a plan, with a data stack or without."""
+
+    def __init__(self, plan: str | AwsError) -> None:
+        super().__init__("us-east-1")
+        self.plan = plan
+
+    def call(self, service: str, operation: str, **arguments: Any) -> Answer:
+        assert (service, operation) == ("freetier", "get_account_plan_state")
+        if isinstance(self.plan, AwsError):
+            raise self.plan
+        return {"accountPlanType": self.plan, "accountPlanStatus": "ACTIVE"}
+
+
+@pytest.mark.parametrize(
+    ("plan", "days", "ok"),
+    [
+        ("FREE", None, False),
+        ("FREE", "7", False),
+        ("FREE", "1", True),
+        ("PAID", None, True),
+        (AwsError("no plan", "ResourceNotFoundException"), None, True),
+    ],
+)
+def test_the_free_plan_is_told_before_rds_refuses(
+    monkeypatch: pytest.MonkeyPatch, plan: str | AwsError, days: str | None, ok: bool
+) -> None:
+    stack = None if days is None else Stack("lab-data", "CREATE_COMPLETE", {"BackupDays": days}, {})
+    monkeypatch.setattr("headrace.aws.stacks.find", lambda *_: stack)
+    found = doctor._account_plan(Plan(plan), "lab")
+    assert found.ok is ok
+    assert ("--backup-days 1" in found.fix) is not ok
+
+
+@pytest.mark.parametrize("words", ["exceeds the maximum available to free tier customers", "with free plan accounts"])
+def test_what_rds_says_of_the_free_plan_has_a_way_out(words: str) -> None:
+    assert "or upgrade the plan" in stacks._next(f"FreeTierRestrictionError: it {words}")
+
+
+class Hub:
+    """Docker's two addresses, as urllib sees them."""
+
+    def __init__(self, left: str | None, refused: int = 0) -> None:
+        self.left, self.refused = left, refused
+
+    def open(self, asked: Any, timeout: float) -> Any:
+        assert timeout
+        if isinstance(asked, str):
+            return contextlib.closing(io.BytesIO(b'{"token": "t"}'))
+        assert asked.get_method() == "HEAD"
+        assert asked.headers == {"Authorization": "Bearer t"}
+        if self.refused:
+            raise urllib.error.HTTPError(asked.full_url, self.refused, "", Message(), None)
+        answer = SimpleNamespace(headers={} if self.left is None else {"ratelimit-remaining": self.left}, close=bool)
+        return contextlib.closing(answer)
+
+
+@pytest.mark.parametrize(
+    ("hub", "ok", "says"),
+    [
+        (Hub("97;w=21600"), True, "97 pulls are left"),
+        (Hub("2;w=21600"), False, "2 pulls are left"),
+        (Hub(None), True, "no limit"),
+        (Hub("0", refused=429), False, "no more for a while"),
+        (Hub("0", refused=503), None, "could not be asked"),
+    ],
+)
+def test_docker_hubs_limit(monkeypatch: pytest.MonkeyPatch, hub: Hub, ok: bool | None, says: str) -> None:
+    monkeypatch.setattr("headrace.aws.doctor.urllib.request.urlopen", hub.open)
+    monkeypatch.setattr("headrace.aws.doctor.shutil.which", lambda _: "/usr/bin/docker")
+    found = doctor._docker_hub()
+    assert found.ok is ok
+    assert says in found.says
+    assert ("public.ecr.aws" in found.fix) is (ok is not True)
+
+
+@pytest.mark.parametrize(("used", "exists", "ok"), [(39, False, True), (40, False, False), (40, True, True)])
+def test_the_quota_of_databases(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, used: int, exists: bool, ok: bool
+) -> None:
+    stack = Stack("lab-data", "CREATE_COMPLETE", {}, {}) if exists else None
+    monkeypatch.setattr("headrace.aws.stacks.find", lambda *_: stack)
+    with Stubber(cloud.client("service-quotas")) as quotas, Stubber(cloud.client("rds")) as rds:
+        asked = {"ServiceCode": "rds", "QuotaCode": "L-7B6409FD"}
+        quotas.add_response("get_service_quota", {"Quota": {"Value": 40.0}}, asked)
+        rds.add_response("describe_db_instances", {"DBInstances": used * [{}]}, {})
+        assert doctor._databases(cloud, "lab").ok is ok

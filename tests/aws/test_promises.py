@@ -49,7 +49,7 @@ PROMISES: dict[str, Callable[[], bool]] = {
     ),
     "the database can't be deleted by accident": lambda: DATABASE["DeletionProtection"] is True,
     "7 days of point-in-time recovery, kept after a deletion": lambda: (
-        DATABASE["BackupRetentionPeriod"] == 7 and DATABASE["DeleteAutomatedBackups"] is False
+        DATABASE["BackupRetentionPeriod"] == {"Ref": "BackupDays"} and DATABASE["DeleteAutomatedBackups"] is False
     ),
     "the database is encrypted with the key": lambda: (
         DATABASE["StorageEncrypted"] is True and DATABASE["KmsKeyId"] == KEY

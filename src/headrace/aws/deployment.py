@@ -78,6 +78,7 @@ class Choices:
     alarm_email: str | None = None
     permissions_boundary: str | None = None
     db_auth: str | None = None
+    backup_days: int | None = None
     vpc_id: str | None = None
     app_subnet_ids: str | None = None
     database_subnet_ids: str | None = None
@@ -123,6 +124,7 @@ class Choices:
             )
         parameters |= _given(
             DatabaseAuth=self.db_auth,
+            BackupDays=None if self.backup_days is None else str(self.backup_days),
             VpcId=self.vpc_id,
             AppSubnetIds=self.app_subnet_ids,
             DatabaseSubnetIds=self.database_subnet_ids or self.app_subnet_ids,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +16,14 @@ from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import SIZES
 from headrace.errors import AwsError
 
+# docs.docker.com/docker-hub/usage/pulls: how many pulls are left to this address, by a repository that counts none
+_HUB_TOKEN = "https://auth.docker.io/token?service=registry.docker.io&scope=repository:ratelimitpreview/test:pull"  # noqa: S105
+_HUB = "https://registry-1.docker.io/v2/ratelimitpreview/test/manifests/latest"
+_PULLS = 3  # of a build: the base image, and what of it a broken-off build needs again
 # service, quota code, what it is, how much a deployment needs, and how much of it is used
 _VCPUS = ("ec2", "L-1216C47A", "vCPUs of running on-demand standard instances", 4)
 _VPCS = ("vpc", "L-F678F1CE", "VPCs of a region")
+_DATABASES = ("rds", "L-7B6409FD", "database instances of a region")
 _EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")  # there where Linux runs arm64's programs by QEMU
 _NOT_THERE = {"UnknownOperationException", "InvalidAction", "NotImplemented", "501", "404", "InternalFailure"}
 
@@ -53,11 +60,14 @@ def examine(cloud: Cloud, name: str) -> Iterator[Finding]:
         ("zones", lambda: _zones(cloud)),
         ("quota of vCPUs", lambda: _vcpus(cloud)),
         ("quota of VPCs", lambda: _vpcs(cloud, name)),
+        ("quota of databases", lambda: _databases(cloud, name)),
+        ("the account's plan", lambda: _account_plan(cloud, name)),
         ("earlier tries", lambda: _stacks(cloud, name)),
     ):
         yield _guarded(what, look)
     yield _plugin()
     yield _programs()
+    yield _docker_hub()
     yield _emulation()
 
 
@@ -184,6 +194,71 @@ def _vpcs(cloud: Cloud, name: str) -> Finding:
     ok = used < quota or (data is not None and data.exists)
     fix = "" if ok else "Use one that is there with --vpc-id and --app-subnet-ids, or ask for more in Service Quotas."
     return Finding("quota of VPCs", ok, f"{used} of {quota:.0f} {what} are used", fix)
+
+
+def _databases(cloud: Cloud, name: str) -> Finding:
+    service, code, what = _DATABASES
+    quota = cloud.call("service-quotas", "get_service_quota", ServiceCode=service, QuotaCode=code)["Quota"]["Value"]
+    used = len(list(cloud.pages("rds", "describe_db_instances", "DBInstances")))
+    data = stacks.find(cloud, f"{name}-data")
+    ok = used < quota or (data is not None and data.exists)
+    fix = "" if ok else "Delete one, or ask for more in Service Quotas."
+    return Finding("quota of databases", ok, f"{used} of {quota:.0f} {what} are used", fix)
+
+
+def _account_plan(cloud: Cloud, name: str) -> Finding:
+    """Whether RDS refuses what the deployment needs, as it does on the free plan (FreeTierRestrictionError).
+
+    "The specified backup retention period exceeds the maximum available to free tier customers", "This instance size
+    isn't available with free plan accounts" (https://github.com/yc-software/qm/issues/352).
+    """
+    what = "the account's plan"
+    try:
+        plan = cloud.call("freetier", "get_account_plan_state")["accountPlanType"]
+    except AwsError as error:
+        if error.code == "ResourceNotFoundException":  # an account of before there were plans
+            return Finding(what, True, "has no limits of its own")
+        raise
+    if plan != "FREE":
+        return Finding(what, True, str(plan).lower())
+    data = stacks.find(cloud, f"{name}-data")
+    days = None if data is None or not data.exists else data.parameters.get("BackupDays")
+    if days == "1":
+        return Finding(what, True, "free, and backups are kept for a day; sizes other than dev are refused")
+    return Finding(
+        what,
+        False,
+        "free: RDS refuses to keep backups for 7 days, and sizes other than dev",
+        "Take `headrace aws up --size dev --backup-days 1`, or upgrade the plan in the Billing console (credits stay).",
+    )
+
+
+def _docker_hub() -> Finding:
+    """Whether Docker Hub would still give this machine the image's base, where `up` builds it."""
+    what = "Docker Hub"
+    if shutil.which("docker") is None:
+        return Finding(what, True, "is not needed: nothing is built here")
+    try:
+        with urllib.request.urlopen(_HUB_TOKEN, timeout=10) as answer:
+            token = json.load(answer)["token"]
+        asked = urllib.request.Request(_HUB, method="HEAD", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - a literal
+            left = answer.headers.get("ratelimit-remaining")
+    except (OSError, ValueError, KeyError) as error:
+        refused = isinstance(error, urllib.error.HTTPError) and error.code == 429
+        says = "gives this address no more for a while" if refused else f"could not be asked: {error}"
+        return Finding(what, False if refused else None, says, _HUB_FIX)
+    count = int(left.partition(";")[0]) if left else _PULLS
+    ok = count >= _PULLS
+    return Finding(
+        what, ok, f"{count} pulls are left to this address" if left else "has no limit here", "" if ok else _HUB_FIX
+    )
+
+
+_HUB_FIX = (
+    "Where `up` builds the image: sign in (`docker login`), or take the base from AWS: docker build --build-arg "
+    "BASE_IMAGE=public.ecr.aws/docker/library/python:3.12-slim. A pipeline that pushes needs neither."
+)
 
 
 def _stacks(cloud: Cloud, name: str) -> Finding:

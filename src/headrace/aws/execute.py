@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from headrace.aws import database, domain, hosts, images, server_settings, stacks, trial, tunnel
+from headrace.aws import alarms, database, domain, hosts, images, server_settings, stacks, trial, tunnel
 from headrace.aws.client import Cloud, polling
 from headrace.aws.deployment import PORT, Choices
 from headrace.aws.plan import (
@@ -139,7 +139,10 @@ class Live:
                 domain.lead(self.cloud, asked, balancer, self.say)
             case MakeApp(stack, image):
                 made = _with_image(self.cloud, stack, image)
+                new = stacks.find(self.cloud, stack.name) is None
                 self._make_stack(*made)
+                if new:
+                    alarms.quiet(self.cloud, stack.name, self.say)
                 now = made.parameters
                 images.keep(self.cloud, now["Name"], now["Image"], now.get("PreviousImage", ""), self.say)
             case RenewHosts(choices):
@@ -210,6 +213,7 @@ class Live:
         token = admin_token(self.cloud, choices.name)
         with reached(self.cloud, app, self.say) as address:
             run = trial.round_trip(address, token)
+            alarms.loud(self.cloud, choices.app_stack, self.say)
             self.say(f"{address.url}: run {run} logged a param and an artifact, and read them back")
 
 

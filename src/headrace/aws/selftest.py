@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from headrace.aws import database, execute, hosts, stacks, trial
+from headrace.aws import alarms, database, execute, hosts, stacks, trial
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import AwsError, ConfigurationError
@@ -178,9 +178,7 @@ def _logs(place: Deployment) -> Seen:
 
 
 def _alarms(place: Deployment) -> Seen:
-    found = list(
-        place.cloud.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{place.app.name}-")
-    )
+    found = alarms.find(place.cloud, place.app.name)
     blind = [one["AlarmDescription"].partition(": ")[2] for one in found if one["StateValue"] == "INSUFFICIENT_DATA"]
     return bool(found) and not blind, f"of {len(found)} without metrics: {', '.join(blind) or 'none'}"
 

@@ -23,6 +23,8 @@ _CAPABILITIES = ["CAPABILITY_IAM"]
 # what to do next, by what AWS's reason contains
 _NEXT = {
     "not authorized": POLICY,
+    "free tier": "The account's free plan keeps backups for a day: add --backup-days 1, or upgrade the plan.",
+    "free plan": "The account's free plan has micro sizes only: take --size dev, or upgrade the plan.",
     "imit": "Ask for more in the Service Quotas console, or take another --size or --region.",
     "already exists": "Delete or rename what is in the way, or take another --name.",
     "apacity": "AWS has no such machine in that zone now: try again later, or take another --size.",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.aws import database, hosts, journal, restore, server_settings, stacks
+from headrace.aws import alarms, database, hosts, journal, restore, server_settings, stacks
 from headrace.aws.client import Cloud, polling
 from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
@@ -40,6 +40,7 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
             found["hosts"] = [host._asdict() for host in hosts.find(cloud, stack)]
             found["suspended"] = hosts.suspended(cloud, stack)
             found["alarms"] = _alarms(cloud, stack.name)
+            found["silenced"] = bool(alarms.silenced(cloud, stack.name))
             found["unconfirmed"] = _unconfirmed(cloud, stack)
             found["settings"] = server_settings.find(cloud, name)
             record = journal.read(cloud, name)
@@ -83,5 +84,4 @@ def log(cloud: Cloud, name: str, follow: bool, since: float) -> Iterator[str]:
 
 
 def _alarms(cloud: Cloud, stack: str) -> dict[str, str]:
-    found = cloud.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{stack}-")
-    return {item["AlarmDescription"].partition(": ")[2]: item["StateValue"] for item in found}
+    return {item["AlarmDescription"].partition(": ")[2]: item["StateValue"] for item in alarms.find(cloud, stack)}

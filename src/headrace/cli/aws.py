@@ -141,6 +141,9 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["password", "iam"]),
             help="How the server logs in at the database: iam is by tokens, without a password. At the first `up`.",
         ),
+        click.option(
+            "--backup-days", type=click.IntRange(1, 35), help="Any time of so many days can be restored; 7 at first."
+        ),
         click.option("--alarm-email", help="Who gets the alarms."),
         click.option("--permissions-boundary", help="The ARN of a policy that bounds the hosts' role."),
         click.option(
@@ -549,6 +552,8 @@ def _status_text(found: dict[str, Any]) -> str:
             )
         lines += [f"setting  {name}={value}" for name, value in found["settings"].items()]
         lines += [f"alarm    {what}: {state}" for what, state in found["alarms"].items() if state != "OK"]
+        if found["silenced"]:
+            lines.append("alarms   send nothing since an `up` that was broken off: `headrace aws up` finishes it")
         lines += [f"mail     {line}" for line in _unconfirmed(found)]
         lines.append(f"url      {found['url']}")
     return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""The alarms of a deployment: they send no mail about a server that a first `up` is still making."""
+
+from __future__ import annotations
+
+from headrace.aws.client import Answer, Cloud
+from headrace.aws.stacks import Say
+
+
+def find(cloud: Cloud, app_stack: str) -> list[Answer]:
+    """As CloudWatch has them."""
+    return list(cloud.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{app_stack}-"))
+
+
+def quiet(cloud: Cloud, app_stack: str, say: Say) -> None:
+    """Send nothing, until `loud`. One that is killed before leaves them so; `status` says it, and `up` ends it."""
+    if names := [one["AlarmName"] for one in find(cloud, app_stack)]:
+        cloud.call("cloudwatch", "disable_alarm_actions", AlarmNames=names)
+        say("alarms: quiet until the server is proved")
+
+
+def loud(cloud: Cloud, app_stack: str, say: Say) -> None:
+    """Send mails from now on."""
+    if names := silenced(cloud, app_stack):
+        cloud.call("cloudwatch", "enable_alarm_actions", AlarmNames=names)
+        say("alarms: on")
+
+
+def silenced(cloud: Cloud, app_stack: str) -> list[str]:
+    """The names of those that send nothing."""
+    return [one["AlarmName"] for one in find(cloud, app_stack) if not one.get("ActionsEnabled", True)]
