@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -33,6 +34,8 @@ def serve(settings: Settings) -> int:
     supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1)
     try:
         settings = renewal.begun(settings, directory)
+        if settings.enable_jobs and settings.protected:
+            settings = msgspec.structs.replace(settings, jobs_token=secrets.token_urlsafe(32))
         _make_metrics_directory(settings)
         workers = [_worker(number, listener, settings) for number in range(settings.workers)]
         for worker in workers:
@@ -80,7 +83,7 @@ def _set_up_auth(settings: Settings) -> None:
 
     In a process of its own: the supervisor carries no database driver. Raises ConfigurationError.
     """
-    configuration = {"settings": msgspec.to_builtins(settings), "url": _url(settings)}
+    configuration = {"settings": msgspec.to_builtins(settings), "url": settings.url}
     if code := run_once("headrace.auth.setup_process", configuration, source="headrace"):
         raise ConfigurationError(
             f"The tables of users and tokens can't be made (exit code {code}); why is said above. The database's role "
@@ -123,26 +126,19 @@ def _worker(number: int, listener: socket.socket, settings: Settings) -> Child:
 
 
 def _on_ready(settings: Settings, stock: Stock | None) -> None:
-    if stock is not None and settings.stock == "background":
+    if stock is not None and (settings.stock == "background" or settings.enable_jobs):
         stock.start()
-    url = _url(settings)
     artifacts = settings.artifacts_destination + ", through this server"
     if not settings.serve_artifacts:
         artifacts = settings.default_artifact_root
     if os.path.exists("mlflow.db") and settings.backend_store_uri == Settings().backend_store_uri:
         log.say("the mlflow.db in this folder is not used; for it: --backend-store-uri sqlite:///mlflow.db")
-    log.say(f"MLflow is on {url}")
+    log.say(f"MLflow is on {settings.url}")
     if not settings.artifacts_only:
         log.say(f"  database   {uri.redact(settings.backend_store_uri)}")
     log.say(f"  artifacts  {uri.redact(artifacts)}")
-    log.say(f"  next step  export MLFLOW_TRACKING_URI={url}")
+    log.say(f"  next step  export MLFLOW_TRACKING_URI={settings.url}")
     if settings.insecure_no_auth:
         log.say(
             "  ANYBODY who reaches this address may read, change and delete everything (--insecure-no-auth)", "WARNING"
         )
-
-
-def _url(settings: Settings) -> str:
-    """Where people on this machine find the server."""
-    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(settings.host, settings.host)  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.static_prefix}"

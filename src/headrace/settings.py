@@ -85,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     oidc_groups_claim: str = "groups"
     oidc_roles: str = ""
     alb_arn: str = ""
+    enable_jobs: bool = False
     enable_ai_gateway: bool = False
     enable_assistant: bool = False
     enable_webhooks: bool = False
@@ -93,12 +94,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     log_format: str = "text"
     admin_hashes: str = ""  # a file of those of admin tokens, which may change; filled in by serve
+    jobs_token: str = ""  # with which jobs come back to this server; made by serve
     stock_socket: str = ""  # the Unix socket's path; filled in by serve
     builds_indexes: bool = True  # one worker of a server does; filled in by serve
 
     def __repr__(self) -> str:
         """Without passwords and tokens, for logs and tracebacks."""
-        secret = {setting.name for setting in SETTINGS if setting.secret}
+        secret = {setting.name for setting in SETTINGS if setting.secret} | {"jobs_token"}
         fields = msgspec.to_builtins(self)
         shown = {name: "***" if name in secret and value else value for name, value in fields.items()}
         return f"Settings({uri.redact(repr(shown))})"
@@ -127,6 +129,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         budget = self.database_connections or max(DATABASE_CONNECTIONS, of_stock + of_workers)
         stock = of_stock and max(of_stock, min(budget // 3, budget - of_workers))
         return Connections(stock, max(_LEAST_OF_WORKER, (budget - stock - _BUILDER) // self.workers))
+
+    @property
+    def url(self) -> str:
+        """Where people on this machine find the server."""
+        host = {"0.0.0.0": "localhost", "::": "localhost"}.get(self.host, self.host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{self.static_prefix}"
 
     @property
     def models_here(self) -> bool:
@@ -682,6 +690,15 @@ SETTINGS = (
         from_mlflow=False,
     ),
     Setting(
+        "enable_jobs",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
+        parse_boolean,
+        "false",
+        "Run MLflow's jobs: judges of new traces, evaluation and issue detection from the UI, prompt optimization. "
+        "Stock runs all the time then, with processes for them, in which the code of scorers runs that users register.",
+        from_mlflow=False,
+    ),
+    Setting(
         "enable_ai_gateway",
         "MLFLOW_ENABLE_AI_GATEWAY",
         parse_boolean,
@@ -926,6 +943,7 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
     _check_artifacts_only(settings)
     _check_single_sign_on(settings)
     _check_workspaces(settings)
+    _check_jobs(settings)
     if settings.grants and not settings.protected:
         raise ConfigurationError("--grants is set, but this server asks nobody who they are. Set --auth.")
     if settings.stock == "never":
@@ -986,13 +1004,16 @@ def without_password(settings: Settings, passfile: str) -> Settings:
     return msgspec.structs.replace(settings, backend_store_uri=url)
 
 
+_OF_STOCK = ("enable_jobs", "enable_ai_gateway", "enable_assistant", "enable_webhooks")
+
+
 def _check_artifacts_only(settings: Settings) -> None:
     """Raises ConfigurationError for what a server of artifacts alone has no use for."""
     if not settings.artifacts_only:
         return
     if not settings.serve_artifacts:
         raise ConfigurationError("--artifacts-only and --no-serve-artifacts are both set: nothing is left to serve.")
-    for name in ("enable_workspaces", "grants", "enable_ai_gateway", "enable_assistant", "enable_webhooks"):
+    for name in ("enable_workspaces", "grants", *_OF_STOCK):
         if getattr(settings, name):
             raise ConfigurationError(
                 f"--artifacts-only and --{name.replace('_', '-')} are both set, but that needs what is in the database."
@@ -1001,6 +1022,20 @@ def _check_artifacts_only(settings: Settings) -> None:
         raise ConfigurationError(
             "--artifacts-only and --backend-store-uri are both set, but a server of artifacts alone that asks nobody "
             "who they are has no use for a database. Leave it out, or set --auth."
+        )
+
+
+def _check_jobs(settings: Settings) -> None:
+    """Raises ConfigurationError for what jobs can't go with."""
+    if not settings.enable_jobs:
+        return
+    if settings.database is None:
+        raise ConfigurationError(
+            "--enable-jobs needs a backend store in a database (--backend-store-uri): jobs are kept there."
+        )
+    if settings.grants:
+        raise ConfigurationError(
+            "--enable-jobs and --grants are both set, but a job works on any experiment. Leave one of them out."
         )
 
 
@@ -1033,7 +1068,7 @@ def _least(settings: Settings) -> tuple[int, int]:
 
 def _check_without_stock(settings: Settings) -> None:
     """Raises ConfigurationError for what only stock can do."""
-    wanted = [name for name in ("enable_ai_gateway", "enable_assistant", "enable_webhooks") if getattr(settings, name)]
+    wanted = [name for name in _OF_STOCK if getattr(settings, name)]
     if not settings.native and not settings.artifacts_only:
         wanted.append("backend_store_uri")
     if not settings.models_here:

@@ -32,7 +32,6 @@ class Variables(NamedTuple):
 
 
 _FALSE = ("", "0", "false", "f", "no", "n", "off")
-_NO_JOBS = "Headrace doesn't run MLflow's job runner"
 _OWN_SERVER = "use --host, --port, --workers, --keep-alive, --shutdown-timeout and --log-level"
 _TLS = "TLS is the business of a proxy or balancer in front; name it in --trusted-proxies"
 REFUSED = (
@@ -54,11 +53,11 @@ REFUSED = (
     Refused(
         ("--trace-archival-config",),
         "MLFLOW_TRACE_ARCHIVAL_CONFIG",
-        f"{_NO_JOBS}, which moves traces to the archive; leave it out, and use --trace-retention to delete old traces",
+        "Headrace reads archived traces, but has not tried what moves them; leave it out, and use --trace-retention to "
+        "delete old traces",
     ),
     Refused((), "MLFLOW_WORKSPACE", "it is for clients only; unset it"),
-    Refused((), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", f"{_NO_JOBS}; unset it", _FALSE),
-    Refused((), "MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", f"{_NO_JOBS}; unset it", _FALSE),
+    Refused((), "MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "Headrace has not tried them; unset it", _FALSE),
     Refused((), "UVICORN_SSL_CERTFILE", _TLS),
     Refused((), "UVICORN_SSL_KEYFILE", _TLS),
 )
@@ -209,11 +208,16 @@ WITHOUT_EFFECT = (
             "MLFLOW_SERVER_JOB_TRANSIENT_ERROR_MAX_RETRIES",
             "MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_BASE_DELAY",
             "MLFLOW_SERVER_JOB_TRANSIENT_ERROR_RETRY_MAX_DELAY",
+        ),
+        "work with --enable-jobs",
+    ),
+    Variables(
+        (
             "MLFLOW_TRACE_ROLLUPS_MAX_PARTITIONS_PER_RUN",
             "MLFLOW_TRACE_ROLLUPS_MAX_WORKERS",
             "MLFLOW_TRACE_ROLLUPS_SCHEDULE",
         ),
-        f"has no effect: {_NO_JOBS}",
+        "has no effect: MLFLOW_SQL_TRACE_ROLLUPS_ENABLED is refused",
         said=True,
     ),
     Variables(

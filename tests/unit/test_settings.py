@@ -125,6 +125,9 @@ def test_the_container_names_what_is_missing() -> None:
         ({}, {"UVICORN_SSL_CERTFILE": "cert.pem"}, "TLS is the business of a proxy"),
         ({"stock": "sometimes"}, {}, "one of lazy, background, never"),
         ({"stock": "never", "enable_webhooks": "true"}, {}, "--enable-webhooks is stock MLflow's alone"),
+        ({"stock": "never"}, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true"}, "--enable-jobs is stock MLflow's alone"),
+        ({"enable_jobs": "true", "auth": "true", "grants": "true"}, {}, "a job works on any experiment"),
+        ({"enable_jobs": "true", "backend_store_uri": "./mlruns"}, {}, "--enable-jobs needs a backend store in a d"),
         (
             {"stock": "never", "backend_store_uri": "./mlruns"},
             {},
@@ -158,6 +161,7 @@ def test_bad_values(flags: dict[str, str], environment: dict[str, str], text: st
 
 def test_settings_are_printed_without_passwords() -> None:
     assert "hidden" not in repr(resolve({"backend_store_uri": "postgresql://u:hidden@h/d"}, {}))
+    assert "hidden" not in repr(Settings(jobs_token="hidden"))
 
 
 def test_what_is_not_supported_is_refused_not_ignored() -> None:
@@ -243,7 +247,8 @@ def test_what_has_no_effect_is_said() -> None:
 
 def test_the_table_and_the_struct_agree() -> None:
     defaults = msgspec.to_builtins(Settings())
-    assert set(defaults) == {setting.name for setting in SETTINGS} | {"admin_hashes", "stock_socket", "builds_indexes"}
+    filled_in_by_serve = {"admin_hashes", "jobs_token", "stock_socket", "builds_indexes"}
+    assert set(defaults) == {setting.name for setting in SETTINGS} | filled_in_by_serve
     for setting in SETTINGS:
         words = setting.default.split(",")[0].split(" with ")[0]
         value = defaults[setting.name]

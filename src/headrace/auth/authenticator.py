@@ -33,6 +33,7 @@ STALE_SECONDS = 5.0
 USED_EVERY = 15  # polls between two writes of when tokens were used
 KEPT = 10_000
 LOAD_BALANCER = "load balancer"
+JOBS = "MLflow's jobs"
 ADMIN = "admin"  # the user of the first token and of HEADRACE_ADMIN_TOKEN
 USED_LINK = "This link was used already, or is too old. `headrace user link NAME` makes another."
 # What is shown, each kind known by itself: one is checked for where it comes from, another is not.
@@ -43,16 +44,18 @@ HOW_TO = "Set MLFLOW_TRACKING_TOKEN to a token, or MLFLOW_TRACKING_USERNAME and 
 class Authenticator:
     """For one worker. `start` it once there is an event loop.
 
-    `admin_hashes`: a file of hashes that count as that of `admin_token`, and may change (renewal.py).
+    `admin_hashes`: a file of hashes that count as that of `admin_token`, and may change (renewal.py). `jobs_token`: the
+    one of this server's start, for MLflow's jobs, which are an editor.
     """
 
-    def __init__(self, accounts: Accounts, admin_token: str = "", admin_hashes: str = "") -> None:
+    def __init__(self, accounts: Accounts, admin_token: str = "", admin_hashes: str = "", jobs_token: str = "") -> None:
         self._accounts = accounts
         self.single_sign_on: SingleSignOn | None = None
         self.of_jwt: Callable[[str], Awaitable[Claims]] | None = None
         self.of_load_balancer: Callable[[str], Awaitable[Claims]] | None = None
         self._admin_hashes = {tokens.hash_of(admin_token)} if admin_token else set()
         self._admin_file = admin_hashes
+        self._jobs_hash = tokens.hash_of(jobs_token) if jobs_token else ""
         self._passwords = Passwords()
         self._throttle = Throttle(accounts)
         self._known: dict[bytes, Principal] = {}
@@ -213,6 +216,8 @@ class Authenticator:
     async def _of_token(self, token: str) -> Principal | None:
         if self._is_admin_token(token):
             return Principal(ADMIN, Right.ADMIN, via="HEADRACE_ADMIN_TOKEN")
+        if self._jobs_hash and hmac.compare_digest(tokens.hash_of(token), self._jobs_hash):
+            return Principal(JOBS, Right.MANAGE, via="a job")
         found = await self._accounts.token(tokens.hash_of(token))
         if found is None or (found.expires_at is not None and found.expires_at <= now_ms()):
             return None

@@ -61,6 +61,13 @@ def share_engine(uris: set[str]) -> None:
             engines.setdefault(uri, engine)
 
 
+def start_job_runner(environment: dict[str, str]) -> None:
+    """MLflow's own, which starts a process for each kind of job; all of them end soon after this one."""
+    from mlflow.server.jobs.utils import _launch_job_execution_runner
+
+    _launch_job_execution_runner(environment, os.getpid())
+
+
 def main() -> None:
     """Run until SIGTERM, or until the parent ends."""
     parent = child.Parent()
@@ -79,6 +86,8 @@ def main() -> None:
     import uvicorn
     from mlflow.server.fastapi_app import app
 
+    if configuration["jobs"] is not None:
+        os.makedirs(os.environ["_MLFLOW_HUEY_STORAGE_PATH"], mode=0o700, exist_ok=True)
     let_engines_try_each()
     stores = {configuration["stock"][f"_MLFLOW_SERVER_{kind}_STORE"] for kind in ("FILE", "REGISTRY")}
     share_engine({uri for uri in stores if uri.startswith("postgresql")})
@@ -86,6 +95,8 @@ def main() -> None:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            if configuration["jobs"] is not None:
+                start_job_runner(configuration["jobs"])
             parent.ready()
 
     with contextlib.suppress(FileNotFoundError):

@@ -45,7 +45,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "_MLFLOW_SERVER_BOOT_ID": uuid.uuid4().hex,
         "_MLFLOW_IN_JOB_EXECUTOR": "false",
         "_MLFLOW_SGI_NAME": "uvicorn",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true" if settings.enable_jobs else "false",
+        "_MLFLOW_HUEY_STORAGE_PATH": _queues(settings) if settings.enable_jobs else None,
         "MLFLOW_ENABLE_WORKSPACES": "true" if settings.enable_workspaces else "false",
         "MLFLOW_ENABLE_AI_GATEWAY": "true" if settings.enable_ai_gateway else "false",
         # no URL has this scheme: stock sends nothing to webhooks that are in the database already
@@ -76,7 +77,7 @@ class Stock:
     def __init__(self, settings: Settings, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._socket = settings.stock_socket
-        self._idle = settings.stock_idle if settings.stock == "lazy" else None
+        self._idle = settings.stock_idle if settings.stock == "lazy" and not settings.enable_jobs else None
         self._child = Child("stock MLflow", "headrace.stock.launch", stage=1, back_off=BackOff(0.5), source="stock")
         self._child.configure(_configuration(settings))
         supervisor.add(self._child)
@@ -111,9 +112,28 @@ class Stock:
         self._supervisor.rest(self._child)
 
 
+def _queues(settings: Settings) -> str:
+    """The folder of the jobs' queues, which need not outlive the server: what is to be done is in the database."""
+    return str(Path(settings.stock_socket).with_name("jobs"))
+
+
+def environment_of_jobs(settings: Settings) -> dict[str, str]:
+    """What `mlflow server` sets for its job runner (mlflow.server._run_server), beside what its server has."""
+    backend = database_url.stock_url(settings.backend_store_uri)
+    assert backend is not None
+    values = {
+        "MLFLOW_BACKEND_STORE_URI": backend,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": settings.default_artifact_root,
+        "MLFLOW_TRACKING_URI": settings.url,
+        "MLFLOW_GATEWAY_URI": os.environ.get("MLFLOW_GATEWAY_URI") or settings.url,
+    }
+    return values | ({"MLFLOW_TRACKING_TOKEN": settings.jobs_token} if settings.jobs_token else {})
+
+
 def _configuration(settings: Settings) -> dict[str, Any]:
     return {
         "stock": environment(settings),
+        "jobs": environment_of_jobs(settings) if settings.enable_jobs else None,
         "socket": settings.stock_socket,
         "log_level": settings.log_level,
         "shutdown_timeout": settings.shutdown_timeout,

@@ -1,0 +1,116 @@
+"""`--enable-jobs`: MLflow's own job runner behind `headrace serve`, on a server that asks who somebody is.
+
+The provider of the judge's model is a stand-in that answers one chat completion as OpenAI's API does; all else is real.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import psutil
+import requests
+
+from tests.server.conftest import Serve
+from tests.support.processes import clean_environment, wait_until
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+# The runner starts a process for each kind of job, and each of these imports MLflow.
+PATIENCE_SECONDS = 300
+
+
+TRACED = """
+import json
+import mlflow
+from mlflow.genai.judges import make_judge
+
+experiment_id = mlflow.create_experiment("judged")
+mlflow.set_experiment("judged")
+
+@mlflow.trace
+def answer(question: str) -> str:
+    return "42"
+
+answer("what")
+mlflow.flush_trace_async_logging()
+instructions = "Is {{ outputs }} an answer to {{ inputs }}?"
+judge = make_judge(name="good", instructions=instructions, model="openai:/m", feedback_value_type=str)
+print(json.dumps({
+    "experiment_id": experiment_id,
+    "serialized_scorer": json.dumps(judge.model_dump()),
+    "trace_ids": [mlflow.get_last_active_trace_id()],
+    "log_assessments": True,
+}))
+"""
+
+
+class Provider(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        verdict = json.dumps({"result": "yes", "rationale": "because"})
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": verdict}}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        answer = {"id": "1", "object": "chat.completion", "created": 1, "model": asked["model"]}
+        body = json.dumps(answer | {"choices": [choice], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextmanager
+def provider() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
+def job_processes(parent: psutil.Process) -> Sequence[psutil.Process]:
+    return [each for each in parent.children(recursive=True) if "mlflow.server.jobs" in " ".join(each.cmdline())]
+
+
+def test_a_judge_gives_its_feedback_to_a_trace(serve: Serve) -> None:
+    with provider() as model:
+        environment = {"HEADRACE_ADMIN_TOKEN": TOKEN, "OPENAI_API_KEY": "x", "OPENAI_API_BASE": model}
+        server = serve("--auth", "--enable-jobs", env=environment)
+        environment = clean_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
+        done = subprocess.run(
+            [sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, timeout=300, check=True
+        )
+        asked = json.loads(done.stdout.splitlines()[-1])
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+
+        def ask(method: str, path: str, **more: Any) -> Any:
+            answer = requests.request(
+                method, f"{server.url}/ajax-api/3.0/mlflow/{path}", headers=headers, timeout=120, **more
+            )
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        (job,) = ask("POST", "scorer/invoke", json=asked)["jobs"]
+
+        def ended() -> bool:
+            return ask("GET", f"jobs/{job['job_id']}")["status"] not in ("PENDING", "RUNNING")
+
+        wait_until(ended, "the job has ended", PATIENCE_SECONDS)
+        assert ask("GET", f"jobs/{job['job_id']}")["status"] == "SUCCEEDED"
+        trace = ask("GET", f"traces/{asked['trace_ids'][0]}")["trace"]["trace_info"]
+        assert [(each["assessment_name"], each["feedback"]["value"]) for each in trace["assessments"]] == [
+            ("good", "yes")
+        ]
+        stock = server.stock
+        assert stock is not None
+        jobs = job_processes(stock)
+        assert len(jobs) > 1
+        server.process.stop()
+        wait_until(lambda: not any(each.is_running() for each in jobs), "no job's process is left")
