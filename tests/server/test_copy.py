@@ -127,11 +127,33 @@ def test_a_laptops_server_moves_to_postgresql_and_s3(
     again = copy("--source-artifacts", str(folder))
     assert [name for name, value in again.items() if value] == []
 
+    # on into a database by what the server answers alone, and from there to a server that makes ids itself
+    last, files = databases.migrated("sqlite"), str(tmp_path / "last")
+    empty = ["--backend-store-uri", databases.migrated("sqlite").uri, "--artifacts-destination", str(tmp_path / "new")]
+    third = serve(*empty, until="/ready")
+    for source, target, *options in (
+        (new.url, last.uri, "--artifacts-destination", files),
+        (last.uri, third.url, "--source-artifacts", files),
+    ):
+        for runs in (1, 0):
+            done = run_headrace("copy", source, target, *options, "--experiment", "churn", "--json", cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (0, "")
+            counted = json.loads(done.stdout)
+            assert (counted["runs"], counted["logged_models"], counted["model_versions"]) == (runs, runs, runs)
+            assert (counted["traces"], counted["metrics"]) == (runs, 203 * runs)
+            for mapped in counted["mapped"]:
+                read = read.replace(mapped["source"], mapped["target"])
+    found = json.loads(client(READ, third))
+    assert found["runs"][0][6].pop("headrace.copied_from") == last.query("SELECT run_uuid AS id FROM runs")[0]["id"]
+    assert found["version"][2].pop("headrace.copied_from") == "1"
+    assert found == json.loads(read)
+
 
 def test_what_can_not_be_is_said_in_one_line(databases: Databases, tmp_path: Path) -> None:
     there, target = databases.migrated("sqlite").uri, f"sqlite:///{tmp_path}/new.db"
     for arguments, said in (
         ([there], "Missing argument 'TARGET'"),
+        (["http://127.0.0.1:1", target], "http://127.0.0.1:1 can't be read: "),
         (["sqlite:///none.db", target], "There are no tables of MLflow in sqlite:///none.db. Look at SOURCE."),
         ([there, "gs://bucket"], "gs://bucket is no store that MLflow knows."),
         ([there, target, "--experiment", "x"], f"There is no experiment 'x' in {there}. Look at --experiment."),
@@ -139,7 +161,8 @@ def test_what_can_not_be_is_said_in_one_line(databases: Databases, tmp_path: Pat
         ([there, target, "--source-artifacts", "none"], "There is no folder none. Look at --source-artifacts."),
         ([there, there], "SOURCE and TARGET are the same database."),
     ):
-        done = run_headrace("copy", *arguments, "--dry-run", cwd=tmp_path)
+        retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        done = run_headrace("copy", *arguments, "--dry-run", cwd=tmp_path, env=retries)
         assert done.returncode == 2, arguments
         assert said in done.stderr
         assert "Traceback" not in done.stderr

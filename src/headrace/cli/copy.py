@@ -48,8 +48,8 @@ def copy(
 ) -> int:
     """Copy experiments, runs, models, traces and their artifacts from one database to another.
 
-    SOURCE and TARGET are URLs of databases (postgresql://, sqlite:///PATH); SOURCE can be a folder of runs (./mlruns).
-    Started again it copies what is missing.
+    SOURCE and TARGET are URLs of databases (postgresql://, sqlite:///PATH) or servers (http://...); SOURCE can be a
+    folder of runs (./mlruns), too. Started again it copies what is missing.
     """
     from headrace.copy import ends
     from headrace.copy.whole import Options
@@ -58,12 +58,40 @@ def copy(
         raise click.UsageError("--into needs exactly one --experiment.")
     if ends.place(source) == ends.place(target):
         raise click.UsageError("SOURCE and TARGET are the same database.")
-    options = Options(experiments, into, source_artifacts, not without_artifacts, dry_run)
-    with ends.source(source) as read:
-        written = ends.target(settings, dry_run, lambda line: click.echo(line, err=True))
+    server = source if ends.is_server(source) else None
+    if ends.is_server(target):
+        report = _copy_to_server(source, target, experiments, into, source_artifacts, without_artifacts, dry_run)
+        _show(report, json, "would be copied" if dry_run else "copied")
+        return 1 if report.left else 0
+    options = Options(experiments, into, source_artifacts, server, not without_artifacts, dry_run)
+
+    def target_store(dry: bool) -> Store | None:
+        return ends.target(settings, dry, lambda line: click.echo(line, err=True))
+
+    with ends.source(source, experiments, lambda: asyncio.run(ends.ended_runs(target_store(True)))) as read:
+        written = target_store(dry_run)
         report = asyncio.run(_copy(read, written, settings, options))
     _show(report, json, "would be copied" if dry_run else "copied")
     return 1 if report.left else 0
+
+
+def _copy_to_server(
+    source: str,
+    target: str,
+    experiments: tuple[str, ...],
+    into: str | None,
+    source_artifacts: str | None,
+    without_artifacts: bool,
+    dry: bool,
+) -> Report:
+    from headrace.copy import ends
+    from headrace.copy.clients import Clients
+
+    with ends.source_url(source) as url:
+        clients = Clients(
+            url, target, served=source_artifacts, artifacts=not without_artifacts, dry=dry, told=_progress()
+        )
+        return clients.copy(experiments, into)
 
 
 async def _copy(source: Source, target: Store | None, settings: Settings, options: Options) -> Report:

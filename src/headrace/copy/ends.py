@@ -1,16 +1,19 @@
-"""What SOURCE and TARGET mean: databases, and folders that MLflow's own code turns into one."""
+"""What SOURCE and TARGET mean: databases, and what MLflow's own code makes one of: servers, folders of runs."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from headrace import database_url
+from headrace.copy import sql
 from headrace.copy.store import Source, Store
 from headrace.database import is_made, prepare
 from headrace.database_url import DatabaseURL, PostgresURL, SqliteURL
@@ -23,22 +26,71 @@ _WANDB = ("*.wandb", "offline-run-*", "wandb/offline-run-*", "wandb/run-*")
 
 
 @contextmanager
-def source(text: str) -> Iterator[Source]:
-    """What is read; nothing is connected yet. Raises ConfigurationError, SchemaOutOfDate."""
-    folder = Path(text.removeprefix("file://"))
-    if folder.exists():
-        with _of_folder(folder) as database:
-            yield open_store(database, writes=False)
-        return
+def source(text: str, experiments: Sequence[str], known: Callable[[], Sequence[str]]) -> Iterator[Source]:
+    """What is read; nothing is connected yet. Of a server no more is read than these experiments (none for all), and
+    not again the runs that are `known`. Raises ConfigurationError, SchemaOutOfDate.
+    """
+    database = _database(text)
+    if isinstance(database, PostgresURL | SqliteURL):
+        yield open_store(database, writes=False)
+    elif database is None and not is_server(text):
+        with _of_folder(text) as made:
+            yield open_store(made, writes=False)
+    else:
+        url = text if database is None else database.stock_url()
+        asked = {"source": url, "experiments": list(experiments), "known": list(known())}
+        with _made_by("headrace.copy.server", asked, f"{redact(text)} can't be read") as made:
+            yield open_store(made, writes=False)
+
+
+@contextmanager
+def source_url(text: str) -> Iterator[str]:
+    """What MLflow's client takes as its tracking URI. Raises ConfigurationError, SchemaOutOfDate."""
+    database = _database(text)
+    if database is not None or is_server(text):
+        yield text if database is None else database.stock_url()
+    else:
+        with _of_folder(text) as made:
+            yield made.url
+
+
+def _database(text: str) -> DatabaseURL | None:
+    """None for a server or a folder. Raises ConfigurationError for what is none of them, or has no tables."""
+    if Path(text.removeprefix("file://")).exists():
+        return None
     found = database_url.parse(text)
-    if not isinstance(found, PostgresURL | SqliteURL):
+    if found is None and not is_server(text):
         raise ConfigurationError(
-            f"{redact(text)} is no source that can be copied. Name a database (postgresql://..., sqlite:///PATH) or a "
-            "folder of runs (./mlruns)."
+            f"{redact(text)} is no source that can be copied. Name a database (postgresql://..., sqlite:///PATH), "
+            "a server (http://...) or a folder of runs (./mlruns)."
         )
-    if not is_made(found, writes=False):
+    if isinstance(found, PostgresURL | SqliteURL) and not is_made(found, writes=False):
         raise ConfigurationError(f"There are no tables of MLflow in {found.shown}. Look at SOURCE.")
-    yield open_store(found, writes=False)
+    return found
+
+
+@contextmanager
+def _of_folder(text: str) -> Iterator[SqliteURL]:
+    folder = Path(text.removeprefix("file://"))
+    _check_folder(folder)
+    asked = {"source": str(folder)}
+    with _made_by("headrace.copy.filestore", asked, f"MLflow can't read the runs in {folder}") as made:
+        yield made
+
+
+def is_server(text: str) -> bool:
+    """Whether it is the URL of a server."""
+    return text.startswith(("http://", "https://"))
+
+
+async def ended_runs(store: Store | None) -> list[str]:
+    """The ids of the runs that a target has and that have ended. Closes it."""
+    if store is None:
+        return []
+    try:
+        return [row[0] for row in await store.rows(sql.ENDED_RUNS())]
+    finally:
+        await store.close()
 
 
 def target(settings: Settings, dry: bool, log: Callable[[str], None]) -> Store | None:
@@ -81,8 +133,23 @@ def place(text: str) -> object:
 
 
 @contextmanager
-def _of_folder(folder: Path) -> Iterator[SqliteURL]:
-    """A database with what is in a folder of runs, by MLflow's own code; it is gone afterwards."""
+def _made_by(module: str, asked: dict[str, Any], failed: str) -> Iterator[SqliteURL]:
+    """The database that a module of ours makes with MLflow's code, in a process of its own; it is gone afterwards.
+
+    What is asked goes by standard input: a URL may have a password, which an argument would show.
+    """
+    with tempfile.TemporaryDirectory(prefix="headrace-copy-") as folder:
+        database = SqliteURL(url=f"sqlite:///{folder}/mlflow.db", path=f"{folder}/mlflow.db")
+        command = [sys.executable, "-m", module, database.path]
+        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+        if done.returncode:
+            words = done.stderr.strip().rpartition("\n")[2]
+            raise ConfigurationError(f"{failed}: {redact(words)[:500].rstrip('.')}. Look at SOURCE.")
+        yield database
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises ConfigurationError for what is not MLflow's."""
     if folder.is_file():
         if folder.match(_TENSORBOARD):
             raise _tensorboard(folder)
@@ -94,14 +161,6 @@ def _of_folder(folder: Path) -> Iterator[SqliteURL]:
             f"{folder} has runs of W&B, which Headrace does not read. Read them with wandb's own Api and log them with "
             "MLflow's client, or send them to W&B with `wandb sync`."
         )
-    with tempfile.TemporaryDirectory(prefix="headrace-copy-") as made:
-        database = SqliteURL(url=f"sqlite:///{made}/mlflow.db", path=f"{made}/mlflow.db")
-        command = [sys.executable, "-m", "headrace.copy.filestore", str(folder), database.path]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            words = done.stderr.strip().rpartition("\n")[2]
-            raise ConfigurationError(f"MLflow can't read the runs in {folder}: {redact(words)}. Look at SOURCE.")
-        yield database
 
 
 def _tensorboard(where: Path) -> ConfigurationError:

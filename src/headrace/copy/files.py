@@ -13,6 +13,7 @@ from headrace.artifacts.locations import Locations
 from headrace.artifacts.store import ArtifactStore, Download
 from headrace.copy.parallel import tasks
 from headrace.copy.report import Report
+from headrace.copy.served import ServedStore
 from headrace.errors import Declined, Unavailable
 from headrace.settings import Settings
 
@@ -23,16 +24,21 @@ FILES_AT_ONCE = 8
 
 
 class Place:
-    """A server's artifacts: what `mlflow-artifacts:` means, and the folders that are below a URI."""
+    """A server's artifacts: what `mlflow-artifacts:` means, and the folders that are below a URI.
 
-    def __init__(self, destination: str | None) -> None:
-        self.destination = destination
+    `server`: the URL that gives them, where `destination` is not said.
+    """
+
+    def __init__(self, destination: str | None, server: str | None = None) -> None:
+        self.destination, self._server = destination, server
         self._locations = Locations(Settings(artifacts_destination=destination or ""))
         self._folders: dict[str, frozenset[str]] = {}
 
     def find(self, uri: str) -> tuple[ArtifactStore, str]:
-        """Raises Declined for what Headrace does not read."""
+        """The store and the path in it. Raises Declined for what Headrace does not read."""
         if uri.startswith("mlflow-artifacts:") and not self.destination:
+            if self._server is not None:
+                return ServedStore(uri, self._server), ""
             raise Declined("it is not said where that server keeps its artifacts")
         return self._locations.find(_plain(uri))
 
@@ -40,7 +46,8 @@ class Place:
         """One text for one place."""
         uri = _plain(uri).rstrip("/")
         if uri.startswith("mlflow-artifacts:/"):
-            uri = f"{(self.destination or '').rstrip('/')}/{uri.removeprefix('mlflow-artifacts:/').strip('/')}"
+            root = self.destination or self._server or ""
+            uri = f"{root.rstrip('/')}/{uri.removeprefix('mlflow-artifacts:/').strip('/')}"
         return uri if "://" in uri else os.path.abspath(uri)
 
     async def has(self, uri: str, own: str) -> bool:

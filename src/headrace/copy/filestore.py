@@ -1,12 +1,14 @@
-"""`python -m headrace.copy.filestore FOLDER FILE`: a folder of runs as a SQLite file, by MLflow's own code.
+"""`python -m headrace.copy.filestore FILE`: a folder of runs as a SQLite file, by MLflow's own code.
 
-It is what `mlflow migrate-filestore` runs, in a process that ends with it. That one fails at a point that was logged
-twice, which a file store has as soon as a model is logged in a run; here it is taken once, as a database has it.
+Standard input says, as JSON, which folder (`source`). It is what `mlflow migrate-filestore` runs, in a process that
+ends with it. That one fails at a point that was logged twice, which a file store has as soon as a model is logged in
+a run; here it is taken once, as a database has it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import sys
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 
-def main(folder: str, file: str) -> None:
+def main(file: str) -> None:
     """Make the database. Raises what MLflow does of a folder that it can't read."""
+    folder = json.load(sys.stdin)["source"]
     from mlflow.store.fs2db import migrate
     from sqlalchemy import event
     from sqlalchemy.engine import Engine

@@ -80,6 +80,7 @@ TRACE_COUNTS = Sql(
     f"{_counts('request_id', 'trace_tags', 'trace_request_metadata', 'trace_metrics')} UNION ALL "
     f"{_counts('trace_id', 'spans', 'span_metrics', 'assessments')}"
 )
+ENDED_RUNS = Sql("SELECT run_uuid FROM runs WHERE status NOT IN ('RUNNING', 'SCHEDULED')")
 RUN_IDS = Sql("SELECT run_uuid FROM runs WHERE run_uuid IN :ids")
 RUNS_OF_MODELS = Sql("SELECT DISTINCT run_id FROM logged_model_metrics WHERE model_id IN :ids")
 RUNS_OF_ISSUES = Sql("SELECT DISTINCT source_run_id FROM issues WHERE experiment_id = :experiment_id")

@@ -22,12 +22,14 @@ _SERVED = "mlflow-artifacts:"
 
 class Options(Struct, frozen=True):
     """`experiments`: names, none for all. `into`: the name at the target. `source_artifacts`: what `mlflow-artifacts:`
-    means at the source. `artifacts`: copy them, and rewrite where they are. `dry`: only count.
+    means at the source, or `source_server`, the URL that gives them. `artifacts`: copy them, and rewrite where they
+    are. `dry`: only count.
     """
 
     experiments: Sequence[str] = ()
     into: str | None = None
     source_artifacts: str | None = None
+    source_server: str | None = None
     artifacts: bool = True
     dry: bool = False
 
@@ -54,7 +56,7 @@ async def copy(
         files = None
         if options.artifacts:
             served = await source.rows(sql.SERVED(ids=[row[0] for row in rows], scheme=_SERVED))
-            place = _source_place(options.source_artifacts, [row[0] for row in served])
+            place = _source_place(options, [row[0] for row in served])
             files = Files(place, _target_place(settings), report, options.dry)
         copier = Copier(source, store, experiments, files, report, dry=options.dry, told=told)
         placed = await copier.copy(rows)
@@ -74,15 +76,16 @@ async def copy(
     return report
 
 
-def _source_place(given: str | None, served: Sequence[str]) -> Place:
-    if served and given is None:
+def _source_place(options: Options, served: Sequence[str]) -> Place:
+    given = options.source_artifacts
+    if served and given is None and options.source_server is None:
         raise ConfigurationError(
             f"The artifacts of {served[0]!r} are behind the source's server ({_SERVED}). Say where that keeps them, "
             "with --source-artifacts URI (its --artifacts-destination), or copy --without-artifacts."
         )
     if given is not None and "://" not in given and not Path(given).is_dir():
         raise ConfigurationError(f"There is no folder {given}. Look at --source-artifacts.")
-    return Place(given)
+    return Place(given, options.source_server)
 
 
 def _target_place(settings: Settings) -> Place:

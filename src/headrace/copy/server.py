@@ -1,0 +1,254 @@
+"""`python -m headrace.copy.server FILE`: what an MLflow server answers, as rows of a SQLite file.
+
+It is read by MLflow's own client. Standard input says, as JSON, where (`source`), which experiments are wanted
+(`experiments`, none for all) and which runs the target has that have ended (`known`): of these no more is read than
+that they are. The environment has the client's credentials (MLFLOW_TRACKING_TOKEN, ...). A server that is older than
+an API (logged models, traces) has nothing of it.
+"""
+
+# ruff: noqa: S608  (the texts are made of constants of this module)
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+AT_ONCE = 8  # requests
+PAGE = 100
+_LARGEST = 1.7976931348623157e308  # as MLflow's databases have infinity
+_PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
+_NAMES = uuid.UUID("6f1a7e04-6a0e-4f53-9c3f-0f3c2a3f5a10")  # ids that the API does not tell are made, always the same
+
+
+def main(file: str) -> None:
+    """Make the database. Raises MlflowException."""
+    from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    asked = json.load(sys.stdin)
+    url = asked["source"]
+    store = SqlAlchemyStore(f"sqlite:///{file}", "mlflow-artifacts:/")
+    with contextlib.closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as database:
+        Stage(MlflowClient(url, url), database, store, set(asked["known"])).all(set(asked["experiments"]))
+
+
+class Stage:
+    """`store` is MLflow's own on the same database, for what it takes with its ids: traces."""
+
+    def __init__(self, client: Any, database: sqlite3.Connection, store: Any, known: set[str]) -> None:
+        self._client, self._database, self._store, self._known = client, database, store, known
+        self._threads = ThreadPoolExecutor(AT_ONCE)
+
+    def all(self, names: set[str]) -> None:
+        """Experiments of these names, or all; the registry."""
+        from mlflow.entities import ViewType
+
+        self._database.execute("DELETE FROM experiments")
+        found = [
+            each
+            for each in _pages(lambda token: self._client.search_experiments(ViewType.ALL, 1000, page_token=token))
+            if not names or each.name in names
+        ]
+        for experiment in found:
+            self._experiment(experiment)
+            for run in self._runs(experiment.experiment_id):
+                self._run(run)
+        for experiment in found:
+            self._models(experiment.experiment_id)
+            self._traces(experiment.experiment_id)
+            if experiment.lifecycle_stage == "deleted":
+                self._database.execute(
+                    "UPDATE experiments SET lifecycle_stage = 'deleted' WHERE experiment_id = ?",
+                    (experiment.experiment_id,),
+                )
+        for prompts in ("", _PROMPTS):
+            for model in self._registered_models(prompts):
+                self._registered(model, prompts)
+
+    def _runs(self, experiment_id: str) -> Iterator[Any]:
+        from mlflow.entities import ViewType
+
+        search, order = self._client.search_runs, ["attribute.start_time"]
+        return _pages(lambda token: search([experiment_id], "", ViewType.ALL, PAGE, order, token))
+
+    def _registered_models(self, condition: str) -> Iterator[Any]:
+        search = self._client.search_registered_models
+        return _pages(lambda token: search(condition or None, PAGE, page_token=token))
+
+    def _insert(self, table: str, *rows: dict[str, Any]) -> None:
+        if rows:
+            marks = ", ".join(f":{column}" for column in rows[0])
+            text = f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+            self._database.executemany(text, rows)
+
+    def _experiment(self, experiment: Any) -> None:
+        number = int(experiment.experiment_id)
+        self._insert("experiments", {
+            "experiment_id": number, "name": experiment.name, "artifact_location": experiment.artifact_location,
+            "lifecycle_stage": "active", "creation_time": experiment.creation_time,
+            "last_update_time": experiment.last_update_time, "workspace": "default",
+        })  # fmt: skip
+        tags = experiment.tags.items()
+        self._insert("experiment_tags", *({"experiment_id": number, "key": k, "value": v} for k, v in tags))
+
+    def _run(self, run: Any) -> None:
+        info, data, run_id = run.info, run.data, run.info.run_id
+        known = run_id in self._known
+        keys = () if known else data.metrics
+        histories = list(self._threads.map(lambda key: self._client.get_metric_history(run_id, key), keys))
+        self._database.execute("BEGIN")
+        deleted = info.lifecycle_stage == "deleted"
+        self._insert("runs", {
+            "run_uuid": run_id, "name": info.run_name, "experiment_id": int(info.experiment_id),
+            "source_type": "UNKNOWN", "source_name": "", "entry_point_name": "", "source_version": "",
+            "user_id": info.user_id, "status": info.status, "start_time": info.start_time, "end_time": info.end_time,
+            "lifecycle_stage": info.lifecycle_stage, "artifact_uri": info.artifact_uri,
+            "deleted_time": int(time.time() * 1000) if deleted else None,
+        })  # fmt: skip
+        if known:
+            self._database.execute("COMMIT")
+            return
+        self._insert("params", *({"run_uuid": run_id, "key": k, "value": v} for k, v in data.params.items()))
+        self._insert("tags", *({"run_uuid": run_id, "key": k, "value": v} for k, v in data.tags.items()))
+        for history in histories:
+            points = [{"run_uuid": run_id, **_point(metric)} for metric in history]
+            self._insert("metrics", *points)
+            if points:
+                self._insert("latest_metrics", max(points, key=lambda p: (p["step"], p["timestamp"], p["value"])))
+        self._inputs(run)
+        self._database.execute("COMMIT")
+
+    def _inputs(self, run: Any) -> None:
+        run_id, number = run.info.run_id, int(run.info.experiment_id)
+        for given in run.inputs.dataset_inputs if run.inputs else ():
+            dataset = given.dataset
+            which, link = _made(number, dataset.name, dataset.digest), _made(run_id, dataset.name, dataset.digest)
+            self._insert("datasets", {
+                "dataset_uuid": which, "experiment_id": number, "name": dataset.name, "digest": dataset.digest,
+                "dataset_source_type": dataset.source_type, "dataset_source": dataset.source,
+                "dataset_schema": dataset.schema, "dataset_profile": dataset.profile,
+            })  # fmt: skip
+            self._link(link, "DATASET", which, "RUN", run_id)
+            self._insert("input_tags", *({"input_uuid": link, "name": t.key, "value": t.value} for t in given.tags))
+        for model in run.inputs.model_inputs if run.inputs else ():
+            self._link(_made(run_id, "in", model.model_id), "RUN_INPUT", run_id, "MODEL_INPUT", model.model_id)
+        for model in run.outputs.model_outputs if run.outputs else ():
+            link = _made(run_id, "out", model.model_id)
+            self._link(link, "RUN_OUTPUT", run_id, "MODEL_OUTPUT", model.model_id, model.step)
+
+    def _link(self, link: str, kind: str, source: str, to_kind: str, to: str, step: int = 0) -> None:
+        self._insert("inputs", {
+            "input_uuid": link, "source_type": kind, "source_id": source, "destination_type": to_kind,
+            "destination_id": to, "step": step,
+        })  # fmt: skip
+
+    def _models(self, experiment_id: str) -> None:
+        search = self._client.search_logged_models
+        for model in _there(lambda token: search([experiment_id], max_results=50, page_token=token)):
+            own = {"model_id": model.model_id, "experiment_id": int(experiment_id)}
+            self._insert("logged_models", own | {
+                "name": model.name, "artifact_location": model.artifact_location,
+                "creation_timestamp_ms": model.creation_timestamp,
+                "last_updated_timestamp_ms": model.last_updated_timestamp, "status": model.status.to_int(),
+                "lifecycle_stage": "active", "model_type": model.model_type or None,
+                "source_run_id": model.source_run_id or None, "status_message": model.status_message or None,
+            })  # fmt: skip
+            self._insert(
+                "logged_model_params", *(own | {"param_key": k, "param_value": v} for k, v in model.params.items())
+            )
+            self._insert("logged_model_tags", *(own | {"tag_key": k, "tag_value": v} for k, v in model.tags.items()))
+            for metric in model.metrics or ():
+                name, digest = metric.dataset_name, metric.dataset_digest
+                self._insert("logged_model_metrics", own | {
+                    "metric_name": metric.key, "metric_timestamp_ms": metric.timestamp, "metric_step": metric.step,
+                    "metric_value": _value(metric.value), "run_id": metric.run_id, "dataset_name": name,
+                    "dataset_digest": digest, "dataset_uuid": _made(int(experiment_id), name, digest) if name else None,
+                })  # fmt: skip
+
+    def _traces(self, experiment_id: str) -> None:
+        search = self._client.search_traces
+        for trace in _there(lambda token: search(locations=[experiment_id], max_results=PAGE, page_token=token)):
+            place = trace.info.tags.pop("mlflow.artifactLocation", None)  # the store adds its own
+            self._store.start_trace(trace.info)
+            if trace.data.spans:
+                self._store.log_spans(experiment_id, trace.data.spans)
+            if place:
+                self._database.execute(
+                    "UPDATE trace_tags SET value = ? WHERE key = 'mlflow.artifactLocation' AND request_id = ?",
+                    (place, trace.info.trace_id),
+                )
+
+    def _registered(self, model: Any, prompts: str) -> None:
+        own = {"name": model.name, "workspace": "default"}
+        self._insert("registered_models", own | {
+            "creation_time": model.creation_timestamp, "last_updated_time": model.last_updated_timestamp,
+            "description": model.description or None,
+        })  # fmt: skip
+        tags = model.tags | ({"mlflow.prompt.is_prompt": "true"} if prompts else {})  # the client hides it
+        self._insert("registered_model_tags", *(own | {"key": k, "value": v} for k, v in tags.items()))
+        quoted = model.name.replace("'", "\\'")
+        condition = f"name = '{quoted}'" + (f" AND {prompts}" if prompts else "")
+        search, download = self._client.search_model_versions, self._client.get_model_version_download_uri
+        for version in _pages(lambda token: search(condition, 200, page_token=token)):
+            number = int(version.version)
+            self._insert("model_versions", own | {
+                "version": number, "creation_time": version.creation_timestamp, "user_id": version.user_id or None,
+                "last_updated_time": version.last_updated_timestamp, "description": version.description or None,
+                "current_stage": version.current_stage, "source": version.source, "run_id": version.run_id or None,
+                "status": version.status, "status_message": version.status_message or None,
+                "storage_location": version.source if prompts else download(model.name, version.version),
+                "run_link": version.run_link or None,
+            })  # fmt: skip
+            named = ({"version": number, "key": k, "value": v} for k, v in version.tags.items())
+            self._insert("model_version_tags", *(own | each for each in named))
+        named = ({"alias": alias, "version": int(version)} for alias, version in model.aliases.items())
+        self._insert("registered_model_aliases", *(own | each for each in named))
+
+
+def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _there(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Nothing where the server does not know the API."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield from _pages(search)
+    except MlflowException as error:
+        if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
+            raise
+
+
+def _made(*parts: object) -> str:
+    return uuid.uuid5(_NAMES, json.dumps(parts)).hex
+
+
+def _value(value: float) -> float:
+    return 0.0 if math.isnan(value) else max(-_LARGEST, min(_LARGEST, value))
+
+
+def _point(metric: Any) -> dict[str, Any]:
+    value = metric.value
+    return {
+        "key": metric.key, "value": _value(value), "timestamp": metric.timestamp, "step": metric.step or 0,
+        "is_nan": math.isnan(value),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
