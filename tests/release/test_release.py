@@ -105,7 +105,7 @@ def test_a_wrong_version_is_refused(checkout: Path, dist: Path) -> None:
     assert "CHANGELOG.md has nothing of 9.9.9." in said
 
 
-def test_pip_install_serve_and_a_run(dist: Path, tmp_path: Path) -> None:
+def test_pip_install_uvx_serve_and_a_run(dist: Path, tmp_path: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     run(UV, "venv", "--quiet", "--python", sys.executable, "clean", cwd=tmp_path)
     clean = tmp_path / "clean" / "bin"
@@ -115,6 +115,19 @@ def test_pip_install_serve_and_a_run(dist: Path, tmp_path: Path) -> None:
     ]  # those that are tested, and at hand
     run(UV, "pip", "install", "--quiet", "--python", clean / "python", *versions, wheel, cwd=tmp_path)
     assert run(clean / "headrace", "--version", cwd=tmp_path) == f"headrace, version {VERSION}\n"
+    uvx: list[str | Path] = [
+        UV,
+        "tool",
+        "run",
+        "--quiet",
+        "--isolated",
+        "--python",
+        sys.executable,
+        *versions,
+        "--from",
+        wheel,
+    ]
+    assert run(*uvx, "headrace", "--version", cwd=tmp_path) == f"headrace, version {VERSION}\n"
     port = free_port()
     process = Process([clean / "headrace", "serve", "--port", str(port)], tmp_path / "log", cwd=tmp_path)
     server = Server("headrace", f"http://127.0.0.1:{port}", process)
