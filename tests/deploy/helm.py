@@ -69,4 +69,5 @@ def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def containers(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The containers of all pods."""
-    return [container for pod in pods(objects).values() for container in pod["containers"]]
+    found = pods(objects).values()
+    return [each for pod in found for each in (*pod.get("initContainers", ()), *pod["containers"])]

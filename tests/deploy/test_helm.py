@@ -37,6 +37,7 @@ EVERYTHING: dict[str, Any] = NEEDED | {
         "annotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "0"},
     },
     "trustedProxies": "10.0.0.0/16",
+    "migrate": True,
     "networkPolicy": {"enabled": True, "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
     "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/mlflow"}},
     "imagePullSecrets": [{"name": "registry"}],
@@ -101,7 +102,7 @@ def test_containers_are_locked_up(values: dict[str, Any]) -> None:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
-        for container in pod["containers"]:
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
             context = container["securityContext"]
             assert context["readOnlyRootFilesystem"] is True
             assert context["allowPrivilegeEscalation"] is False
@@ -133,6 +134,14 @@ def test_probes_and_the_end() -> None:
     assert "HEADRACE_INSECURE_NO_AUTH" not in env
     [server] = pods(render(EVERYTHING))["Deployment"]["containers"]
     assert server["readinessProbe"]["httpGet"]["path"] == "/mlflow/ready"
+
+
+def test_the_schema_is_brought_up_only_when_asked() -> None:
+    assert "initContainers" not in pods(render(NEEDED))["Deployment"]
+    pod = pods(render(EVERYTHING))["Deployment"]
+    [first], [server] = pod["initContainers"], pod["containers"]
+    assert first["args"] == ["db", "upgrade"]
+    assert first["image"] == server["image"]
 
 
 def test_the_server_understands_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:

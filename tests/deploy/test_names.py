@@ -48,7 +48,7 @@ def commands() -> Iterator[list[str]]:
     for service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].values():
         if service.get("image") == "headrace" and "entrypoint" not in service:
             yield service.get("command", ["serve"])  # the image's own
-    for container in containers(render(NEEDED)):
+    for container in containers(render(NEEDED | {"migrate": True})):
         yield container["args"]
     [command] = re.findall(r"ExecStart=\S+/headrace (.*)", (DEPLOY / "systemd" / "headrace.service").read_text())
     yield shlex.split(command)
@@ -63,7 +63,7 @@ def test_commands() -> None:
     for arguments in commands():
         _parse(cli, arguments)
         seen.add(arguments[0])
-    assert {"serve", "gc", "user"} <= seen
+    assert {"serve", "gc", "user", "db"} <= seen
 
 
 def test_an_option_that_is_not_there_is_found() -> None:
