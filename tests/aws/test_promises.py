@@ -20,6 +20,7 @@ BALANCED = {"Ingress": "alb", "Domain": "ml.example.org", "CertificateArn": "arn
 DATA = Template(templates.data())
 APP = Template(templates.app())
 ALB = Template(templates.app(), **BALANCED)
+VPC = Template(templates.app(), Ingress="vpc", AllowSecurityGroup="sg-1")
 KEY = {"Fn::GetAtt": ["Key", "Arn"]}
 IMPORTED_KEY = {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-KeyArn"}}
 DATABASE = DATA.properties("Database")
@@ -118,6 +119,15 @@ PROMISES: dict[str, Callable[[], bool]] = {
             templates.data() + templates.app(),
         )
         and not [name for name in {**DATA.parameters, **APP.parameters} if re.search("(?i)password|secret|token", name)]
+    ),
+    "with --ingress vpc one security group reaches the hosts' port, and nobody else": lambda: (
+        [
+            (rule["FromPort"], rule["ToPort"], rule["SourceSecurityGroupId"], rule.get("CidrIp"))
+            for rule in inbound(VPC)
+            if rule["GroupId"] == {"Fn::GetAtt": ["HostSecurityGroup", "GroupId"]}
+        ]
+        == [(5000, 5000, {"Ref": "AllowSecurityGroup"}, None)]
+        and VPC.of_type("ElasticLoadBalancingV2::LoadBalancer") == []
     ),
     "hosts have no inbound port": lambda: (
         not any(rule.get("GroupId") == {"Fn::GetAtt": ["HostSecurityGroup", "GroupId"]} for rule in inbound(APP))

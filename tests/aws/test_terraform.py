@@ -122,7 +122,7 @@ def test_terraform_applies_it_and_up_finds_what_it_has_made(account: Account, mo
     done = ran("plan", "-input=false", f"-var=image={IMAGE}", "-var=name=Wrong", "-var=ingress=nlb")
     assert done.returncode == 1
     assert "a letter first" in done.stderr
-    assert "ingress is none or alb" in done.stderr
+    assert "ingress is none or vpc or alb" in done.stderr
     (module / "provider.tf").write_text(PROVIDER.format(url=account.url))
     done = ran("apply", "-input=false", "-auto-approve", f"-var=image={IMAGE}")
     assert done.returncode == 0, done.stderr

@@ -75,6 +75,7 @@ class Choices:
     domain: str | None = None
     certificate_arn: str | None = None
     allow_cidr: str | None = None
+    allow_security_group: str | None = None
     alarm_email: str | None = None
     permissions_boundary: str | None = None
     db_auth: str | None = None
@@ -162,6 +163,7 @@ class Choices:
             Domain=self.domain,
             CertificateArn=self.certificate_arn,
             AllowCidr=self.allow_cidr,
+            AllowSecurityGroup=self.allow_security_group,
             AlarmEmail=self.alarm_email,
             PermissionsBoundary=self.permissions_boundary,
         )
@@ -215,6 +217,10 @@ def _check_ingress(parameters: Mapping[str, str]) -> None:
         raise ConfigurationError(
             f"--ingress alb needs {', '.join(missing)}: the name that people will type, and the range of addresses "
             "that may connect (203.0.113.0/24, say)."
+        )
+    if parameters.get("Ingress") == "vpc" and not parameters.get("AllowSecurityGroup", "").startswith("sg-"):
+        raise ConfigurationError(
+            "--ingress vpc needs --allow-security-group: that of the machines and jobs that may connect (sg-...)."
         )
     if not balancer and int(parameters.get("Instances", 1)) > 1:
         raise ConfigurationError(

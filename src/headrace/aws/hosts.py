@@ -47,6 +47,15 @@ def find(cloud: Cloud, app: Stack) -> list[Host]:
     ]
 
 
+def addresses(cloud: Cloud, app: Stack) -> list[str]:
+    """The hosts' addresses in the VPC. A host that takes another's place has another."""
+    ids = [one["InstanceId"] for one in _group(cloud, app).get("Instances", [])]
+    if not ids:
+        return []
+    found = cloud.call("ec2", "describe_instances", InstanceIds=ids)["Reservations"]
+    return [str(one["PrivateIpAddress"]) for each in found for one in each["Instances"] if "PrivateIpAddress" in one]
+
+
 def wait_online(cloud: Cloud, app: Stack, say: Say, seconds: float = 600) -> list[Host]:
     """The hosts that are in service, once Systems Manager reaches each. Raises AwsError after `seconds`."""
     deadline = time.monotonic() + seconds

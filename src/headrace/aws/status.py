@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.aws import alarms, database, hosts, journal, restore, server_settings, stacks
 from headrace.aws.client import Cloud, polling
+from headrace.aws.deployment import PORT
 from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
 
@@ -38,6 +39,8 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
                 else "http://localhost:5000, while `headrace aws connect` runs"
             )
             found["hosts"] = [host._asdict() for host in hosts.find(cloud, stack)]
+            in_vpc = stack.parameters.get("Ingress") == "vpc"
+            found["in_vpc"] = [f"http://{each}:{PORT}" for each in hosts.addresses(cloud, stack)] if in_vpc else []
             found["suspended"] = hosts.suspended(cloud, stack)
             found["alarms"] = _alarms(cloud, stack.name)
             found["silenced"] = bool(alarms.silenced(cloud, stack.name))

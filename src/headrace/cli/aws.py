@@ -131,7 +131,12 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--size", type=click.Choice(list(SIZES)), help=f"{sizes}. dev at first."),
         click.option("--image", help="A tag in its ECR repository, or a whole image name; latest at first."),
         click.option("--architecture", type=click.Choice(["arm64", "x86_64"]), help="arm64 at first."),
-        click.option("--ingress", type=click.Choice(["none", "alb"]), help="none: through `connect` only; alb: HTTPS."),
+        click.option(
+            "--ingress",
+            type=click.Choice(["none", "vpc", "alb"]),
+            help="none: through `connect` only; vpc: HTTP for a security group of the VPC; alb: HTTPS.",
+        ),
+        click.option("--allow-security-group", help="With vpc: whose members may connect, sg-0123456789 say."),
         click.option("--domain", help="With alb: the name that people type."),
         click.option("--certificate-arn", help="With alb: an ACM certificate in this region; by default one is made."),
         click.option("--allow-cidr", help="With alb: who may connect, 203.0.113.0/24 say."),
@@ -556,6 +561,7 @@ def _status_text(found: dict[str, Any]) -> str:
             lines.append("alarms   send nothing since an `up` that was broken off: `headrace aws up` finishes it")
         lines += [f"mail     {line}" for line in _unconfirmed(found)]
         lines.append(f"url      {found['url']}")
+        lines += [f"in VPC   {address}" for address in found["in_vpc"]]
     return "\n".join(lines)
 
 
@@ -569,6 +575,7 @@ def _unconfirmed(found: dict[str, Any]) -> list[str]:
 def _how_to_use(target: Target, found: dict[str, Any]) -> str:
     connect = "" if found["url"].startswith("https") else f"  headrace aws connect{_named(target)}\n"
     url = found["url"].partition(",")[0]
+    connect = "".join(f"  in the VPC: {address}\n" for address in found["in_vpc"]) + connect
     return f"{connect}{_token_lines(target, url)}"
 
 

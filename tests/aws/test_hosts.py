@@ -1,0 +1,46 @@
+"""Where a host is reached in the VPC (`--ingress vpc`), as `up` and `status` say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.stub import Stubber
+
+from headrace.aws import hosts
+from headrace.aws.client import Cloud
+from headrace.aws.stacks import Stack
+from headrace.cli.aws import Target, _how_to_use
+
+APP = Stack("lab-app", "CREATE_COMPLETE", {}, {"Hosts": "group"})
+
+
+def test_the_addresses_of_the_groups_hosts(cloud: Cloud) -> None:
+    instances = [
+        {"InstanceId": each, "LifecycleState": "InService", "HealthStatus": "Healthy"} for each in ("i-1", "i-2")
+    ]
+    described = [{"Instances": [{"PrivateIpAddress": "10.71.0.5"}]}, {"Instances": [{}]}]  # one is just being ended
+    with Stubber(cloud.client("autoscaling")) as groups, Stubber(cloud.client("ec2")) as ec2:
+        for found in (instances, []):
+            group = {
+                "AutoScalingGroupName": "group",
+                "MinSize": 1,
+                "MaxSize": 2,
+                "DesiredCapacity": 1,
+                "DefaultCooldown": 300,
+                "AvailabilityZones": ["us-east-1a"],
+                "HealthCheckType": "EC2",
+                "CreatedTime": 0,
+                "Instances": [{**one, "AvailabilityZone": "a", "ProtectedFromScaleIn": False} for one in found],
+            }
+            asked = {"AutoScalingGroupNames": ["group"]}
+            groups.add_response("describe_auto_scaling_groups", {"AutoScalingGroups": [group]}, asked)
+        ec2.add_response("describe_instances", {"Reservations": described}, {"InstanceIds": ["i-1", "i-2"]})
+        assert hosts.addresses(cloud, APP) == ["10.71.0.5"]
+        assert hosts.addresses(cloud, APP) == []
+
+
+def test_people_are_told_the_address() -> None:
+    found: dict[str, Any] = {"url": "http://localhost:5000, while it runs", "in_vpc": ["http://10.71.0.5:5000"]}
+    target = Target("lab", as_json=False, region="us-east-1")
+    assert "  in the VPC: http://10.71.0.5:5000\n" in _how_to_use(target, found)
+    assert "in the VPC" not in _how_to_use(target, {**found, "in_vpc": []})
