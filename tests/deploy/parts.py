@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm"
@@ -14,7 +16,9 @@ def program(name: str) -> Path:
     """One of them."""
     assert PROGRAMS.exists(), "make .venv-deploy/.ready installs it; make test does that"
     if name == "docker-compose":  # the package's own command has no exit code
-        (found,) = PROGRAMS.parent.glob("lib/python3*/site-packages/compose/docker-compose")
+        found = next(PROGRAMS.parent.glob("lib/python3*/site-packages/compose/docker-compose"), None)
+        if found is None:
+            pytest.skip("there is a package with Docker Compose for Linux on x86-64 alone")
         return found
     return PROGRAMS / name
 
