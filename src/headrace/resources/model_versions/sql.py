@@ -11,17 +11,25 @@ from headrace.db.query import Dialect, Sql
 COLUMNS = """v.name, v.version, v.creation_time, v.last_updated_time, v.description, v.user_id, v.current_stage,
   v.source, v.run_id, v.status, v.status_message, v.run_link"""
 _OF_VERSION = "{0}.workspace = v.workspace AND {0}.name = v.name AND {0}.version = v.version"
-# What a tag is in JSON. A CASE costs half of json_strip_nulls: 1,000 versions in 13 ms, not 23.
+# What a tag is in JSON: for PostgreSQL a text, for `json_list`, which costs two thirds of json_agg of json_build_object
+# (100 models with 3 tags and an alias each: 1.3 ms, not 2.05).
 TAG_JSON = {
-    Dialect.POSTGRESQL: """CASE WHEN t.value IS NULL THEN json_build_object('key', t.key)
-    ELSE json_build_object('key', t.key, 'value', t.value) END""",
+    Dialect.POSTGRESQL: """
+    '{"key":' || to_json(t.key)::text || coalesce(',"value":' || to_json(t.value)::text, '') || '}'""",
     Dialect.SQLITE: """CASE WHEN t.value IS NULL THEN json_object('key', t.key)
     ELSE json_object('key', t.key, 'value', t.value) END""",
 }
+
+
+def json_list(item: str, order: str) -> str:
+    """PostgreSQL's aggregate: a JSON list, as text, of items that are JSON; null for none."""
+    return f"'[' || string_agg({item}, ',' ORDER BY {order}) || ']'"
+
+
 # `+t.key` keeps SQLite from reading all tags in the primary key's order: 1,000 versions in 17 ms, not 6 s.
 _TAGS = {
     Dialect.POSTGRESQL: f"""
-  (SELECT json_agg({TAG_JSON[Dialect.POSTGRESQL]} ORDER BY t.key)::text
+  (SELECT {json_list(TAG_JSON[Dialect.POSTGRESQL], "t.key")}
    FROM model_version_tags t WHERE {_OF_VERSION.format("t")})""",
     Dialect.SQLITE: f"""
   (SELECT json_group_array(json(item)) FROM (SELECT {TAG_JSON[Dialect.SQLITE]} AS item
@@ -29,7 +37,8 @@ _TAGS = {
 }
 _ALIASES = {
     Dialect.POSTGRESQL: f"""
-  (SELECT json_agg(a.alias ORDER BY a.alias)::text FROM registered_model_aliases a WHERE {_OF_VERSION.format("a")})""",
+  (SELECT {json_list("to_json(a.alias)::text", "a.alias")} FROM registered_model_aliases a
+   WHERE {_OF_VERSION.format("a")})""",
     Dialect.SQLITE: f"""
   (SELECT json_group_array(alias) FROM (
      SELECT a.alias FROM registered_model_aliases a WHERE {_OF_VERSION.format("a")} ORDER BY a.alias))""",

@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 from headrace.db.query import Dialect, Sql
-from headrace.resources.model_versions.sql import TAG_JSON
+from headrace.resources.model_versions.sql import TAG_JSON, json_list
 
 # A model's columns, then its tags and aliases as JSON lists (null, or empty, where there are none).
 _OF_MODEL = "{0}.workspace = v.workspace AND {0}.name = v.name"
+_ALIAS_JSON = """'{"alias":' || to_json(a.alias)::text || ',"version":"' || a.version || '"}'"""
 _LISTS = {
     Dialect.POSTGRESQL: f"""
-  (SELECT json_agg({TAG_JSON[Dialect.POSTGRESQL]} ORDER BY t.key)::text
+  (SELECT {json_list(TAG_JSON[Dialect.POSTGRESQL], "t.key")}
    FROM registered_model_tags t WHERE {_OF_MODEL.format("t")}),
-  (SELECT json_agg(json_build_object('alias', a.alias, 'version', CAST(a.version AS varchar)) ORDER BY a.alias)::text
+  (SELECT {json_list(_ALIAS_JSON, "a.alias")}
    FROM registered_model_aliases a WHERE {_OF_MODEL.format("a")})""",
     Dialect.SQLITE: f"""
   (SELECT json_group_array(json(item)) FROM (SELECT {TAG_JSON[Dialect.SQLITE]} AS item
