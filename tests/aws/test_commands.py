@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg2
@@ -177,9 +178,11 @@ def test_the_balancer_of_any_network_is_believed_and_nobody_else(account: Accoun
     vpc = cloud.call("ec2", "create_vpc", CidrBlock=network)["Vpc"]["VpcId"]
     halves = [str(one) for one in list(ipaddress.ip_network(network).subnets(new_prefix=26))[:2]]
     subnets = [cloud.call("ec2", "create_subnet", VpcId=vpc, CidrBlock=one)["Subnet"]["SubnetId"] for one in halves]
-    steps = plan.up(cloud, Choices(vpc_id=vpc, app_subnet_ids=",".join(subnets), image=IMAGE), print)
-    (app,) = [step.stack.parameters for step in steps if isinstance(step, plan.MakeApp)]
-    assert app["TrustedProxies"] == ",".join(halves)
+    choices = Choices(vpc_id=vpc, app_subnet_ids=",".join(subnets), image=IMAGE)
+    for balancer, ranges in ((None, halves), (subnets[1], halves[1:])):
+        steps = plan.up(cloud, replace(choices, balancer_subnet_ids=balancer), print)
+        (app,) = [step.stack.parameters for step in steps if isinstance(step, plan.MakeApp)]
+        assert app["TrustedProxies"] == ",".join(ranges)
 
 
 @pytest.mark.parametrize(

@@ -139,4 +139,6 @@ def test_the_guide_names_commands_and_options_that_are() -> None:
     # of docker, of the AWS CLI and of headrace user
     elsewhere = {"--role", "--restart", "--query", "--output", "--with-decryption", "--instance-ids"}
     elsewhere |= {"--capabilities", "--tags"}
+    elsewhere |= {"--db-instance-identifier", "--db-snapshot-identifier", "--kms-key-id"}
+    elsewhere |= {"--source-db-snapshot-identifier", "--target-db-snapshot-identifier"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", guide)) - elsewhere <= {*options, "--name"}

@@ -129,6 +129,12 @@ PROMISES: dict[str, Callable[[], bool]] = {
         == [(5000, 5000, {"Ref": "AllowSecurityGroup"}, None)]
         and VPC.of_type("ElasticLoadBalancingV2::LoadBalancer") == []
     ),
+    "the balancer may be in public subnets while the hosts are in private ones": lambda: (
+        Template(templates.app(), **BALANCED, BalancerSubnetIds="subnet-1,subnet-2").properties("LoadBalancer")[
+            "Subnets"
+        ]
+        == {"Fn::Split": [",", {"Ref": "BalancerSubnetIds"}]}
+    ),
     "hosts have no inbound port": lambda: (
         not any(rule.get("GroupId") == {"Fn::GetAtt": ["HostSecurityGroup", "GroupId"]} for rule in inbound(APP))
         and "SecurityGroupIngress" not in APP.properties("HostSecurityGroup")

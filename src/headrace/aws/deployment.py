@@ -83,6 +83,7 @@ class Choices:
     vpc_id: str | None = None
     app_subnet_ids: str | None = None
     database_subnet_ids: str | None = None
+    balancer_subnet_ids: str | None = None
     image: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     unset: tuple[str, ...] = ()
@@ -163,6 +164,7 @@ class Choices:
             Domain=self.domain,
             CertificateArn=self.certificate_arn,
             AllowCidr=self.allow_cidr,
+            BalancerSubnetIds=self.balancer_subnet_ids,
             AllowSecurityGroup=self.allow_security_group,
             AlarmEmail=self.alarm_email,
             PermissionsBoundary=self.permissions_boundary,

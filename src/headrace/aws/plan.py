@@ -134,7 +134,8 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     if choices.architecture is None and not _parameters(app):
         choices = replace(choices, architecture=images.architecture(cloud, choices.name, image))
     app_parameters = choices.app_parameters(_parameters(app))
-    if subnets := data_parameters.get("AppSubnetIds"):  # the balancer's, in a network that is not ours
+    # the balancer's, in a network that is not ours
+    if subnets := app_parameters.get("BalancerSubnetIds") or data_parameters.get("AppSubnetIds"):
         found = cloud.call("ec2", "describe_subnets", SubnetIds=subnets.split(","))["Subnets"]
         app_parameters["TrustedProxies"] = ",".join(sorted(one["CidrBlock"] for one in found))
     if _parameters(app) and (record := journal.read(cloud, choices.name)) is not None:

@@ -161,6 +161,10 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--oidc-roles", help="As --set oidc_roles=..."),
         click.option("--vpc-id", help="An existing VPC; by default one is made."),
         click.option("--app-subnet-ids", help="With --vpc-id: two subnets for hosts, with a comma between them."),
+        click.option(
+            "--balancer-subnet-ids",
+            help="With --vpc-id and alb: two public subnets, where those of the hosts are private.",
+        ),
         click.option("--database-subnet-ids", help="With --vpc-id: two subnets for the database."),
     )
 
