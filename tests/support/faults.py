@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from tests.support.listening import Listening
+
 UNAVAILABLE = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -22,32 +24,19 @@ class Fault:
     after: int = 0
 
 
-class FaultyProxy(threading.Thread):
+class FaultyProxy(Listening):
     """`fault`: (a request's line, how many like it came before) -> what happens to it; None: it is passed on."""
 
     def __init__(self, target: str, fault: Callable[[str, int], Fault | None]) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         host, port = target.removeprefix("http://").split(":")
         self._target = (host, int(port))
         self._fault = fault
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{self.port}"
         self.seen: list[str] = []
         self._lock = threading.Lock()
 
-    def run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         """One request; the connection ends with its answer."""
         with connection:
             head = _read_head(connection)

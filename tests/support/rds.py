@@ -20,34 +20,22 @@ from urllib.parse import parse_qs, urlsplit
 
 import boto3
 
+from tests.support.listening import Listening
+
 _SSL_REQUEST = 80877103
 
 
-class Rds(threading.Thread):
+class Rds(Listening):
     """Serves `host`:`port` of this machine. `seconds`: for which a token is good; AWS's are for 900."""
 
     def __init__(self, target: int, certificate: Path, key: Path, host: str, seconds: float) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self.seconds, self.refuses = seconds, False
         self.let_in, self.tokens = 0, set[str]()
         self._target, self._host = target, host
         self._one_at_a_time = threading.Lock()  # botocore's clock is everybody's
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, key)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-
-    def run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
 
     def is_good(self, token: str, user: str) -> bool:
         """What the token says, signed anew by botocore with the same keys at its time, is the token."""
@@ -62,7 +50,7 @@ class Rds(threading.Thread):
             mine = client.generate_db_auth_token(self._host, self.port, user)
         return token == mine and age <= self.seconds
 
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
         try:
             with client:
                 self._talk(client)

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.support.listening import Listening
+
 
 def certificate(folder: Path, name: str = "127.0.0.1", days: int = 1) -> tuple[Path, Path]:
     """A certificate for a name, that only those trust who are told to, and its key. `days`: until it expires."""
@@ -37,32 +39,17 @@ def certificate(folder: Path, name: str = "127.0.0.1", days: int = 1) -> tuple[P
     return files
 
 
-class TLSProxy(threading.Thread):
+class TLSProxy(Listening):
     """Stands for a load balancer: takes TLS on a port of 127.0.0.1, and hands the bytes on to `target`, a port here."""
 
     def __init__(self, target: int, certificate: Path, key: Path) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._target = target
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, key)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
         self.served = 0
 
-    def run(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.join()
-
-    def _serve(self, plain: socket.socket) -> None:
+    def serve(self, plain: socket.socket) -> None:
         with plain:
             try:
                 secured = self._context.wrap_socket(plain, server_side=True)

@@ -1,0 +1,33 @@
+"""A TCP server of the tests' own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+
+class Listening(threading.Thread):
+    """Takes connections on a free port of 127.0.0.1 once started, each of which has a thread that calls `serve`."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.join()
+
+    def serve(self, connection: socket.socket) -> None:
+        """One connection, which it closes."""
+        raise NotImplementedError
