@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,29 @@ async def test_a_file_that_comes_out_different_leaves_its_run(onto: Ends, monkey
     assert report.runs == 1
     assert f"{run_id('a')}/artifacts/model/MLmodel is not at the target what it is at the source" in str(report.left)
     assert onto.target.query("SELECT run_uuid FROM runs") == [{"run_uuid": run_id("b")}]
+
+
+async def test_a_role_that_only_works_with_the_data_is_enough(databases: Databases, tmp_path: Path) -> None:
+    """As `headrace db create --server-role` makes it."""
+    ends = Ends(databases.migrated("sqlite"), databases.migrated("postgresql"), tmp_path)
+    ends.everything()
+    before = ends.rows(ends.source)
+    for statement in (
+        "DROP ROLE IF EXISTS copier", "CREATE ROLE copier LOGIN",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO copier",
+        "GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO copier",
+    ):  # fmt: skip
+        ends.target.execute(statement)
+    whole = ends.target
+    ends.target = dataclasses.replace(whole, uri=whole.uri.replace("postgres@", "copier@"))
+    with pytest.raises(ConfigurationError, match="the role copier has not got the rights that this needs: permission"):
+        await ends.copy()
+    whole.execute("GRANT UPDATE ON ALL SEQUENCES IN SCHEMA public TO copier")
+    report = await ends.copy()
+    assert (report.left, report.runs) == ([], 3)
+    assert ends.rows(whole) == before
+    insert = "INSERT INTO experiments (name, lifecycle_stage, workspace) VALUES ('new', 'active', 'default')"
+    whole.execute(insert)
+    assert whole.query("SELECT experiment_id FROM experiments WHERE name = 'new'") == [{"experiment_id": 6}]
+    whole.execute("DROP OWNED BY copier")
+    whole.execute("DROP ROLE copier")

@@ -92,6 +92,8 @@ class PostgresStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise connections.explain(error, self._url) from error
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             meaning = translate(error)
             raise (away(self.shown, error) if isinstance(meaning, Unavailable) else meaning) from error
