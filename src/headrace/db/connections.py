@@ -365,6 +365,9 @@ async def _answers_itself(connection: Connection) -> bool:
         await connection.execute(f"SELECT 1 / (pg_backend_pid() = {connection.get_server_pid()})::int")
     except asyncpg.DivisionByZeroError:
         return False
+    except BaseException:  # nobody has it yet who would close it
+        connection.terminate()
+        raise
     return True
 
 
