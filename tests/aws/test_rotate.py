@@ -255,6 +255,7 @@ def test_a_server_of_before_is_told_and_nothing_is_changed(place: Place, said: l
 
 def test_what_is_not_there_can_not_be_replaced(cloud: Cloud, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "required", lambda *_: DATA)
+    monkeypatch.setattr(aws_database, "login", lambda *_: ("mlflow", "a password"))
     monkeypatch.setattr(Cloud, "secret", lambda *_: None)
     with pytest.raises(AwsError, match="`headrace aws up` makes it"):
         rotate.password(cloud, "lab", said.append)
