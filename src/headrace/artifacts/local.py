@@ -37,7 +37,12 @@ class LocalStore:
         self._root = os.path.abspath(root)
 
     async def open(self, path: str) -> LocalDownload:
-        return await _in_thread(lambda: LocalDownload(self._inside(path)))
+        opening = _in_thread(lambda: LocalDownload(self._inside(path)))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)  # the thread goes on, and nobody else would
+            raise
 
     async def create(self, path: str) -> LocalUpload:
         def check() -> LocalUpload:
@@ -153,7 +158,11 @@ class LocalDownload:
             return memoryview(b"")
 
     async def close(self) -> None:
-        await _in_thread(self._file.close)  # waits for a read that is under way
+        await asyncio.shield(_in_thread(self.close_now))
+
+    def close_now(self) -> None:
+        """Waits for a read that is under way."""
+        self._file.close()
 
 
 class LocalUpload:
@@ -257,6 +266,11 @@ def _size(file: os.DirEntry[str]) -> int:
         raise Declined("a link that leads nowhere") from error
 
 
+def _close(opened: asyncio.Future[LocalDownload]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().close_now()
+
+
 def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Run it in a thread of the event loop's; it is not stopped when its awaiter is."""
+    """Run it in a thread of the event loop's; once it has begun it is not stopped when its awaiter is."""
     return asyncio.get_running_loop().run_in_executor(None, work)
