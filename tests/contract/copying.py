@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from headrace.copy.ends import open_store
+from headrace.copy.options import Options
 from headrace.copy.report import Report
 from headrace.copy.store import Store
-from headrace.copy.whole import Options, copy
+from headrace.copy.whole import copy
 from headrace.database_url import PostgresURL, SqliteURL, parse
 from headrace.db import schema
 from headrace.settings import Settings

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from headrace.auth import account_sql as sql
 from headrace.clock import now_ms
-from headrace.db import open_database
+from headrace.db import connected
 from headrace.db.database import Database
 from headrace.db.query import Query
 from headrace.errors import ConfigurationError, Declined, Unavailable
@@ -234,11 +234,7 @@ async def opened_accounts(settings: Settings) -> AsyncIterator[Accounts]:
 
     Raises ConfigurationError, Unavailable.
     """
-    store = open_database(settings)
-    if store is None:
+    if not settings.native:
         raise ConfigurationError("Users are kept on PostgreSQL or SQLite. Look at --backend-store-uri.")
-    await store.connect()
-    try:
+    async with connected(settings) as store:
         yield Accounts(store)
-    finally:
-        await store.close()

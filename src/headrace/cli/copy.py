@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from headrace.cli.accounts import as_json
+from headrace.cli.output import print_report, show_progress
 from headrace.cli.stores import with_settings
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
+    from headrace.copy.options import Options
     from headrace.copy.report import Report
-    from headrace.copy.store import Source, Store
-    from headrace.copy.whole import Options
+    from headrace.copy.store import Store
 
 
 @click.command()
@@ -52,52 +51,37 @@ def copy(
     folder of runs (./mlruns), too. Started again it copies what is missing.
     """
     from headrace.copy import ends
-    from headrace.copy.whole import Options
+    from headrace.copy.options import Options
 
     if into is not None and len(experiments) != 1:
         raise click.UsageError("--into needs exactly one --experiment.")
     if ends.place(source) == ends.place(target):
         raise click.UsageError("SOURCE and TARGET are the same database.")
     server = source if ends.is_server(source) else None
-    if ends.is_server(target):
-        report = _copy_to_server(source, target, experiments, into, source_artifacts, without_artifacts, dry_run)
-        _show(report, json, "would be copied" if dry_run else "copied")
-        return 1 if report.left else 0
     options = Options(experiments, into, source_artifacts, server, not without_artifacts, dry_run)
-
-    def target_store(dry: bool) -> Store | None:
-        return ends.target(settings, dry, lambda line: click.echo(line, err=True))
-
-    with ends.source(source, experiments, lambda: asyncio.run(ends.ended_runs(target_store(True)))) as read:
-        written = target_store(dry_run)
-        report = asyncio.run(_copy(read, written, settings, options))
-    _show(report, json, "would be copied" if dry_run else "copied")
+    report = (_to_server if ends.is_server(target) else _to_database)(source, target, settings, options)
+    print_report(report, json, _lines(report, "would be copied" if dry_run else "copied"))
     return 1 if report.left else 0
 
 
-def _copy_to_server(
-    source: str,
-    target: str,
-    experiments: tuple[str, ...],
-    into: str | None,
-    source_artifacts: str | None,
-    without_artifacts: bool,
-    dry: bool,
-) -> Report:
+def _to_server(source: str, target: str, _: Settings, options: Options) -> Report:
     from headrace.copy import ends
     from headrace.copy.clients import Clients
 
     with ends.source_url(source) as url:
-        clients = Clients(
-            url, target, served=source_artifacts, artifacts=not without_artifacts, dry=dry, told=_progress()
-        )
-        return clients.copy(experiments, into)
+        return Clients(url, target, options, _progress()).copy()
 
 
-async def _copy(source: Source, target: Store | None, settings: Settings, options: Options) -> Report:
+def _to_database(source: str, _: str, settings: Settings, options: Options) -> Report:
+    """`settings` names it."""
+    from headrace.copy import ends
     from headrace.copy.whole import copy as copy_all
 
-    return await copy_all(source, target, settings, options, _progress())
+    def target(dry: bool) -> Store | None:
+        return ends.target(settings, dry, lambda line: click.echo(line, err=True))
+
+    with ends.source(source, options.experiments, lambda: asyncio.run(ends.ended_runs(target(True)))) as read:
+        return asyncio.run(copy_all(read, target(options.dry), settings, options, _progress()))
 
 
 def _counted(report: Report) -> str:
@@ -110,28 +94,20 @@ def _counted(report: Report) -> str:
 
 
 def _progress() -> Callable[[Report], None]:
-    """On a terminal a line that changes."""
-    if not sys.stderr.isatty():
-        return lambda _: None
     begin = time.monotonic()
 
     def tell(report: Report) -> None:
         rate = report.metrics / max(time.monotonic() - begin, 0.1)
-        click.echo(f"\r{_counted(report)}, {rate:,.0f} points/s ...\x1b[K", nl=False, err=True)
+        show_progress(f"{_counted(report)}, {rate:,.0f} points/s")
 
     return tell
 
 
-def _show(report: Report, json: bool, what: str) -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
-    if json:
-        click.echo(msgspec.json.encode(report).decode())
-        return
-    click.echo(f"{what}: {_counted(report)}")
+def _lines(report: Report, what: str) -> Iterator[str]:
+    yield f"{what}: {_counted(report)}"
     if report.completed:
-        click.echo(f"{report.completed:,} runs, models and traces were there and lacked something")
+        yield f"{report.completed:,} runs, models and traces were there and lacked something"
     for mapped in report.mapped:
-        click.echo(f"other id: {mapped.kind} {mapped.source} is {mapped.target} at the target")
+        yield f"other id: {mapped.kind} {mapped.source} is {mapped.target} at the target"
     for left in report.left:
-        click.echo(f"left: {left.kind} {left.id}: {left.reason}")
+        yield f"left: {left.kind} {left.id}: {left.reason}"

@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from headrace.cli.accounts import as_json
+from headrace.cli.output import print_report, show_progress
 from headrace.cli.stores import with_settings
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings, parse_age
@@ -86,23 +86,18 @@ def gc(
 
 async def _collect(settings: Settings, named: Named, before: int, registered_too: bool, dry: bool) -> Report:
     from headrace.artifacts.locations import Locations
-    from headrace.db import open_database
+    from headrace.db import connected
     from headrace.gc.collector import Collector
 
-    database = open_database(settings)
-    assert database is not None  # database.check has looked
-    await database.connect()
-    try:
+    async with connected(settings) as database:  # database.check has looked
         return await Collector(
             database,
             Locations(settings),
             before,
             registered_too=registered_too,
             dry=dry,
-            told=_progress if sys.stderr.isatty() else lambda _: None,
+            told=lambda report: show_progress(_counted(report)),
         ).collect(named)
-    finally:
-        await database.close()
 
 
 def _counted(report: Report) -> str:
@@ -112,16 +107,6 @@ def _counted(report: Report) -> str:
     )
 
 
-def _progress(report: Report) -> None:
-    click.echo(f"\r{_counted(report)} ...\x1b[K", nl=False, err=True)
-
-
 def _show(report: Report, json: bool, what: str) -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
-    if json:
-        click.echo(msgspec.json.encode(report).decode())
-        return
-    click.echo(f"{what}: {_counted(report)}")
-    for each in report.kept:
-        click.echo(f"kept: {each.kind} {each.id}: {each.reason}")
+    kept = (f"kept: {each.kind} {each.id}: {each.reason}" for each in report.kept)
+    print_report(report, json, (f"{what}: {_counted(report)}", *kept))

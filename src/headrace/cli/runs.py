@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from headrace.cli.accounts import as_json
+from headrace.cli.output import print_report
 from headrace.cli.stores import with_settings
 from headrace.settings import Settings
 
@@ -39,29 +39,20 @@ def move(
 
     check(settings)
     moved = asyncio.run(_move(settings, run_ids, to, artifacts=not without_artifacts, dry=dry_run))
-    if json:
-        click.echo(msgspec.json.encode(moved).decode())
-    else:
-        what = "would move" if dry_run else "moved"
-        click.echo(
-            f"{what}: {len(moved.runs):,} runs, {moved.logged_models:,} logged models, {moved.traces:,} traces, "
-            f"{moved.files:,} files"
-        )
-        for left in moved.left:
-            click.echo(f"left: {left.kind} {left.id}: {left.reason}")
+    counted = (
+        f"{'would move' if dry_run else 'moved'}: {len(moved.runs):,} runs, {moved.logged_models:,} logged models, "
+        f"{moved.traces:,} traces, {moved.files:,} files"
+    )
+    left = (f"left: {each.kind} {each.id}: {each.reason}" for each in moved.left)
+    print_report(moved, json, (counted, *left))
     return 1 if moved.left else 0
 
 
 async def _move(settings: Settings, run_ids: tuple[str, ...], to: str, artifacts: bool, dry: bool) -> Moved:
     from headrace.copy.files import Place
     from headrace.copy.move import Mover
-    from headrace.db import open_database
+    from headrace.db import connected
 
-    database = open_database(settings)
-    assert database is not None  # database.check has looked
-    await database.connect()
-    try:
+    async with connected(settings) as database:  # database.check has looked
         place = Place(settings.artifacts_destination) if artifacts else None
         return await Mover(database, place, dry).move(run_ids, to)
-    finally:
-        await database.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from headrace.cli.accounts import as_json, print_table
+from headrace.cli.output import end_progress, show_progress
 from headrace.cli.stores import with_settings
 from headrace.errors import ConfigurationError, Declined
 from headrace.settings import Settings
@@ -46,27 +46,19 @@ def usage(settings: Settings, experiments: tuple[str, ...], no_artifacts: bool, 
 
 async def _measure(settings: Settings, experiments: tuple[str, ...], artifacts: bool) -> list[Usage]:
     from headrace.artifacts.locations import Locations
-    from headrace.db import open_database
+    from headrace.db import connected
     from headrace.usage import measure
 
-    database = open_database(settings)
-    assert database is not None  # database.check has looked
-    await database.connect()
-    try:
+    async with connected(settings) as database:  # database.check has looked
         locations = Locations(settings) if artifacts else None
-        return await measure(database, locations, experiments, _progress if sys.stderr.isatty() else _silent)
-    finally:
-        await database.close()
-
-
-def _silent(done: int, of: int) -> None:
-    pass
+        return await measure(database, locations, experiments, _progress)
 
 
 def _progress(done: int, of: int) -> None:
-    click.echo(
-        f"\rartifacts of {done:,} of {of:,} experiments ...\x1b[K" if done < of else "\r\x1b[K", nl=False, err=True
-    )
+    if done < of:
+        show_progress(f"artifacts of {done:,} of {of:,} experiments")
+    else:
+        end_progress()
 
 
 def _line(usage: Usage) -> dict[str, Any]:

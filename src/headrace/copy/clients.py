@@ -10,10 +10,12 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from headrace.copy.options import Options
+from headrace.copy.reading import PAGE, PROMPTS, pages, registered_models, tags_of, versions
 from headrace.copy.report import Report
 from headrace.errors import Unavailable
 from headrace.uri import redact
@@ -21,59 +23,33 @@ from headrace.uri import redact
 TAG, BEGUN = "headrace.copied_from", "headrace.copy_of"
 _PARENT = "mlflow.parentRunId"
 _EXPERIMENTS = "_mlflow_experiment_ids"  # the tag of a prompt: ",1,2,"
-_PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
 _SERVED = "mlflow-artifacts:/"
-PAGE, POINTS, PAIRS = 100, 1_000, 100  # the most of a request
+POINTS, PAIRS = 1_000, 100  # the most of a request
 ACTIVE, ALL = 1, 3  # MLflow's ViewType
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
-Pages = Callable[[str | None], Any]
-
-
-def pages(search: Pages) -> Iterator[Any]:
-    """All that a search finds."""
-    token = None
-    while True:
-        page = search(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
 
 class Clients:
-    """From the store at one URL to the server at another.
+    """From the store at one URL to the server at another. `told` hears of each run and experiment."""
 
-    `served`: where the source's `mlflow-artifacts:` are, if said. `artifacts`: copy them. `dry`: only count.
-    """
-
-    def __init__(
-        self,
-        source: str,
-        target: str,
-        *,
-        served: str | None,
-        artifacts: bool,
-        dry: bool,
-        told: Callable[[Report], None],
-    ) -> None:
+    def __init__(self, source: str, target: str, options: Options, told: Callable[[Report], None]) -> None:
         for variable, value in _QUIET.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
         from mlflow.tracking._model_registry.client import ModelRegistryClient
 
-        self._source_uri, self._served, self._artifacts = source, served, artifacts
+        self._source_uri, self._options = source, options
         self._source, self._target = MlflowClient(source, source), MlflowClient(target, target)
         self._registry = ModelRegistryClient(target, target)  # MlflowClient's own way refuses prompts
-        self._dry, self._told = dry, told
+        self._dry, self._told = options.dry, told
         self._experiments: dict[str, str] = {}  # id at the source -> at the target
         self._runs: dict[str, str] = {}
         self._models: dict[str, str] = {}
         self._nans: set[tuple[Any, ...]] = set()  # points, which a model's metric has as 0
         self.report = Report()
 
-    def copy(self, names: Sequence[str], into: str | None) -> Report:
-        """Experiments of these names, or all, with their versions of models; with all of them the whole registry.
+    def copy(self) -> Report:
+        """The experiments that are asked for, with their versions of models; with all of them the whole registry.
 
         Raises Unavailable where one of the two does not answer, or refuses something.
         """
@@ -81,18 +57,19 @@ class Clients:
         from requests import RequestException
 
         try:
-            self._all(names, into)
+            self._all()
         except (MlflowException, RequestException) as error:
             words = " ".join(str(error).split())[:500].rstrip(".")
             raise Unavailable(f"{redact(words)}. Start the same command again: it goes on where it was.") from error
         return self.report
 
-    def _all(self, names: Sequence[str], into: str | None) -> None:
+    def _all(self) -> None:
+        names = self._options.experiments
         for experiment in pages(lambda token: self._source.search_experiments(max_results=1000, page_token=token)):
             if not names or experiment.name in names:
-                self._experiment(experiment, into or experiment.name)
-        for prompts in ("", _PROMPTS):
-            for model in self._registered_models(prompts):
+                self._experiment(experiment, self._options.into or experiment.name)
+        for prompts in ("", PROMPTS):
+            for model in registered_models(self._source, prompts):
                 self._registered(model, prompts, only=bool(names))
 
     # ---- an experiment ---------------------------------------------------------------------------------------------
@@ -259,24 +236,14 @@ class Clients:
 
     # ---- the registry ----------------------------------------------------------------------------------------------
 
-    def _registered_models(self, condition: str) -> Iterator[Any]:
-        search = self._source.search_registered_models
-        return pages(lambda token: search(condition or None, PAGE, page_token=token))
-
-    def _versions(self, client: Any, name: str, prompts: str) -> list[Any]:
-        quoted = name.replace("'", "\\'")
-        condition = f"name = '{quoted}'" + (f" AND {prompts}" if prompts else "")
-        found = pages(lambda token: client.search_model_versions(condition, 200, page_token=token))
-        return sorted(found, key=lambda version: int(version.version))
-
     def _registered(self, model: Any, prompts: str, only: bool) -> None:
         """`only`: no more than versions of what was copied."""
         from mlflow.exceptions import MlflowException
 
-        versions = self._versions(self._source, model.name, prompts)
+        wanted = versions(self._source, model.name, prompts)
         if only:
-            versions = [v for v in versions if v.run_id in self._runs or self._source_of(v) != v.source]
-        if only and not versions:
+            wanted = [v for v in wanted if v.run_id in self._runs or self._source_of(v) != v.source]
+        if only and not wanted:
             return
         try:
             there = self._registry.get_registered_model(model.name)
@@ -284,16 +251,16 @@ class Clients:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             there = None
-        done = {v.tags[TAG]: v.version for v in self._versions(self._target, model.name, prompts) if TAG in v.tags}
+        done = {v.tags[TAG]: v.version for v in versions(self._target, model.name, prompts) if TAG in v.tags}
         if there is None:
             self.report.registered_models += 1
             if not self._dry:
-                tags = model.tags | ({"mlflow.prompt.is_prompt": "true"} if prompts else {})  # the client hides it
+                tags = tags_of(model, prompts)
                 if _EXPERIMENTS in tags:
                     ids = (self._experiments.get(each) for each in tags[_EXPERIMENTS].split(","))
                     tags[_EXPERIMENTS] = f",{','.join(filter(None, ids))},"
                 self._registry.create_registered_model(model.name, tags, model.description or None)
-        for version in versions:
+        for version in wanted:
             if str(version.version) not in done:
                 self.report.model_versions += 1
                 if not self._dry:
@@ -333,10 +300,11 @@ class Clients:
         from mlflow.exceptions import MlflowException
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        if not self._artifacts or not uri:
+        served = self._options.source_artifacts
+        if not self._options.artifacts or not uri:
             return
-        if uri.startswith(_SERVED) and self._served is not None:
-            uri = f"{self._served.rstrip('/')}/{uri.removeprefix(_SERVED)}"
+        if uri.startswith(_SERVED) and served is not None:
+            uri = f"{served.rstrip('/')}/{uri.removeprefix(_SERVED)}"
         with tempfile.TemporaryDirectory(prefix="headrace-copy-") as folder:
             try:
                 repository = get_artifact_repository(uri, tracking_uri=self._source_uri)

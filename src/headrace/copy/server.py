@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from headrace.copy.reading import PAGE, PROMPTS, pages, registered_models, tags_of, versions
+
 AT_ONCE = 8  # requests
-PAGE = 100
 _LARGEST = 1.7976931348623157e308  # as MLflow's databases have infinity
-_PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
 _NAMES = uuid.UUID("6f1a7e04-6a0e-4f53-9c3f-0f3c2a3f5a10")  # ids that the API does not tell are made, always the same
 
 
@@ -54,7 +54,7 @@ class Stage:
         self._database.execute("DELETE FROM experiments")
         found = [
             each
-            for each in _pages(lambda token: self._client.search_experiments(ViewType.ALL, 1000, page_token=token))
+            for each in pages(lambda token: self._client.search_experiments(ViewType.ALL, 1000, page_token=token))
             if not names or each.name in names
         ]
         for experiment in found:
@@ -69,19 +69,15 @@ class Stage:
                     "UPDATE experiments SET lifecycle_stage = 'deleted' WHERE experiment_id = ?",
                     (experiment.experiment_id,),
                 )
-        for prompts in ("", _PROMPTS):
-            for model in self._registered_models(prompts):
+        for prompts in ("", PROMPTS):
+            for model in registered_models(self._client, prompts):
                 self._registered(model, prompts)
 
     def _runs(self, experiment_id: str) -> Iterator[Any]:
         from mlflow.entities import ViewType
 
         search, order = self._client.search_runs, ["attribute.start_time"]
-        return _pages(lambda token: search([experiment_id], "", ViewType.ALL, PAGE, order, token))
-
-    def _registered_models(self, condition: str) -> Iterator[Any]:
-        search = self._client.search_registered_models
-        return _pages(lambda token: search(condition or None, PAGE, page_token=token))
+        return pages(lambda token: search([experiment_id], "", ViewType.ALL, PAGE, order, token))
 
     def _insert(self, table: str, *rows: dict[str, Any]) -> None:
         if rows:
@@ -192,12 +188,10 @@ class Stage:
             "creation_time": model.creation_timestamp, "last_updated_time": model.last_updated_timestamp,
             "description": model.description or None,
         })  # fmt: skip
-        tags = model.tags | ({"mlflow.prompt.is_prompt": "true"} if prompts else {})  # the client hides it
-        self._insert("registered_model_tags", *(own | {"key": k, "value": v} for k, v in tags.items()))
-        quoted = model.name.replace("'", "\\'")
-        condition = f"name = '{quoted}'" + (f" AND {prompts}" if prompts else "")
-        search, download = self._client.search_model_versions, self._client.get_model_version_download_uri
-        for version in _pages(lambda token: search(condition, 200, page_token=token)):
+        tags = tags_of(model, prompts).items()
+        self._insert("registered_model_tags", *(own | {"key": k, "value": v} for k, v in tags))
+        download = self._client.get_model_version_download_uri
+        for version in versions(self._client, model.name, prompts):
             number = int(version.version)
             self._insert("model_versions", own | {
                 "version": number, "creation_time": version.creation_timestamp, "user_id": version.user_id or None,
@@ -213,22 +207,12 @@ class Stage:
         self._insert("registered_model_aliases", *(own | each for each in named))
 
 
-def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
 def _there(search: Callable[[str | None], Any]) -> Iterator[Any]:
     """Nothing where the server does not know the API."""
     from mlflow.exceptions import MlflowException
 
     try:
-        yield from _pages(search)
+        yield from pages(search)
     except MlflowException as error:
         if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
             raise

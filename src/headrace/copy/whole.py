@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from msgspec import Struct
-
 from headrace.copy import sql
 from headrace.copy.copier import Copier
 from headrace.copy.experiments import Experiments
 from headrace.copy.files import Files, Place
+from headrace.copy.options import Options
 from headrace.copy.registry import Registry
 from headrace.copy.report import Report
 from headrace.copy.store import Nothing, Source, Store
@@ -18,20 +17,6 @@ from headrace.errors import ConfigurationError, Declined
 from headrace.settings import Settings
 
 _SERVED = "mlflow-artifacts:"
-
-
-class Options(Struct, frozen=True):
-    """`experiments`: names, none for all. `into`: the name at the target. `source_artifacts`: what `mlflow-artifacts:`
-    means at the source, or `source_server`, the URL that gives them. `artifacts`: copy them, and rewrite where they
-    are. `dry`: only count.
-    """
-
-    experiments: Sequence[str] = ()
-    into: str | None = None
-    source_artifacts: str | None = None
-    source_server: str | None = None
-    artifacts: bool = True
-    dry: bool = False
 
 
 async def copy(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from headrace.database_url import PostgresURL, SqliteURL
 from headrace.db.database import Database
 from headrace.settings import Settings
@@ -28,3 +31,18 @@ def open_database(settings: Settings) -> Database | None:
     from headrace.db.sqlite import SqliteDatabase
 
     return SqliteDatabase(database.path, queue_limit=settings.queue_limit, busy_seconds=database.timeout)
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Database]:
+    """The database of these settings, which are `native`, for a process that does nothing else with it.
+
+    Raises Unavailable.
+    """
+    database = open_database(settings)
+    assert database is not None
+    await database.connect()
+    try:
+        yield database
+    finally:
+        await database.close()
