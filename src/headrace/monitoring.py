@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.access_log import AccessLog
-from headrace.api.endpoint import Match, Router
+from headrace.api.endpoint import Router
 from headrace.asgi.protocol import ANSWER, Answer
 from headrace.asgi.responses import ERROR_ID, NATIVE
 from headrace.asgi.types import MATCH, Application, Headers, Receive, Scope, Send
@@ -173,7 +173,7 @@ class Metrics:
         answered, self.answered = self.answered, {}
         for (method, path, status, by), seconds in answered.items():
             endpoint = path or "other"  # never a client's own text, of which there is no end
-            self.requests.labels(method if method in _METHODS else "other", endpoint, status, by).inc(seconds.number)
+            self.requests.labels(method, endpoint, status, by).inc(seconds.number)
             seconds.give(self.seconds.labels(endpoint))
         self._writes.give(self.group_writes)
         self._waits.give(self.group_wait)
@@ -211,9 +211,8 @@ class Observed:
             return
         exchange = Exchange(scope, send)
         metrics = self._metrics
-        method: str = scope["method"]
-        match: Match = self._find(method, scope["path"])
-        scope[MATCH] = match
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        match = scope[MATCH] = self._find(scope["method"], scope["path"])
         is_artifact = "artifact" in scope["path"]
         metrics.under_way += 1
         if is_artifact:

@@ -45,8 +45,6 @@ def check_content_type(scope: Scope) -> None:
 
     Raises InvalidParameter.
     """
-    if JSON in scope["headers"]:  # the usual request: no look at each
-        return
     for name, value in scope["headers"]:
         if name == b"content-type" and value.split(b";")[0].strip().lower() != b"application/json":
             raise InvalidParameter("Bad Request. Content-Type must be one of ['application/json'].")
