@@ -7,9 +7,9 @@ import platform
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headrace.aws import stacks, templates, tunnel
 from headrace.aws.client import Answer, Cloud
@@ -177,9 +177,14 @@ def _emulation() -> Finding:
     )
 
 
+def _quota(cloud: Cloud, service: str, code: str) -> float:
+    found = cloud.call("service-quotas", "get_service_quota", ServiceCode=service, QuotaCode=code)
+    return float(found["Quota"]["Value"])
+
+
 def _vcpus(cloud: Cloud) -> Finding:
     service, code, what, needed = _VCPUS
-    quota = cloud.call("service-quotas", "get_service_quota", ServiceCode=service, QuotaCode=code)["Quota"]["Value"]
+    quota = _quota(cloud, service, code)
     ok = quota >= needed
     fix = "" if ok else f"Ask for {needed}: aws service-quotas request-service-quota-increase --service-code {service} "
     fix += "" if ok else f"--quota-code {code} --desired-value {needed} --region {cloud.region}"
@@ -187,23 +192,23 @@ def _vcpus(cloud: Cloud) -> Finding:
 
 
 def _vpcs(cloud: Cloud, name: str) -> Finding:
-    service, code, what = _VPCS
-    quota = cloud.call("service-quotas", "get_service_quota", ServiceCode=service, QuotaCode=code)["Quota"]["Value"]
-    used = len(list(cloud.pages("ec2", "describe_vpcs", "Vpcs")))
-    data = stacks.find(cloud, f"{name}-data")
-    ok = used < quota or (data is not None and data.exists)
-    fix = "" if ok else "Use one that is there with --vpc-id and --app-subnet-ids, or ask for more in Service Quotas."
-    return Finding("quota of VPCs", ok, f"{used} of {quota:.0f} {what} are used", fix)
+    used = cloud.pages("ec2", "describe_vpcs", "Vpcs")
+    fix = "Use one that is there with --vpc-id and --app-subnet-ids, or ask for more in Service Quotas."
+    return _room(cloud, name, "quota of VPCs", _VPCS, used, fix)
 
 
 def _databases(cloud: Cloud, name: str) -> Finding:
-    service, code, what = _DATABASES
-    quota = cloud.call("service-quotas", "get_service_quota", ServiceCode=service, QuotaCode=code)["Quota"]["Value"]
-    used = len(list(cloud.pages("rds", "describe_db_instances", "DBInstances")))
+    used = cloud.pages("rds", "describe_db_instances", "DBInstances")
+    return _room(cloud, name, "quota of databases", _DATABASES, used, "Delete one, or ask for more in Service Quotas.")
+
+
+def _room(cloud: Cloud, name: str, title: str, quota: tuple[str, str, str], things: Iterable[Any], fix: str) -> Finding:
+    """Whether there is room for the one that the deployment makes, or has made."""
+    service, code, what = quota
+    most, used = _quota(cloud, service, code), len(list(things))
     data = stacks.find(cloud, f"{name}-data")
-    ok = used < quota or (data is not None and data.exists)
-    fix = "" if ok else "Delete one, or ask for more in Service Quotas."
-    return Finding("quota of databases", ok, f"{used} of {quota:.0f} {what} are used", fix)
+    ok = used < most or (data is not None and data.exists)
+    return Finding(title, ok, f"{used} of {most:.0f} {what} are used", "" if ok else fix)
 
 
 def _account_plan(cloud: Cloud, name: str) -> Finding:
