@@ -76,6 +76,15 @@ class Ends:
         given = {"is_nan": False, "timestamp": step} | given
         self.insert("metrics", at, run_uuid=run_id(letter), key=key, value=value, step=step, **given)
 
+    def of_model(self) -> None:
+        """What hangs on model a of experiment 3."""
+        for table, key in (("params", "param_key"), ("tags", "tag_key")):
+            self.insert(f"logged_model_{table}", model_id=model_id("a"), experiment_id=3, **{key: "k"})
+        self.insert(
+            "logged_model_metrics", model_id=model_id("a"), experiment_id=3, run_id=run_id("a"), metric_name="m",
+            dataset_uuid="d", dataset_name="d", dataset_digest="1",
+        )  # fmt: skip
+
     def everything(self) -> None:
         """A row at least in each table."""
         self.insert("workspaces", name="team")
@@ -106,12 +115,7 @@ class Ends:
         )  # fmt: skip
         kinds = {"source_type": "RUN_OUTPUT", "source_id": run_id("a"), "destination_type": "MODEL_OUTPUT"}
         self.insert("inputs", input_uuid="o", destination_id=model_id("a"), **kinds)
-        for table, key in (("params", "param_key"), ("tags", "tag_key")):
-            self.insert(f"logged_model_{table}", model_id=model_id("a"), experiment_id=3, **{key: "k"})
-        self.insert(
-            "logged_model_metrics", model_id=model_id("a"), experiment_id=3, run_id=run_id("a"), metric_name="m",
-            dataset_uuid="d", dataset_name="d", dataset_digest="1",
-        )  # fmt: skip
+        self.of_model()
         self.trace("t", 3)
         self.insert("evaluation_datasets", dataset_id="v", name="v", digest="1", workspace="default")
         self.insert("evaluation_dataset_tags", dataset_id="v", key="k")

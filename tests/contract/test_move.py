@@ -28,12 +28,7 @@ def world(database: Database, tmp_path: Path) -> Artifacts:
     kinds = {"source_type": "DATASET", "source_id": "d", "destination_type": "RUN"}
     for letter in "ab":
         ends.insert("inputs", input_uuid=f"i{letter}", destination_id=run_id(letter), **kinds)
-    for table, key in (("params", "param_key"), ("tags", "tag_key")):
-        ends.insert(f"logged_model_{table}", model_id=model_id("a"), experiment_id=3, **{key: "k"})
-    ends.insert(
-        "logged_model_metrics", model_id=model_id("a"), experiment_id=3, run_id=run_id("a"), metric_name="m",
-        dataset_uuid="d", dataset_name="d", dataset_digest="1",
-    )  # fmt: skip
+    ends.of_model()
     return made
 
 
