@@ -444,7 +444,7 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
 
     guarded: Application = Guard(app, settings, accounts_of(database), router)
     if settings.audit != "off":
-        guarded = Audit(guarded, settings, router, AuditTable(database) if settings.audit_table else None)
+        guarded = Audit(guarded, settings, AuditTable(database) if settings.audit_table else None)
     return Observed(Shield(guarded, settings), metrics, router, log)
 
 

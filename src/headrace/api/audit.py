@@ -13,14 +13,13 @@ import logging
 import os
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from headrace.api.decode import decode
-from headrace.api.endpoint import Match, Router
+from headrace.api.endpoint import Endpoint, Match
 from headrace.asgi.protocol import ANSWER, Answer
 from headrace.asgi.types import MATCH, MESSAGE, NAMED, PRINCIPAL, Application, Headers, Receive, Scope, Send
 from headrace.auth.audit_table import AuditTable, Entry
@@ -46,15 +45,13 @@ _NAMES = (
 class Audit:
     """An ASGI application around the guard. `table`: where entries are kept, if anywhere."""
 
-    def __init__(self, app: Application, settings: Settings, router: Router, table: AuditTable | None) -> None:
+    def __init__(self, app: Application, settings: Settings, table: AuditTable | None) -> None:
         self._app, self._table = app, table
         self._all = settings.audit == "all"
-        self._router = router
         self._pages = f"{settings.static_prefix}/headrace/"
         self._callback = settings.static_prefix + CALLBACK
         self._waiting: list[Entry] = []
         self._writing: asyncio.Task[None] | None = None
-        self._is_audited = lru_cache(maxsize=4096)(self._decide)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,7 +59,7 @@ class Audit:
             if self._writing is not None:
                 self._writing.cancel()
             await self._flush()
-        elif self._is_audited(scope["method"], scope["path"]):
+        elif self._is_audited(scope):
             exchange = _Exchange(scope, receive, send)
             try:
                 await self._app(scope, exchange.receive, exchange.send)
@@ -71,12 +68,13 @@ class Audit:
         else:
             await self._app(scope, receive, send)
 
-    def _decide(self, method: str, path: str) -> bool:
+    def _is_audited(self, scope: Scope) -> bool:
+        method, path = scope["method"], scope["path"]
         if path == self._callback or (path.startswith(self._pages) and method not in _SAFE):
             return True
         if method in _SAFE:
             return False
-        endpoint = self._router.find(method, path).endpoint
+        endpoint: Endpoint = scope[MATCH].endpoint
         return endpoint.right > Right.READ and (self._all or endpoint.audited != "often")
 
     def _entry(self, scope: Scope, exchange: _Exchange) -> Entry:

@@ -78,7 +78,7 @@ async def written(
 
     def answer_whole(status: int, headers: Headers, body: bytes) -> None: ...
 
-    subject = Audit(application, msgspec.structs.replace(Settings(), audit=audit), ROUTER, table)
+    subject = Audit(application, msgspec.structs.replace(Settings(), audit=audit), table)
     scope = {
         "type": "http",
         "method": method,
