@@ -6,6 +6,8 @@ UV     := $(BIN)/uv
 READY  := $(VENV)/.ready
 # the provider of the tests of single sign-on, where there is npm; without it they say why they are skipped
 PROVIDER := $(if $(shell command -v npm),tests/support/oidc_provider/node_modules/.ready)
+# A machine that keeps no bytecode would compile MLflow anew in each server and client: 5 s of processor time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help serve test test-all test-oldest lint format screenshots bench drill rehearse example release lock clean
 
