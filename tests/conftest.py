@@ -63,10 +63,12 @@ class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
         return group_of(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
     return ByGroup(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores, as tests wait for servers; at most 4, as each has servers of its own."""
     return min((os.cpu_count() or 1) + 1, 4)

@@ -1,11 +1,7 @@
-"""The declarations: every endpoint of stock's has one, and a request finds the right one."""
+"""The declarations: a request finds the right one; tests/differential/test_surface.py: each of stock's has one."""
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,52 +13,10 @@ from headrace.db import schema
 from headrace.resources import all_endpoints
 from headrace.resources.reference import render
 from headrace.settings import Settings
-from tests.support.processes import clean_environment
-
-# All that stock serves: Flask's rules and the FastAPI routers' routes, as "METHOD path" with {name} for a parameter.
-WALK = """
-import json, os
-os.environ["_MLFLOW_SERVER_SERVE_ARTIFACTS"] = "true"
-from mlflow.server import app, handlers
-from mlflow.server.fastapi_app import app as fastapi_app
-found = [(method, path) for path, _, methods in handlers.get_endpoints() for method in methods]
-found += [(method, str(rule)) for rule in app.url_map.iter_rules() for method in rule.methods]
-
-def walk(routes, prefix=""):
-    for route in routes:
-        inner = getattr(route, "original_router", None)
-        if inner is not None:
-            walk(inner.routes, prefix + (route.include_context.prefix or ""))
-        elif getattr(route, "methods", None):
-            found.extend((method, prefix + route.path) for method in route.methods)
-
-walk(fastapi_app.routes)
-print(json.dumps(sorted(set(found))))
-"""
-
-
-@pytest.fixture(scope="module")
-def stock() -> list[tuple[str, str]]:
-    done = subprocess.run(
-        [sys.executable, "-c", WALK], capture_output=True, text=True, check=True, env=clean_environment()
-    )
-    return [(method, path) for method, path in json.loads(done.stdout.splitlines()[-1]) if method != "OPTIONS"]
-
-
-def example(path: str) -> str:
-    """A path of a route: each parameter becomes a word."""
-    path = re.sub(r"<path:\w+>|\{\w+:path\}", "some/thing", path)
-    return re.sub(r"<\w+>|\{[\w.]+\}", "thing", path)
 
 
 def router(prefix: str = "") -> Router:
     return Router(all_endpoints(Settings()), prefix)
-
-
-def test_every_endpoint_of_stocks_has_a_declaration(stock: list[tuple[str, str]]) -> None:
-    find = router().find
-    assert len(stock) > 300
-    assert [(method, path) for method, path in stock if find(method, example(path)) is UNDECLARED] == []
 
 
 def test_what_has_no_declaration_needs_an_administrator() -> None:
