@@ -77,6 +77,16 @@ def prepare(settings: Settings, log: Log) -> None:
             _run_stock("initialise", role, store_uri, settings.default_artifact_root, wait=settings.database_wait)
         else:
             _check_folder(store_uri)
+    if settings.trace_archival_config:
+        _check_archival(settings.trace_archival_config)
+
+
+def _check_archival(file: str) -> None:
+    """Raises ConfigurationError for what MLflow can't read, or can't archive to."""
+    if run_once(_MIGRATE, {"action": "archival", "file": file}, source="stock"):
+        raise ConfigurationError(
+            f"--trace-archival-config is {file}, which MLflow can't use; its words are above. See docs/traces.md."
+        )
 
 
 def _check_folder(store_uri: str) -> None:

@@ -85,6 +85,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     oidc_groups_claim: str = "groups"
     oidc_roles: str = ""
     alb_arn: str = ""
+    app_name: str | None = None
+    trace_archival_config: str | None = None
     enable_jobs: bool = False
     enable_ai_gateway: bool = False
     enable_assistant: bool = False
@@ -255,6 +257,13 @@ def _roles(text: str) -> str:
 def _load_balancer(text: str) -> str:
     """an ARN such as arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/mlflow/0123456789abcdef"""
     if not re.fullmatch(r"arn:aws[\w-]*:elasticloadbalancing:[a-z0-9-]+:\d+:loadbalancer/app/\S+", text):
+        raise ValueError
+    return text
+
+
+def _app(text: str) -> str:
+    """basic-auth, which is taken for --auth; other apps of MLflow's plugins would not see what Headrace answers"""
+    if text != "basic-auth":
         raise ValueError
     return text
 
@@ -724,6 +733,21 @@ SETTINGS = (
         from_mlflow=False,
     ),
     Setting(
+        "app_name",
+        "HEADRACE_APP_NAME",
+        _app,
+        "none",
+        "Only basic-auth, which is taken for --auth; `headrace user import basic_auth.db` takes over its users.",
+    ),
+    Setting(
+        "trace_archival_config",
+        "MLFLOW_TRACE_ARCHIVAL_CONFIG",
+        _text,
+        "none",
+        "A YAML file that says which traces MLflow's job runner (--enable-jobs) moves from the database to which store "
+        "of artifacts. See docs/traces.md.",
+    ),
+    Setting(
         "enable_workspaces",
         "MLFLOW_ENABLE_WORKSPACES",
         parse_boolean,
@@ -823,6 +847,11 @@ def _take_others(values: dict[str, Any], environment: Mapping[str, str], say: Ca
         if level.upper() not in _LEVELS_OF_PYTHON:
             raise ConfigurationError(f"MLFLOW_LOGGING_LEVEL is {level!r}, but must be DEBUG, INFO, WARNING or ERROR.")
         values["log_level"] = _LEVELS_OF_PYTHON[level.upper()]
+    if "app_name" in values and values.get("insecure_no_auth"):
+        raise ConfigurationError("--app-name basic-auth and --insecure-no-auth are both set. Leave one of them out.")
+    if "app_name" in values and not values.get("auth"):
+        values["auth"] = True
+        say("--app-name basic-auth is taken for --auth; `headrace user import basic_auth.db` takes over its users")
     by_name = {setting.name: setting for setting in SETTINGS}
     for name, variable in (("workers", "WEB_CONCURRENCY"), ("trusted_proxies", "FORWARDED_ALLOW_IPS")):
         if name not in values and (text := environment.get(variable)):
@@ -1026,8 +1055,12 @@ def _check_artifacts_only(settings: Settings) -> None:
 
 
 def _check_jobs(settings: Settings) -> None:
-    """Raises ConfigurationError for what jobs can't go with."""
+    """Raises ConfigurationError for what jobs can't go with, or what needs them."""
     if not settings.enable_jobs:
+        if settings.trace_archival_config:
+            raise ConfigurationError(
+                "--trace-archival-config needs --enable-jobs: it is MLflow's job runner that moves the traces."
+            )
         return
     if settings.database is None:
         raise ConfigurationError(

@@ -44,18 +44,6 @@ REFUSED = (
     Refused(("--waitress-opts",), "", _OWN_SERVER),
     Refused(("--uvicorn-opts",), "MLFLOW_UVICORN_OPTS", _OWN_SERVER),
     Refused(("--dev",), "", "use --log-level debug", takes_value=False),
-    Refused(
-        ("--app-name",),
-        "",
-        "MLflow's plugins for servers would not see the requests that Headrace answers. For basic-auth use --auth; "
-        "`headrace user import basic_auth.db` takes over its users",
-    ),
-    Refused(
-        ("--trace-archival-config",),
-        "MLFLOW_TRACE_ARCHIVAL_CONFIG",
-        "Headrace reads archived traces, but has not tried what moves them; leave it out, and use --trace-retention to "
-        "delete old traces",
-    ),
     Refused((), "MLFLOW_WORKSPACE", "it is for clients only; unset it"),
     Refused((), "MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "Headrace has not tried them; unset it", _FALSE),
     Refused((), "UVICORN_SSL_CERTFILE", _TLS),

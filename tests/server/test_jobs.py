@@ -6,19 +6,22 @@ The provider of the judge's model is a stand-in that answers one chat completion
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import psutil
 import requests
 
-from tests.server.conftest import Serve
+from tests.server.conftest import Serve, run_headrace
 from tests.support.processes import clean_environment, wait_until
+from tests.unit.traces.spans import body, span
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 # The runner starts a process for each kind of job, and each of these imports MLflow.
@@ -79,15 +82,16 @@ def job_processes(parent: psutil.Process) -> Sequence[psutil.Process]:
     return [each for each in parent.children(recursive=True) if "mlflow.server.jobs" in " ".join(each.cmdline())]
 
 
-def test_a_judge_gives_its_feedback_to_a_trace(serve: Serve) -> None:
+def test_a_judge_gives_its_feedback_and_an_old_trace_goes_to_the_archive(serve: Serve, tmp_path: Path) -> None:
+    """One server for both, whose runner works on both once a minute."""
+    archive = tmp_path / "archive"
+    configuration = tmp_path / "archival.yaml"
+    configuration.write_text(
+        f"trace_archival:\n  enabled: true\n  location: {archive.as_uri()}\n  retention: 365d\n  interval_seconds: 1\n"
+    )
     with provider() as model:
         environment = {"HEADRACE_ADMIN_TOKEN": TOKEN, "OPENAI_API_KEY": "x", "OPENAI_API_BASE": model}
-        server = serve("--auth", "--enable-jobs", env=environment)
-        environment = clean_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
-        done = subprocess.run(
-            [sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, timeout=300, check=True
-        )
-        asked = json.loads(done.stdout.splitlines()[-1])
+        server = serve("--auth", "--enable-jobs", "--trace-archival-config", str(configuration), env=environment)
         headers = {"Authorization": f"Bearer {TOKEN}"}
 
         def ask(method: str, path: str, **more: Any) -> Any:
@@ -97,6 +101,21 @@ def test_a_judge_gives_its_feedback_to_a_trace(serve: Serve) -> None:
             assert answer.status_code == 200, answer.text
             return answer.json()
 
+        trace_id = os.urandom(16)  # of 2023
+        otlp = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": "0"}
+        sent = requests.post(
+            f"{server.url}/v1/traces", body(span(trace_id=trace_id)), headers=headers | otlp, timeout=60
+        )
+        assert sent.status_code == 200, sent.text
+        old = {"trace_id": f"tr-{trace_id.hex()}"}
+        before = ask("GET", "traces/get", params=old)["trace"]["spans"]
+        assert before
+
+        environment = clean_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
+        done = subprocess.run(
+            [sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, timeout=300, check=True
+        )
+        asked = json.loads(done.stdout.splitlines()[-1])
         (job,) = ask("POST", "scorer/invoke", json=asked)["jobs"]
 
         def ended() -> bool:
@@ -108,9 +127,36 @@ def test_a_judge_gives_its_feedback_to_a_trace(serve: Serve) -> None:
         assert [(each["assessment_name"], each["feedback"]["value"]) for each in trace["assessments"]] == [
             ("good", "yes")
         ]
+
+        wait_until(lambda: any(each.is_file() for each in archive.rglob("*")), "the old trace is archived", 200)
+
+        def archived() -> bool:
+            info = ask("GET", f"traces/{old['trace_id']}")["trace"]["trace_info"]
+            return info["tags"].get("mlflow.trace.spansLocation") == "ARCHIVE_REPO"
+
+        wait_until(archived, "the trace says so", 60)
+        assert ask("GET", "traces/get", params=old)["trace"]["spans"] == before
+        assert ask("GET", "server-info")["trace_archival_enabled"] is True
+        url = f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0"
+        experiment = requests.get(url, headers=headers, timeout=60).json()["experiment"]
+        assert experiment["effective_trace_archival_retention"] == "365d"
+
         stock = server.stock
         assert stock is not None
         jobs = job_processes(stock)
         assert len(jobs) > 1
         server.process.stop()
         wait_until(lambda: not any(each.is_running() for each in jobs), "no job's process is left")
+
+
+def test_an_archive_that_mlflow_can_not_use_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "archival.yaml").write_text("trace_archival: {enabled: true, location: 's3://b', retention: soon}\n")
+    done = run_headrace(
+        "serve", "--port", "0", "--enable-jobs", "--trace-archival-config", "archival.yaml", cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "retention" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
+        "headrace: --trace-archival-config is archival.yaml, which MLflow can't"
+    )
+    assert "Traceback" not in done.stderr

@@ -196,7 +196,7 @@ def test_the_port_is_taken(tmp_path: Path) -> None:
         (["--env-file", "not.there"], {}, "--env-file is not.there, but there is no such file"),
         (["--gunicorn-opts", "--timeout 60"], {}, "--gunicorn-opts is an option of mlflow server, but"),
         (["--dev"], {}, "use --log-level debug"),
-        (["--app-name", "basic-auth"], {}, "--app-name"),
+        (["--app-name", "plugin"], {}, "--app-name is 'plugin', but must be basic-auth, which is taken for --auth"),
         (["--no-such-option"], {}, "No such option"),
         (["--enable-workspaces", "--grants"], {}, "a grant says no workspace"),
         ([], {"MLFLOW_ENABLE_WORKSPACES": "true", "MLFLOW_WORKSPACE_STORE_URI": "sqlite:///w.db"}, "another store"),

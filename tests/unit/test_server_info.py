@@ -75,3 +75,7 @@ def test_a_field_that_nobody_knows_is_stocks_and_is_said(
     without = answer(monkeypatch, NEW | {"brand_new"}, Settings(stock="never"))
     assert without is not None
     assert without.keys() == NEW
+
+
+def test_whether_traces_are_archived_only_stock_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answer(monkeypatch, NEW, Settings(trace_archival_config="a.yaml", enable_jobs=True)) is None

@@ -108,6 +108,16 @@ def test_the_container_names_what_is_missing() -> None:
         resolve({}, CONTAINER | {"PORT": "x"})
 
 
+def test_basic_auth_is_taken_for_auth() -> None:
+    said: list[str] = []
+    settings = resolve({"app_name": "basic-auth"}, {}, said.append)
+    assert settings.auth
+    assert settings.protected
+    assert said == [
+        "--app-name basic-auth is taken for --auth; `headrace user import basic_auth.db` takes over its users"
+    ]
+
+
 @pytest.mark.parametrize(
     ("flags", "environment", "text"),
     [
@@ -128,6 +138,9 @@ def test_the_container_names_what_is_missing() -> None:
         ({"stock": "never"}, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true"}, "--enable-jobs is stock MLflow's alone"),
         ({"enable_jobs": "true", "auth": "true", "grants": "true"}, {}, "a job works on any experiment"),
         ({"enable_jobs": "true", "backend_store_uri": "./mlruns"}, {}, "--enable-jobs needs a backend store in a d"),
+        ({"trace_archival_config": "a.yaml"}, {}, "--trace-archival-config needs --enable-jobs"),
+        ({}, {"MLFLOW_TRACE_ARCHIVAL_CONFIG": "a.yaml"}, "--trace-archival-config needs --enable-jobs"),
+        ({"app_name": "basic-auth", "insecure_no_auth": "true"}, {}, "are both set"),
         (
             {"stock": "never", "backend_store_uri": "./mlruns"},
             {},

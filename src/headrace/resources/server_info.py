@@ -40,10 +40,10 @@ def endpoints(settings: Settings) -> list[Endpoint]:
 def server_info(settings: Settings) -> bytes | None:
     """The answer of a server with these settings; None: stock alone knows it.
 
-    Source: handlers.build_server_info_payload. Headrace refuses to start with trace archival.
+    Source: handlers.build_server_info_payload. Whether traces are archived stands in a file that may change.
     """
     multipart = _is_s3(settings.artifacts_destination) if settings.serve_artifacts else False
-    if not settings.native or (multipart is None and settings.stock != "never"):
+    if not settings.native or settings.trace_archival_config or (multipart is None and settings.stock != "never"):
         return None
     fields = installed_fields()
     offered = bool(multipart) and settings.artifact_transfer != "always-proxy"

@@ -1,4 +1,5 @@
-"""A process that makes or upgrades MLflow's tables with MLflow's own code, configured through headrace.child."""
+"""A process that makes or upgrades MLflow's tables with MLflow's own code, configured through headrace.child; it reads
+the configuration of trace archival, too."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from headrace.stock.passwords import let_engines_try_each
 
 
 def main() -> None:
-    """Do one `action` (initialise, upgrade) on the store of one `role` (tracking, registry), and end."""
+    """Do one `action` (initialise, upgrade) on the store of one `role` (tracking, registry), or read the file of
+    `archival`, and end."""
     parent = child.Parent()
     configuration = parent.read_configuration()
     parent.when_gone(lambda: os._exit(1))
@@ -28,6 +30,11 @@ def main() -> None:
 
 
 def _act(configuration: dict[str, Any]) -> None:
+    if configuration["action"] == "archival":
+        from mlflow.tracing.trace_archival_config import load_trace_archival_server_config
+
+        load_trace_archival_server_config(configuration["file"])
+        return
     uri: str = configuration["uri"]
     _connect(uri, configuration["wait"])
     if configuration["action"] == "upgrade":

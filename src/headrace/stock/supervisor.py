@@ -47,6 +47,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "_MLFLOW_SGI_NAME": "uvicorn",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true" if settings.enable_jobs else "false",
         "_MLFLOW_HUEY_STORAGE_PATH": _queues(settings) if settings.enable_jobs else None,
+        "MLFLOW_TRACE_ARCHIVAL_CONFIG": settings.trace_archival_config,
         "MLFLOW_ENABLE_WORKSPACES": "true" if settings.enable_workspaces else "false",
         "MLFLOW_ENABLE_AI_GATEWAY": "true" if settings.enable_ai_gateway else "false",
         # no URL has this scheme: stock sends nothing to webhooks that are in the database already

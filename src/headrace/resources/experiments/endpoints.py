@@ -41,6 +41,7 @@ _READ_BY_STOCK = ("mlflow.customView.", "mlflow.trace")
 @endpoint("GET", "2.0/mlflow/experiments/get", Right.READ, ID, sql.GET)
 async def get_experiment(call: Call, message: messages.GetExperiment) -> object:
     """SqlAlchemyStore.get_experiment."""
+    _check_not_archiving(call)
     experiment_id = valid.experiment_id(message.experiment_id)
     experiment = await read_experiment(call, sql.GET(workspace=call.workspace, experiment_id=experiment_id))
     if experiment is None:
@@ -51,6 +52,7 @@ async def get_experiment(call: Call, message: messages.GetExperiment) -> object:
 @endpoint("GET", "2.0/mlflow/experiments/get-by-name", Right.READ, ExperimentName("experiment_name"), sql.GET_BY_NAME)
 async def get_experiment_by_name(call: Call, message: messages.GetExperimentByName) -> object:
     """SqlAlchemyStore.get_experiment_by_name."""
+    _check_not_archiving(call)
     name = valid.without_nul(message.experiment_name, "experiment_name")
     experiment = await read_experiment(call, sql.GET_BY_NAME(workspace=call.workspace, name=name))
     if experiment is None:
@@ -92,6 +94,7 @@ async def create_experiment(call: Call, message: messages.CreateExperiment) -> o
 @endpoint("GET", "2.0/mlflow/experiments/search", Right.READ, Filtered(), sql.GET)
 async def search_experiments(call: Call, message: messages.SearchExperiments) -> object:
     """SqlAlchemyStore._search_experiments."""
+    _check_not_archiving(call)
     if not 1 <= message.max_results <= MAX_SEARCHED:
         raise Declined("stock words it")
     conditions = search.parse_filter(message.filter)
@@ -307,3 +310,9 @@ def _tag(experiment: Experiment, key: str, value: str | None) -> None:
     if value is None:
         raise Declined("an experiment has a tag without a value")
     experiment.tags.append(KeyValue(key, value))
+
+
+def _check_not_archiving(call: Call) -> None:
+    """Raise Declined where experiments have a retention of their traces beside them, which stock works out."""
+    if call.settings.trace_archival_config:
+        raise Declined("its effective_trace_archival_retention")

@@ -73,7 +73,7 @@ TYPES: Mapping[str, Mapping[str, str | Leaf]] = {
         "lifecycleStage": _text,
         "lastUpdateTime": _long,
         "creationTime": _long,
-        # only with a configuration of trace archival, which Headrace refuses at its start
+        # with --trace-archival-config stock is asked
         "effectiveTraceArchivalRetention": lambda _: "",
         "tags": "MlflowExperimentTag",
     },
@@ -185,6 +185,8 @@ async def execute(call: Call, message: GraphQL) -> object:
     """handlers._graphql."""
     require(isinstance(message.query, str) and isinstance(message.variables, dict), "not as Apollo sends it")
     operation = understand(message.query)
+    if call.settings.trace_archival_config and "effectiveTraceArchivalRetention" in message.query:
+        raise Declined("an experiment's effectiveTraceArchivalRetention")
     require(message.operation_name in (None, operation.name), "the name of another operation")
     require(message.variables.keys() == {operation.variable}, "other variables than the query's")
     root = ROOTS[operation.root_field]
