@@ -132,7 +132,7 @@ def test_a_judge_gives_its_feedback_and_an_old_trace_goes_to_the_archive(serve: 
 
         def archived() -> bool:
             info = ask("GET", f"traces/{old['trace_id']}")["trace"]["trace_info"]
-            return info["tags"].get("mlflow.trace.spansLocation") == "ARCHIVE_REPO"
+            return bool(info["tags"].get("mlflow.trace.spansLocation") == "ARCHIVE_REPO")
 
         wait_until(archived, "the trace says so", 60)
         assert ask("GET", "traces/get", params=old)["trace"]["spans"] == before
