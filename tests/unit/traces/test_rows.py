@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import PayloadTooLarge
+from headrace.errors import Declined, PayloadTooLarge
 from headrace.resources.traces import otlp
-from headrace.resources.traces.json_text import quoted
+from headrace.resources.traces.json_text import is_nested, quoted
 from tests.support.traces import Pair, decoded
 from tests.unit.traces.spans import (
     MILLION,
@@ -204,6 +204,56 @@ def test_quoting_is_pythons() -> None:
     for start in range(0, 0x110000, 0x1000):
         text = "".join(map(chr, range(start, start + 0x1000)))
         assert quoted(text) == json.dumps(text, ensure_ascii=False)
+
+
+NEARLY_JSON = (
+    *(
+        '"a"',
+        '"a" b',
+        '"a\tb"',
+        '"\\u00"',
+        '"\\ud800"',
+        '"\ud800"',
+        '"\\x"',
+        '"',
+        ' "a"\n',
+        '"a"b"',
+        "\x7f",
+        "\ufeff[1]",
+    ),
+    *("[]", "[1,]", "[01]", "[1.]", "[.5]", "[-]", "[-0]", "[1E5]", "[1e400]", "[1e]", "[NaN]", "[-Infinity]", "[tru]"),
+    *(
+        '{"a": 1}',
+        '{"a": 1,}',
+        '{"a":1 "b":2}',
+        "{1: 2}",
+        "[1\x0b]",
+        "[1,\u00a02]",
+        f"[1{'0' * 400}]",
+        "1",
+        "null",
+        "true",
+    ),
+)
+
+
+def is_nested_in_python(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), (str, dict, list))
+    except json.JSONDecodeError:
+        return False
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.sampled_from(NEARLY_JSON) | st.text('"{}[]:,\\u0d89eE+-.1 tn\n', max_size=12))
+def test_what_is_nested_is_pythons(text: str) -> None:
+    assert is_nested(text) == is_nested_in_python(text)
+
+
+@pytest.mark.parametrize("text", [f"[{'1' * 4301}]", "1" * 4301, "[" * 2000 + "]" * 2000])
+def test_what_python_gives_up_is_declined(text: str) -> None:
+    with pytest.raises(Declined):
+        is_nested(text)
 
 
 def test_a_span_twice_in_a_request(pair: Pair) -> None:

@@ -1,13 +1,11 @@
 """JSON as MLflow writes and reads it: Python's json, texts not escaped to ASCII, NaN and infinities allowed.
 
-msgspec quotes a text exactly as Python does (a test compares every character), at four times its speed, and many of
-them in one call.
+msgspec quotes a text exactly as Python does (a test compares every character), at four times its speed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -15,13 +13,13 @@ import msgspec
 
 from headrace.errors import Declined
 
-_encode, _encode_lines = msgspec.json.Encoder().encode, msgspec.json.Encoder().encode_lines
-_decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
+_decode, _decode_text = msgspec.json.Decoder().decode, msgspec.json.Decoder(str).decode
 _dump = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _load = json.JSONDecoder().decode
 
 # Python refuses to convert longer ones, with an error that stock does not expect.
-_MOST_DIGITS = 4300
+MOST_DIGITS = 4300
 _SPACE = " \t\n\r"
 
 
@@ -31,14 +29,6 @@ def quoted(text: str) -> str:
         return _encode(text).decode()
     except UnicodeEncodeError:  # half of a surrogate pair, which Python lets through
         return encode_basestring(text)
-
-
-def all_quoted(texts: Iterable[str]) -> list[str]:
-    """The JSON of each text."""
-    try:  # JSON has no line end within a text
-        return _encode_lines(texts).decode().split("\n")[:-1]
-    except UnicodeEncodeError:
-        return [encode_basestring(text) for text in texts]
 
 
 def dumped(value: Any) -> str:
@@ -71,8 +61,14 @@ def is_nested(text: str) -> bool:
     first = text[:1]
     if first and first in _SPACE:
         first = text.lstrip(_SPACE)[:1]
-    if not first or (first not in '"{[' and not (len(text) > _MOST_DIGITS and first in "-0123456789")):
+    if not first or (first not in '"{[' and not (len(text) > MOST_DIGITS and first in "-0123456789")):
         return False
+    try:
+        _decode(text)  # is faster than Python's reader, and takes nothing that it does not take
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        pass
+    else:
+        return first in '"{['
     try:
         return isinstance(_load(text), (str, dict, list))
     except json.JSONDecodeError:

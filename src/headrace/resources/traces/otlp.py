@@ -28,6 +28,7 @@ JSON = "application/json"
 KNOWN_SERVICES = frozenset({"claude-code", "codex_cli_rs", "codex_vscode", "gemini-cli", "qwen-code"})
 TRACE_ID = "mlflow.traceRequestId"
 
+_NO_PARENT = bytes(8)
 _ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
 
@@ -190,7 +191,7 @@ def _spans_of(sent: Any, resource: dict[str, Any], service: str | None) -> list[
                     _fitted(span_id, 8),
                     _fitted(parent_id or b"\0", 8),
                 )
-            if not parent_id.strip(b"\0"):
+            if parent_id == _NO_PARENT:
                 parent_id = b""
             name = f"tr-{trace_id.hex()}"
             attributes = {}
@@ -201,7 +202,7 @@ def _spans_of(sent: Any, resource: dict[str, Any], service: str | None) -> list[
             attributes[TRACE_ID] = name  # whatever the client says
             if service and not parent_id:
                 attributes["service.name"] = service
-            status = span.status
+            status, events, links = span.status, span.events, span.links
             spans.append(
                 Span(
                     name,
@@ -215,8 +216,8 @@ def _spans_of(sent: Any, resource: dict[str, Any], service: str | None) -> list[
                     status.message,
                     attributes,
                     resource,
-                    [Event(event.name, event.time_unix_nano, _values(event.attributes)) for event in span.events],
-                    [_link(link) for link in span.links],
+                    [Event(e.name, e.time_unix_nano, _values(e.attributes)) for e in events] if events else [],
+                    [_link(link) for link in links] if links else [],
                 )
             )
     return spans

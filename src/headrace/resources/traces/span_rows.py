@@ -24,7 +24,7 @@ from msgspec import Struct
 from headrace.errors import Declined
 from headrace.resources.traces import token_sums
 from headrace.resources.traces.costs import Prices, cost_of
-from headrace.resources.traces.json_text import all_quoted, dumped, is_nested, loaded, quoted
+from headrace.resources.traces.json_text import MOST_DIGITS, dumped, is_nested, loaded, quoted
 from headrace.resources.traces.otlp import Event, Link, Span
 from headrace.resources.traces.preview import preview
 from headrace.resources.traces.tags import SERVERS, SPANS
@@ -43,8 +43,8 @@ _MAX_TAG_KEY, _MAX_TAG_VALUE, _MAX_TRACE_NAME, _MAX_SESSION, _MAX_METADATA = 250
 _MAX_TYPE = _MAX_MODEL = 500
 _MAX_TIME = 2**63 - 1
 _TAG_KEY = re.compile(r"^[/\w.\- :]*$")
-# what the JSON of a text, an object or a list begins with, after space; a number may be too long (see is_nested)
-_MAY_BE_NESTED = frozenset('"{[ \t\n\r-0123456789')
+# what the JSON of a text, an object or a list begins with, after space
+_MAY_BE_NESTED = frozenset('"{[ \t\n\r')
 
 
 class SpanRow(Struct, frozen=True, gc=False):
@@ -102,19 +102,20 @@ def rows(spans: Sequence[Span], prices: Prices) -> LoggedSpans:
     for span in spans:
         by_trace.setdefault(span.trace_id, []).append(span)
     span_rows: dict[tuple[str, str], SpanRow] = {}
-    traces = []
-    for of_trace in by_trace.values():
-        traces.append(_trace(of_trace, prices, span_rows))
+    seen = Seen()
+    traces = [_trace(of_trace, prices, seen, span_rows) for of_trace in by_trace.values()]
     completed = [trace.trace_id for trace in traces if trace.status is not None]
     return LoggedSpans(list(span_rows.values()), traces, completed)
 
 
-def _trace(spans: Sequence[Span], prices: Prices, span_rows: dict[tuple[str, str], SpanRow]) -> TraceContribution:
+def _trace(
+    spans: Sequence[Span], prices: Prices, seen: Seen, span_rows: dict[tuple[str, str], SpanRow]
+) -> TraceContribution:
     """What the request's spans of one trace say; their rows go to `span_rows`."""
     trace = TraceContribution(
         spans[0].trace_id,
-        min(span.start_time_unix_nano for span in spans) // 1_000_000,
-        max(span.end_time_unix_nano for span in spans) // 1_000_000,
+        min([span.start_time_unix_nano for span in spans]) // 1_000_000,
+        max([span.end_time_unix_nano for span in spans]) // 1_000_000,
     )
     session: str | None = None
     user: str | None = None
@@ -131,7 +132,7 @@ def _trace(spans: Sequence[Span], prices: Prices, span_rows: dict[tuple[str, str
         if user is None and (said := attributes.get(_USER)):
             user = _at_most(_MAX_METADATA, _text(said))
         nodes[span.span_id] = Node(span.span_id, span.parent_id, usage if isinstance(usage, dict) else None, cost)
-        span_rows[span.trace_id, span.span_id] = _row(span, sent_type, attributes, cost)
+        span_rows[span.trace_id, span.span_id] = _row(span, sent_type, attributes, cost, seen)
         if span.parent_id is None:
             if trace.status is None:
                 trace.status = "ERROR" if span.status_code == 2 else "OK"
@@ -152,14 +153,14 @@ def json_attributes(attributes: dict[str, Any]) -> dict[str, str]:
 
     Source: dump_span_attribute_value, then sanitize_attributes.
     """
-    texts = {}
-    for key, value in attributes.items():
-        if type(value) is str:
-            nested = value and value[0] in _MAY_BE_NESTED and is_nested(value)
-            texts[key] = value if nested else quoted(value)
-        else:
-            texts[key] = dumped(value)
-    return texts
+    return {
+        key: dumped(value)
+        if type(value) is not str
+        else value
+        if value and (value[0] in _MAY_BE_NESTED or len(value) > MOST_DIGITS) and is_nested(value)
+        else quoted(value)
+        for key, value in attributes.items()
+    }
 
 
 def _cost(attributes: dict[str, str], usage: Any, prices: Prices) -> dict[str, Any] | None:
@@ -178,7 +179,7 @@ def _cost(attributes: dict[str, str], usage: Any, prices: Prices) -> dict[str, A
     return cost
 
 
-def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str, Any] | None) -> SpanRow:
+def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str, Any] | None, seen: Seen) -> SpanRow:
     if sent_type is not None and (not isinstance(sent_type, str) or len(sent_type) > _MAX_TYPE):
         raise Declined("a span's type that its column can't hold")
     if span.start_time_unix_nano > _MAX_TIME or span.end_time_unix_nano > _MAX_TIME:
@@ -193,7 +194,7 @@ def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str,
         _STATUS.get(span.status_code, "UNSET"),
         span.start_time_unix_nano,
         span.end_time_unix_nano,
-        content(span, attributes),
+        content(span, attributes, seen),
         token_sums.finite(cost.get("input_cost")) if cost else None,
         token_sums.finite(cost.get("output_cost")) if cost else None,
         token_sums.finite(cost.get("total_cost")) if cost else None,
@@ -202,28 +203,42 @@ def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str,
     )
 
 
-def content(span: Span, attributes: dict[str, str]) -> str:
+def content(span: Span, attributes: dict[str, str], seen: Seen) -> str:
     """The column `content`: the span as JSON, as Python's json writes mlflow's Span.to_dict."""
     trace_id, span_id, parent_id = span.otel_ids
     code = _STATUS.get(span.status_code, "UNSET")
-    message = span.status_message if code == "ERROR" else ""
-    name, message, *texts = all_quoted([span.name, message, *attributes, *attributes.values()])
-    half = len(attributes)
-    pairs = ", ".join([f"{key}: {value}" for key, value in zip(texts[:half], texts[half:], strict=True)])
-    parent = f'"{_base64(parent_id)}"' if parent_id else "null"
+    message = quoted(span.status_message) if code == "ERROR" else '""'
+    base64, keys = seen.base64, seen.keys
+    pairs = ", ".join([keys[key] + quoted(value) for key, value in attributes.items()])
+    parent = f'"{base64[parent_id]}"' if parent_id else "null"
     events = _events(span.events) if span.events else "[]"
     links = _links(span.links) if span.links else "[]"
     return (
-        f'{{"trace_id": "{_base64(trace_id)}", "span_id": "{_base64(span_id)}", "parent_span_id": {parent}, '
-        f'"name": {name}, "start_time_unix_nano": {span.start_time_unix_nano}, '
+        f'{{"trace_id": "{base64[trace_id]}", "span_id": "{base64[span_id]}", "parent_span_id": {parent}, '
+        f'"name": {quoted(span.name)}, "start_time_unix_nano": {span.start_time_unix_nano}, '
         f'"end_time_unix_nano": {span.end_time_unix_nano}, "events": {events}, '
         f'"status": {{"code": "STATUS_CODE_{code}", "message": {message}}}, '
         f'"attributes": {{{pairs}}}, "links": {links}}}'
     )
 
 
-def _base64(data: bytes) -> str:
-    return b2a_base64(data, newline=False).decode()
+class _Base64(dict[bytes, str]):
+    def __missing__(self, data: bytes) -> str:
+        text = self[data] = b2a_base64(data, newline=False).decode()
+        return text
+
+
+class _Keys(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        text = self[key] = quoted(key) + ": "
+        return text
+
+
+class Seen:
+    """What a request has in many spans: ids, as base64, and the names of attributes, as the keys of JSON."""
+
+    def __init__(self) -> None:
+        self.base64, self.keys = _Base64(), _Keys()
 
 
 def _events(events: Sequence[Event]) -> str:
