@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 from collections.abc import Awaitable, Collection
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,11 +29,12 @@ from headrace.artifacts.routes import Artifacts
 from headrace.artifacts.routes import Handler as StreamHandler
 from headrace.asgi.body import Bodies
 from headrace.asgi.compression import JsonCompression
-from headrace.asgi.responses import JSON, NATIVE, send_error
+from headrace.asgi.protocol import CLIENT_GONE
+from headrace.asgi.responses import JSON, NATIVE, failure, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import page_headers
 from headrace.asgi.shield import Shield
-from headrace.asgi.types import MATCH, PERMIT, SECURITY, Application, Header, Headers, Receive, Scope, Send
+from headrace.asgi.types import MATCH, OBSERVED, PERMIT, SECURITY, Application, Header, Headers, Receive, Scope, Send
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
@@ -118,10 +118,16 @@ class App:
         match: Match = scope[MATCH]
         if match.endpoint.handler is not None and self._is_native(match.endpoint):
             return self._answer(match, scope, receive, send)
-        return self._find_answer(match, scope, receive, send)
+        return self._in_pieces(self._find_answer, scope, receive, send)
 
-    async def _find_answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
+    def _in_pieces(self, answer: Application, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Let `answer` have a request, which the metrics must look on at then."""
+        observed = scope.get(OBSERVED)
+        return observed.watch(answer, scope, receive, send) if observed else answer(scope, receive, send)
+
+    async def _find_answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what no handler of a declaration does."""
+        match: Match = scope[MATCH]
         if scope["method"] == "OPTIONS":
             headers = (self._allow(scope["path"]), _HTML, NATIVE, *(scope[SECURITY] or ()))
             await send_whole(scope, send, 204, b"", headers)
@@ -200,13 +206,14 @@ class App:
         """Answer natively, or hand what was read of the request to stock."""
         security = _native_headers(scope, match.endpoint, self._workspaces is not None)
         if security is None:
-            await self._pass_on(match, scope, receive, send)
+            await self._in_pieces(partial(self._pass_on, match), scope, receive, send)
             return
         body = message = None
         permit: Permit | None = scope.get(PERMIT)
         try:
             body = await self._bodies.read(scope, receive)
-            if body is None:  # the client went away
+            if body is None:
+                await send_whole(scope, send, CLIENT_GONE, b"", ())  # to be counted
                 return
             if body and not match.endpoint.raw:
                 check_content_type(scope)
@@ -222,14 +229,18 @@ class App:
             assert handler is not None
             answer = await handler(call, message)
         except Declined as reason:
-            if isinstance(reason, Malformed):
-                send = instead_of_failure(send, str(reason))
-            assert message is not None
-            await self._to_stock(match, scope, receive, send, message, body, str(reason))
+            why, is_malformed = str(reason), isinstance(reason, Malformed)
+
+            def ask_stock(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+                if is_malformed:
+                    send = instead_of_failure(send, why)
+                return self._to_stock(match, scope, receive, send, message, body, why)
+
+            await self._in_pieces(ask_stock, scope, receive, send)
         except ApiError as error:
             await send_error(scope, send, error, security)
         except Exception:
-            await send_error(scope, send, _failure(scope), security)
+            await send_error(scope, send, failure(scope), security)
         else:
             await self._send(scope, send, answer, security)
         finally:
@@ -464,24 +475,15 @@ def _route(match: Match, scope: Scope) -> str:
     return f"{scope['method']} {match.endpoint.path}" if match.endpoint.path else "other"
 
 
-def _failure(scope: Scope) -> ApiError:
-    """The answer to a request that a handler has failed at; the log has the traceback under the same id."""
-    error_id = secrets.token_hex(4)
-    logger.exception("error %s at %s %r", error_id, scope["method"], scope["path"])
-    error = ApiError(f"Headrace has failed at this request. Its log says why, as error {error_id}.")
-    error.id = error_id
-    return error
-
-
 def _native_headers(scope: Scope, endpoint: Endpoint | None = None, workspaces: bool = False) -> Headers | None:
     """The security headers of the answer, or None where one of the request's headers makes it stock's.
 
     `workspaces`: whether the one that a header names is looked at.
     """
     security: Headers | None = scope[SECURITY]
-    if _OF_STOCK.isdisjoint(dict(scope["headers"])):  # the usual request: no look at each
-        return security
     for name, value in scope["headers"]:
+        if name not in _OF_STOCK:  # the usual one
+            continue
         if name == b"content-encoding" and value not in (b"", b"identity") and not (endpoint and endpoint.raw):
             return None
         if name == b"x-mlflow-workspace" and not workspaces and value.strip() not in (b"", b"default"):

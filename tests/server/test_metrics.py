@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
@@ -78,6 +80,34 @@ def test_all_workers_are_one(databases: Databases, serve: Serve) -> None:
     assert logged == 20, "what a killed worker has counted still counts"
     pids = {dict(labels)["pid"] for name, labels in samples if name == "headrace_worker_open_fds"}
     assert str(killed.pid) not in pids, "and its gauges have gone"
+
+
+def test_what_is_not_answered_whole_is_counted_once(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--backend-store-uri", f"sqlite:///{tmp_path}/m.db", "--stock", "never", "--access-log", "json")
+    path = "/api/2.0/mlflow/runs/search"
+    address = (str(urlsplit(server.url).hostname), int(urlsplit(server.url).port or 0))
+    with socket.create_connection(address) as leaving:
+        leaving.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode())
+        wait_until(
+            lambda: total(scrape(server.url), "headrace_requests_in_flight") == 2, "the server waits for the rest"
+        )
+    for what in ({"json": {"max_results": 0}}, {"data": b"{}", "headers": {"Content-Encoding": "gzip"}}):
+        assert requests.post(server.url + path, timeout=30, **what).status_code == 501, "stock's, which is not there"
+    assert requests.head(f"{server.url}/api/2.0/mlflow/runs/get?run_id=none", timeout=30).status_code == 404
+    expected = {("POST", "499"): 1.0, ("POST", "501"): 2.0, ("HEAD", "404"): 1.0}
+
+    def all_told() -> bool:
+        found = scrape(server.url)
+        counted = {
+            (given["method"], given["status"]): value
+            for (name, labels), value in found.items()
+            if name == "headrace_requests_total" and "runs/" in (given := dict(labels))["endpoint"]
+        }
+        return counted == expected and total(found, "headrace_requests_in_flight") == 1
+
+    wait_until(all_told, "each is counted, and only the one that asks is under way")
+    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith('{"access"')]
+    assert sorted(line["status"] for line in lines if "runs/" in line["path"]) == [404, 499, 501, 501]
 
 
 def test_the_option_of_mlflow_server_works(databases: Databases, serve: Serve, tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def check_content_type(scope: Scope) -> None:
     Raises InvalidParameter.
     """
     for name, value in scope["headers"]:
-        if name == b"content-type" and value.split(b";")[0].strip().lower() != b"application/json":
+        if name != b"content-type" or value == b"application/json":
+            continue
+        if value.split(b";")[0].strip().lower() != b"application/json":
             raise InvalidParameter("Bad Request. Content-Type must be one of ['application/json'].")
 
 

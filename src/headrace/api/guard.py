@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.api.endpoint import Endpoint, Match, Router
 from headrace.api.permits import permit_of
-from headrace.asgi.responses import send_error
+from headrace.asgi.responses import failure, send_error
 from headrace.asgi.security import SecurityPolicy
 from headrace.asgi.types import MATCH, PERMIT, PRINCIPAL, Application, Receive, Scope, Send
 from headrace.auth import sessions
@@ -97,6 +97,8 @@ class Guard:
                 await self._pages.ask(scope, send)
             else:
                 await send_error(scope, send, error)
+        except Exception:
+            await send_error(scope, send, failure(scope))
         else:
             await self._app(scope, receive, send)
 

@@ -27,11 +27,14 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from headrace.asgi.types import OBSERVED, Scope
+
 Headers = tuple[tuple[bytes, bytes], ...]
 # (status, headers without content-length, body) -> nothing; to be called once, instead of `send`
 Answer = Callable[[int, Headers, bytes], None]
 
 ANSWER = "headrace.answer"
+CLIENT_GONE = 499  # the status that nobody gets
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 20.0
@@ -213,7 +216,11 @@ class _Lingering:
 
 def _answer(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
     """What RequestResponseCycle.send does with a response's start and its only body."""
+    scope: Scope = cycle.scope  # type: ignore[assignment]
+    observed = scope.get(OBSERVED)
     if cycle.disconnected:
+        if observed is not None:
+            observed.answered(scope, CLIENT_GONE, (), b"")
         return
     cycle.response_started = True
     defaults = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers]) if cycle.default_headers else b""
@@ -227,7 +234,9 @@ def _answer(cycle: RequestResponseCycle, status: int, headers: Headers, body: by
         cycle.transport.close()
     cycle.on_response()
     # It leads back to the cycle, which without it goes at once, and not at a collection.
-    del cycle.scope["extensions"]
+    del scope["extensions"]
+    if observed is not None:
+        observed.answered(scope, status, headers, body)
 
 
 @lru_cache(maxsize=256)

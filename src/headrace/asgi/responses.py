@@ -60,3 +60,12 @@ def error_id(what: str, status: int, text: str, known: str = "") -> tuple[bytes,
     if not known:
         logger.warning("error %s: %s is answered %d: %s", name, what, status, text)
     return ERROR_ID, name.encode()
+
+
+def failure(scope: Scope) -> ApiError:
+    """The answer to a request that a handler has failed at; the log has the traceback under the same id."""
+    error_id = secrets.token_hex(4)
+    logger.exception("error %s at %s %r", error_id, scope["method"], scope["path"])
+    error = ApiError(f"Headrace has failed at this request. Its log says why, as error {error_id}.")
+    error.id = error_id
+    return error

@@ -21,4 +21,6 @@ MATCH = "headrace.match"  # the api.endpoint.Match of the request
 PERMIT = "headrace.permit"  # what the message must pass before it is handled (api.permits.Permit)
 PRINCIPAL = "headrace.principal"  # who sent it, where that is known
 NAMED = "headrace.named"  # the user whom somebody tried to sign in as, where there is such a user
+BEGAN = "headrace.began"  # when, by time.perf_counter
+OBSERVED = "headrace.observed"  # the monitoring.Observed that wants to know of a whole answer
 MESSAGE = "headrace.message"  # the decoded message, once there is one

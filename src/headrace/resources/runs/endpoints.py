@@ -152,7 +152,10 @@ async def update_run(call: Call, message: messages.UpdateRun) -> object:
 async def log_metric(call: Call, message: messages.LogMetric) -> None:
     """SqlAlchemyStore.log_metric."""
     metrics = (valid.metric(message),)
-    await _submit(call.db, writes.LogBatch(run_id_of(message), metrics, model_metrics=_of_models((message,), metrics)))
+    of_models: tuple[ModelMetric, ...] = ()
+    if message.model_id or message.dataset_name or message.dataset_digest:
+        of_models = _of_models((message,), metrics)
+    await _submit(call.db, writes.LogBatch(run_id_of(message), metrics, (), (), of_models))
 
 
 @endpoint("POST", "2.0/mlflow/runs/log-parameter", Right.EDIT, RUN, *_LOGGED, audited="often")
