@@ -40,6 +40,8 @@ from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
 from headrace.db.database import Database
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotServed, Unavailable
+from headrace.events import background as deliveries
+from headrace.events.notes import Events
 from headrace.gc import background as gc
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.readiness import Readiness
@@ -107,7 +109,7 @@ class App:
         self._not_ours: frozenset[str] = frozenset() if settings.models_here else frozenset({"registered_models"})
         self._workspaces: Workspaces | None = None
         if database is not None:
-            self._call = Call(database, settings)
+            self._call = Call(database, settings, events=Events())
             if settings.enable_workspaces:
                 self._workspaces = Workspaces(database)
 
@@ -221,7 +223,7 @@ class App:
             call = self._call
             if permit is not None:
                 await permit.check(message)
-                call = Call(call.db, call.settings, call.workspace, permit.grantees, permit.who)
+                call = Call(call.db, call.settings, call.workspace, permit.grantees, permit.who, call.events)
             if self._workspaces is not None:
                 workspace = await self._workspaces.enter(scope, match.endpoint, message)
                 call = msgspec.structs.replace(call, workspace=workspace)
@@ -413,11 +415,13 @@ class App:
         for table, difference in database.changed_tables.items():
             logger.warning("table %s is not as Headrace knows it (%s): stock answers what needs it", table, difference)
         self._leave_to_stock(database.changed_tables.keys())
+        self._sweeps.append(asyncio.create_task(self._call.events.keep(database)))
         if self._settings.builds_indexes:  # one worker does
             self._start_sweeps(database)
 
     def _start_sweeps(self, database: Database) -> None:
         settings = self._settings
+        self._sweeps.append(asyncio.create_task(deliveries.keep(database, settings, self._call.events)))
         if settings.trace_retention and self._not_ours.isdisjoint(retention.TABLES):
             self._sweeps.append(asyncio.create_task(retention.keep(database, settings.trace_retention)))
         if settings.gc_after and self._not_ours.isdisjoint(gc.TABLES):

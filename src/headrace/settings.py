@@ -91,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     enable_ai_gateway: bool = False
     enable_assistant: bool = False
     enable_webhooks: bool = False
+    events_allow_private: bool = False
     enable_workspaces: bool = False
     workspace_store_uri: str | None = None
     log_level: str = "info"
@@ -746,6 +747,14 @@ SETTINGS = (
         "none",
         "A YAML file that says which traces MLflow's job runner (--enable-jobs) moves from the database to which store "
         "of artifacts. See docs/traces.md.",
+    ),
+    Setting(
+        "events_allow_private",
+        "HEADRACE_EVENTS_ALLOW_PRIVATE",
+        parse_boolean,
+        "false",
+        "Let events (`headrace events`) be told to private, loopback and link-local addresses, and over http://.",
+        from_mlflow=False,
     ),
     Setting(
         "enable_workspaces",

@@ -164,9 +164,12 @@ STOCKS = (
             "MLFLOW_WEBHOOK_DELIVERY_MAX_WORKERS",
             "MLFLOW_WEBHOOK_REQUEST_MAX_RETRIES",
             "MLFLOW_WEBHOOK_REQUEST_TIMEOUT",
-            "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
         ),
         "work with --enable-webhooks",
+    ),
+    Variables(
+        ("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",),
+        "encrypts the secrets of MLflow's webhooks, with --enable-webhooks, and of `headrace events`",
     ),
 )
 WITHOUT_EFFECT = (

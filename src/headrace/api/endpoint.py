@@ -23,6 +23,7 @@ from headrace.auth.objects import NOTHING, Target
 from headrace.auth.principals import Principal, Right
 from headrace.db.database import Database
 from headrace.db.query import Sql
+from headrace.events.notes import NOBODY, Events
 from headrace.settings import Settings
 
 # Stock's streaming routes of artifacts know no --static-prefix; server-info is there with and without it.
@@ -35,7 +36,7 @@ class Call(Struct, frozen=True):
     """What a handler works with, beside the message.
 
     `grantees`: the names under which grants reach the sender, whose lists show only what is granted to one of them;
-    None for a sender who may see everything. `sender`: None where the server asks nobody.
+    None for a sender who may see everything. `sender`: None where the server asks nobody. `events`: who has subscribed.
     """
 
     db: Database
@@ -43,6 +44,7 @@ class Call(Struct, frozen=True):
     workspace: str = "default"
     grantees: tuple[str, ...] | None = None
     sender: Principal | None = None
+    events: Events = NOBODY
 
 
 class Response(NamedTuple):

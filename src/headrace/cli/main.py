@@ -22,7 +22,7 @@ class _Commands(click.Group):
     """A command is its module's function of that name, imported when asked for: a start waits for no other."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["audit", "aws", "copy", "db", "gc", "runs", "serve", "token", "usage", "user"]
+        return ["audit", "aws", "copy", "db", "events", "gc", "runs", "serve", "token", "usage", "user"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):

@@ -24,7 +24,8 @@ def with_settings(*names: str, store: str | None = None) -> Callable[[Command], 
     def decorate(command: Command) -> Any:
         @wraps(command)
         def run(**options: Any) -> Any:
-            given = {name: text for name in names if (text := options.pop(name)) is not None}
+            texts = {name: options.pop(name) for name in names}
+            given = {name: str(text).lower() if text is True else text for name, text in texts.items() if text}
             if store is not None:
                 given["backend_store_uri"] = options[store]
             return command(resolve(given, os.environ), **options)

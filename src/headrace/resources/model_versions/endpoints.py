@@ -56,6 +56,8 @@ async def create_model_version(call: Call, message: messages.CreateModelVersion)
     version = await _create(call, row, tags, found.model_id)
     if version is None:
         raise rules.unknown_model(name)
+    if call.events.by_kind:
+        await call.events.version_made(call.workspace, name, version)
     its_tags = json.dumps([{"key": key, "value": tags[key]} for key in sorted(tags)])
     return {
         "model_version": reads.model_version(

@@ -175,10 +175,14 @@ async def set_registered_model_alias(call: Call, message: messages.SetRegistered
     name, alias = rules.model_name(message.name), rules.alias(message.alias, reserved=True)
     version = rules.version(message.version, name)
     await rules.leave_to_webhooks(call, "created", "model_version_alias", "prompt_alias")
+    place = {"workspace": call.workspace, "name": name, "alias": alias}
+    before = await call.db.rows(version_sql.ALIAS(**place)) if call.events.by_kind else ()
     try:
-        await call.db.change(version_sql.SET_ALIAS(workspace=call.workspace, name=name, alias=alias, version=version))
+        await call.db.change(version_sql.SET_ALIAS(version=version, **place))
     except GuardFailed:
         raise rules.unknown_version(name, version) from None
+    if call.events.by_kind and (not before or before[0][0] != version):
+        await call.events.alias_moved(version=version, at=now_ms(), **place)
 
 
 @endpoint("DELETE", f"{PATH}alias", Right.EDIT, MODEL, sql.LOCK, sql.DELETE_ALIAS)

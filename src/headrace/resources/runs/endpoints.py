@@ -145,7 +145,10 @@ async def update_run(call: Call, message: messages.UpdateRun) -> object:
     """SqlAlchemyStore.update_run_info."""
     name = valid.text(message.run_name, valid.MAX_KEY_LENGTH, "run_name") if message.run_name else None
     write = writes.UpdateRun(run_id_of(message), message.status, message.end_time, name)
-    return {"run_info": await _submit(call.db, write)}
+    info = await _submit(call.db, write)
+    if call.events.by_kind:
+        await call.events.run_changed(write.run_id, write.status, write.end_time)
+    return {"run_info": info}
 
 
 @endpoint("POST", "2.0/mlflow/runs/log-metric", Right.EDIT, WithModels(RUN), *_METRICS, *_OF_MODELS, audited="often")
@@ -155,7 +158,10 @@ async def log_metric(call: Call, message: messages.LogMetric) -> None:
     of_models: tuple[ModelMetric, ...] = ()
     if message.model_id or message.dataset_name or message.dataset_digest:
         of_models = _of_models((message,), metrics)
-    await _submit(call.db, writes.LogBatch(run_id_of(message), metrics, (), (), of_models))
+    run_id = run_id_of(message)
+    await _submit(call.db, writes.LogBatch(run_id, metrics, (), (), of_models))
+    if call.events.by_metric:
+        await call.events.logged(run_id, metrics)
 
 
 @endpoint("POST", "2.0/mlflow/runs/log-parameter", Right.EDIT, RUN, *_LOGGED, audited="often")
@@ -212,6 +218,8 @@ async def log_batch(call: Call, message: messages.LogBatch) -> None:
         raise InvalidParameter(
             f"Changing param values is not allowed. Params were already logged='{changed}' for run ID='{run_id}'."
         ) from None
+    if call.events.by_metric:
+        await call.events.logged(run_id, metrics)
 
 
 async def _submit(db: Database, write: writes.LogBatch | writes.UpdateRun | writes.DeleteTag) -> object:
