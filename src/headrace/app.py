@@ -227,6 +227,8 @@ class App:
             if self._workspaces is not None:
                 workspace = await self._workspaces.enter(scope, match.endpoint, message)
                 call = msgspec.structs.replace(call, workspace=workspace)
+            if match.endpoint.replica and (db := await call.db.reads()) is not call.db:
+                call = msgspec.structs.replace(call, db=db)
             handler = match.endpoint.handler
             assert handler is not None
             answer = await handler(call, message)

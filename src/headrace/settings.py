@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     static_prefix: str = ""
     backend_store_uri: str = f"sqlite:///{DATA_DIRECTORY}/mlflow.db"
+    read_replica_backend_store_uri: str | None = None
     registry_store_uri: str | None = None
     default_artifact_root: str = "mlflow-artifacts:/"
     artifacts_destination: str = f"./{DATA_DIRECTORY}/artifacts"
@@ -112,6 +113,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def database(self) -> database_url.DatabaseURL | None:
         """What the backend store's URI means; None for a file store."""
         return database_url.parse(self.backend_store_uri)
+
+    @property
+    def replica(self) -> database_url.PostgresURL | None:
+        """What the read replica's URI means, where there is one."""
+        replica = database_url.parse(self.read_replica_backend_store_uri or "")
+        return replica if isinstance(replica, database_url.PostgresURL) else None
 
     @property
     def native(self) -> bool:
@@ -317,6 +324,14 @@ SETTINGS = (
         f"sqlite:///{DATA_DIRECTORY}/mlflow.db",
         "Where experiments and runs are kept: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE. "
         "What else MLflow supports works too, but stock MLflow answers all of it.",
+    ),
+    Setting(
+        "read_replica_backend_store_uri",
+        "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+        _text,
+        "none",
+        "A standby of the backend store's PostgreSQL, which answers searches and histories while it is up to date: "
+        "what was written is always read back. See docs/database.md.",
     ),
     Setting(
         "registry_store_uri",
@@ -967,7 +982,7 @@ def _artifact_root(settings: Settings, values: dict[str, Any]) -> Settings:
 
 def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
     """Combinations that can't work."""
-    for name in ("backend_store_uri", "registry_store_uri"):
+    for name in ("backend_store_uri", "read_replica_backend_store_uri", "registry_store_uri"):
         try:
             database_url.parse(getattr(settings, name) or "", environment)
         except ConfigurationError as error:
@@ -978,6 +993,7 @@ def _check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             "on PostgreSQL or SQLite only. Use one, or --insecure-no-auth behind a proxy that asks who is there."
         )
     _check_database_auth(settings, environment)
+    _check_replica(settings)
     _check_artifacts_only(settings)
     _check_single_sign_on(settings)
     _check_workspaces(settings)
@@ -1017,6 +1033,22 @@ def _check_database_auth(settings: Settings, environment: Mapping[str, str]) -> 
         raise ConfigurationError(
             "--db-auth iam sends a token, which only the right server may get: set sslmode=verify-full, and "
             "sslrootcert to the certificates of RDS (https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem)."
+        )
+
+
+def _check_replica(settings: Settings) -> None:
+    """Raises ConfigurationError for a read replica that can't be one."""
+    if not settings.read_replica_backend_store_uri:
+        return
+    if settings.replica is None or not isinstance(settings.database, database_url.PostgresURL):
+        raise ConfigurationError(
+            "--read-replica-backend-store-uri is a standby of PostgreSQL, and --backend-store-uri its primary: both "
+            "must be postgresql://... Leave it out."
+        )
+    if settings.db_auth == "iam":
+        raise ConfigurationError(
+            "--read-replica-backend-store-uri and --db-auth iam are both set, but no tokens are made for a replica. "
+            "Use --db-auth password, or leave the replica out."
         )
 
 

@@ -35,11 +35,6 @@ _FALSE = ("", "0", "false", "f", "no", "n", "off")
 _OWN_SERVER = "use --host, --port, --workers, --keep-alive, --shutdown-timeout and --log-level"
 _TLS = "TLS is the business of a proxy or balancer in front; name it in --trusted-proxies"
 REFUSED = (
-    Refused(
-        ("--read-replica-backend-store-uri",),
-        "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
-        "Headrace reads from --backend-store-uri; leave it out",
-    ),
     Refused(("--gunicorn-opts",), "MLFLOW_GUNICORN_OPTS", _OWN_SERVER),
     Refused(("--waitress-opts",), "", _OWN_SERVER),
     Refused(("--uvicorn-opts",), "MLFLOW_UVICORN_OPTS", _OWN_SERVER),

@@ -38,11 +38,16 @@ class Postgres:
     """A cluster of its own in a temporary folder; trust authentication, but for LOCKED, ROTATED and `asked`.
 
     fsync is off: a test ends processes, never the operating system, and loses nothing by it. `backup` makes it from
-    another's files; with `until`, as that one was at this time.
+    another's files; with `until`, as that one was at this time. `primary`: it is a standby of that one, by streaming
+    replication.
     """
 
     def __init__(
-        self, backup: Backup | None = None, until: datetime | None = None, asked: tuple[str, ...] = ()
+        self,
+        backup: Backup | None = None,
+        until: datetime | None = None,
+        asked: tuple[str, ...] = (),
+        primary: Postgres | None = None,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
         self._user = OTHER_USER if os.geteuid() == 0 else None
@@ -52,7 +57,11 @@ class Postgres:
         self._process: Process | None = None
         self.port = free_port()
         self._archive = self._folder / "archive"
-        if backup is None:
+        if primary is not None:
+            address = ["--host=127.0.0.1", f"--port={primary.port}", "--username=postgres"]
+            how = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+            self._run("pg_basebackup", "--pgdata", self._data, *address, *how)
+        elif backup is None:
             self._initialise((LOCKED, ROTATED, *asked))
         else:
             self._copy(backup, until)
@@ -120,8 +129,14 @@ class Postgres:
         name = self.ask("SELECT pg_walfile_name(pg_switch_wal())")
         wait_until((self._archive / name).exists, f"{name} is archived", PATIENCE_SECONDS)
 
-    def start(self) -> None:
-        settings = {
+    @property
+    def log(self) -> str:
+        """What the server has said."""
+        return (self._folder / "log").read_text(errors="replace")
+
+    def start(self, **more: str) -> None:
+        """Start it; `more` are settings."""
+        settings = more | {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",

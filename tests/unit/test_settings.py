@@ -138,6 +138,12 @@ def test_basic_auth_is_taken_for_auth() -> None:
         ({"stock": "never"}, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true"}, "--enable-jobs is stock MLflow's alone"),
         ({"enable_jobs": "true", "auth": "true", "grants": "true"}, {}, "a job works on any experiment"),
         ({"enable_jobs": "true", "backend_store_uri": "./mlruns"}, {}, "--enable-jobs needs a backend store in a d"),
+        ({"read_replica_backend_store_uri": "postgresql://h/d"}, {}, "both must be postgresql://"),
+        (
+            {"read_replica_backend_store_uri": "mysql://h/d", "backend_store_uri": "postgresql://h/d"},
+            {},
+            "--read-replica-backend-store-uri",
+        ),
         ({"trace_archival_config": "a.yaml"}, {}, "--trace-archival-config needs --enable-jobs"),
         ({}, {"MLFLOW_TRACE_ARCHIVAL_CONFIG": "a.yaml"}, "--trace-archival-config needs --enable-jobs"),
         ({"app_name": "basic-auth", "insecure_no_auth": "true"}, {}, "are both set"),

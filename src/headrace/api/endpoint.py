@@ -74,6 +74,7 @@ class Endpoint(Struct, frozen=True, eq=False):
     must find unchanged. `audited`: "changes", or "often" for what a training does all the time, which only --audit all
     writes. `headers`: (name in lower case, field of the message that holds it). `raw`: the body is no JSON; the message
     has it in its field `body`. `own_page`: a page of Headrace's own, which the gate answers (ui/pages.py).
+    `replica`: a search or a history, which a read replica may answer.
     """
 
     method: str
@@ -89,6 +90,7 @@ class Endpoint(Struct, frozen=True, eq=False):
     headers: tuple[tuple[bytes, str], ...] = ()
     reader: Reader[Any] | None = None
     own_page: bool = False
+    replica: bool = False
 
     def paths(self, prefix: str) -> list[str]:
         """Where it is found on a server with this --static-prefix."""
@@ -116,6 +118,7 @@ def endpoint(
     audited: str = "changes",
     raw: bool = False,
     headers: tuple[tuple[bytes, str], ...] = (),
+    replica: bool = False,
 ) -> Callable[[H], H]:
     """Declare the endpoint that a handler answers. `statements`: its SQL, or the names of tables that it works on.
 
@@ -127,7 +130,8 @@ def endpoint(
         message = get_type_hints(handler)["message"]
         ENDPOINTS.append(
             Endpoint(
-                method, path, right, target, message, handler, tables, apis, audited, raw, headers, Reader(message)
+                *(method, path, right, target, message, handler, tables, apis, audited, raw, headers, Reader(message)),
+                replica=replica,
             )
         )
         return handler

@@ -26,6 +26,7 @@ def open_database(settings: Settings) -> Database | None:
             queue_limit=settings.queue_limit,
             readers=settings.connections.worker - 1,
             builds_indexes=settings.builds_indexes,
+            replica=settings.replica,
         )
     assert isinstance(database, SqliteURL)
     from headrace.db.sqlite import SqliteDatabase

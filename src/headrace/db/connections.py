@@ -34,6 +34,9 @@ LOCK_TIMEOUT_SECONDS = 5
 ANSWER_SECONDS = 8.0
 READ_SECONDS = 20.0
 _CLOSE_SECONDS = 2.0
+# How far a standby is, in bytes of its primary's log; NULL for what is no standby (any more).
+REPLAYED = "CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END"
+_LOOK_AGAIN_SECONDS = 0.005
 _MOST_DESCRIBED = 500  # texts of searches are many
 
 
@@ -83,6 +86,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that is closed where no use can be made of it any more; the next statement needs another one."""
 
     asked_at = 0.0  # time.monotonic; 0 while nothing is asked
+    _replayed = 0  # as a standby last said
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
         """As asyncpg's."""
@@ -130,6 +134,20 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
         except TimeoutError:
             self.terminate()
             raise
+
+    async def has_replayed(self, position: int, within: float, timeout: float) -> bool:
+        """Whether this standby has replayed its primary's log up to there, or does so within that many seconds."""
+        deadline = time.monotonic() + within
+        while self._replayed < position:
+            replayed = await self.fetchval(f"SELECT {REPLAYED}", timeout=timeout) or 0
+            if not self.pooled:  # else the next statement may be another server's
+                self._replayed = replayed
+            if replayed >= position:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        return True
 
     @property
     def pooled(self) -> bool:
@@ -193,6 +211,11 @@ class Connector:
         self._pooled = False
         self._last_good: Host | None = None
         self._made: WeakSet[Connection] = WeakSet()
+
+    def give_up(self) -> None:
+        """End all connections; who waits for one sees it as lost."""
+        for connection in list(self._made):
+            connection.terminate()
 
     def give_up_silent(self) -> None:
         """End the connections that have not answered for ANSWER_SECONDS; who waits for one sees it as lost."""

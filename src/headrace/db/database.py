@@ -128,6 +128,10 @@ class Database(ABC):
         Raises Declined where the database refuses it, TooSlow, Unavailable.
         """
 
+    async def reads(self) -> Database:
+        """What a request that only reads, and much, may read from: a read replica that has all that was written."""
+        return self
+
     @abstractmethod
     async def rows_of(self, *statements: Runnable) -> list[Sequence[Any]]:
         """The rows of several statements that don't depend on one another. Raises as `rows`."""

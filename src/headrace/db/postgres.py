@@ -31,6 +31,7 @@ from headrace.db.database import (
 )
 from headrace.db.group_commit import GroupCommit
 from headrace.db.query import Dialect, Runnable
+from headrace.db.replica import Replica
 from headrace.errors import Declined, HeadraceError, InvalidParameter, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -133,12 +134,18 @@ class Session:
 
 
 class PostgresDatabase(Database):
-    """See Database. `readers`: how many connections there are at most beside the one that writes."""
+    """See Database. `readers`: how many connections there are at most beside the one that writes, and to `replica`."""
 
     dialect = Dialect.POSTGRESQL
 
     def __init__(
-        self, url: PostgresURL, *, queue_limit: int, readers: int = READERS, builds_indexes: bool = True
+        self,
+        url: PostgresURL,
+        *,
+        queue_limit: int,
+        readers: int = READERS,
+        builds_indexes: bool = True,
+        replica: PostgresURL | None = None,
     ) -> None:
         self._url, self._builds_indexes = url, builds_indexes
         self._readers, self._most_readers = Connector(url, READING), readers
@@ -150,6 +157,7 @@ class PostgresDatabase(Database):
             self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=lambda write: write.weight()
         )
         self._changed: dict[str, str] = {}
+        self._replica = Replica(replica, self, readers) if replica else None
         self._indexing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -162,6 +170,8 @@ class PostgresDatabase(Database):
             self._changed = schema.differences(await self._columns(), schema.POSTGRES_TYPES)
             if self._builds_indexes:
                 self._indexing = asyncio.create_task(postgres_indexes.build(self._url))
+            if self._replica is not None:
+                await self._replica.start()
         except Exception as error:
             raise Unavailable(str(explain(error, self._url))) from error
 
@@ -169,6 +179,8 @@ class PostgresDatabase(Database):
         if self._indexing is not None:
             self._indexing.cancel()
         await self._commits.close()
+        if self._replica is not None:
+            await self._replica.close()
         if self._writer is not None:
             await connections.close(self._writer)
         if self._pool is not None:
@@ -184,18 +196,18 @@ class PostgresDatabase(Database):
         return Load(self._commits.waiting, pool[0] + writer, pool[1])
 
     async def rows(self, statement: Runnable) -> Sequence[Any]:
-        query = statement.render(Dialect.POSTGRESQL)
         for last in (False, True):
             try:
                 async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
-                    fetch = connection.fetch_replanned if query.replanned else connection.fetch
-                    rows: Sequence[Any] = await fetch(query.text, *query.values)
-                    return rows
+                    return await fetch(connection, statement)
             except Exception as error:
                 meaning = await self._after(error)
                 if last or not isinstance(meaning, Lost):  # a dead connection tells nothing of the next one
                     raise meaning from error
         raise AssertionError("unreachable")
+
+    async def reads(self) -> Database:
+        return self if self._replica is None else await self._replica.reads()
 
     async def rows_of(self, *statements: Runnable) -> list[Sequence[Any]]:
         # the database works on one while the rows of another are read
@@ -314,6 +326,14 @@ class PostgresDatabase(Database):
                 for index, outcome in zip(indexes, done, strict=True):
                     outcomes[index] = outcome
         return outcomes
+
+
+async def fetch(connection: asyncpg.Connection, statement: Runnable) -> Sequence[Any]:
+    """The rows of a statement that reads."""
+    query = statement.render(Dialect.POSTGRESQL)
+    ask = connection.fetch_replanned if query.replanned else connection.fetch
+    rows: Sequence[Any] = await ask(query.text, *query.values)
+    return rows
 
 
 async def _run(connection: asyncpg.Connection, statement: Runnable, seconds: float | None = None) -> Sequence[Any]:

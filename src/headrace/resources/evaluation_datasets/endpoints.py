@@ -75,8 +75,8 @@ async def delete_dataset(call: Call, message: messages.DatasetOnly) -> None:
         return
 
 
-@endpoint("POST", f"{PATH}search", Right.READ, Filtered(), *READS, sql.EXPERIMENTS)
-@endpoint("GET", f"{PATH}search", Right.READ, Filtered(), *READS, sql.EXPERIMENTS)
+@endpoint("POST", f"{PATH}search", Right.READ, Filtered(), *READS, sql.EXPERIMENTS, replica=True)
+@endpoint("GET", f"{PATH}search", Right.READ, Filtered(), *READS, sql.EXPERIMENTS, replica=True)
 async def search_datasets(call: Call, message: messages.SearchEvaluationDatasets) -> object:
     """SqlAlchemyStore.search_datasets."""
     limit = message.max_results or 1000

@@ -90,8 +90,8 @@ async def create_experiment(call: Call, message: messages.CreateExperiment) -> o
     return {"experiment_id": str(rows[0][0])}
 
 
-@endpoint("POST", "2.0/mlflow/experiments/search", Right.READ, Filtered(), sql.GET)
-@endpoint("GET", "2.0/mlflow/experiments/search", Right.READ, Filtered(), sql.GET)
+@endpoint("POST", "2.0/mlflow/experiments/search", Right.READ, Filtered(), sql.GET, replica=True)
+@endpoint("GET", "2.0/mlflow/experiments/search", Right.READ, Filtered(), sql.GET, replica=True)
 async def search_experiments(call: Call, message: messages.SearchExperiments) -> object:
     """SqlAlchemyStore._search_experiments."""
     _check_not_archiving(call)

@@ -180,7 +180,7 @@ class SearchRunsInput(Message, rename="camel"):
 
 
 @endpoint("POST", "/graphql", Right.READ, Filtered(), *reads.RUN_TABLES, experiment_sql.GET, "model_versions",
-          "model_version_tags")  # fmt: skip
+          "model_version_tags", replica=True)  # fmt: skip
 async def execute(call: Call, message: GraphQL) -> object:
     """handlers._graphql."""
     require(isinstance(message.query, str) and isinstance(message.variables, dict), "not as Apollo sends it")

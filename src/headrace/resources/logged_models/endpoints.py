@@ -142,7 +142,7 @@ async def log_logged_model_params(call: Call, message: messages.LogLoggedModelPa
         raise
 
 
-@endpoint("POST", f"{PATH}/search", Right.READ, Filtered(), *MODEL_TABLES)
+@endpoint("POST", f"{PATH}/search", Right.READ, Filtered(), *MODEL_TABLES, replica=True)
 async def search_logged_models(call: Call, message: messages.SearchLoggedModels) -> object:
     """SqlAlchemyStore.search_logged_models."""
     limit = message.max_results or messages.SearchLoggedModels([]).max_results

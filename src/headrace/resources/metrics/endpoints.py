@@ -30,7 +30,7 @@ MAX_RESULTS_PER_RUN = 2_500
 SAMPLED_AT_ONCE = 4
 
 
-@endpoint("GET", "2.0/mlflow/metrics/get-history", Right.READ, Run("run_id", "run_uuid"), "metrics")
+@endpoint("GET", "2.0/mlflow/metrics/get-history", Right.READ, Run("run_id", "run_uuid"), "metrics", replica=True)
 async def get_history(call: Call, message: messages.GetMetricHistory) -> object:
     """SqlAlchemyStore.get_metric_history."""
     run_id = message.run_id or message.run_uuid
@@ -54,7 +54,7 @@ async def get_history(call: Call, message: messages.GetMetricHistory) -> object:
     return answer
 
 
-@endpoint("GET", "2.0/mlflow/metrics/get-history-bulk", Right.READ, Run("run_id"), "metrics", apis=AJAX)
+@endpoint("GET", "2.0/mlflow/metrics/get-history-bulk", Right.READ, Run("run_id"), "metrics", apis=AJAX, replica=True)
 async def get_history_bulk(call: Call, message: messages.GetMetricHistoryBulk) -> object:
     """SqlAlchemyStore.get_metric_history_bulk."""
     run_ids = message.run_id
@@ -84,7 +84,7 @@ async def get_history_bulk(call: Call, message: messages.GetMetricHistoryBulk) -
     return {"metrics": metrics}
 
 
-@endpoint("GET", "2.0/mlflow/metrics/get-history-bulk-interval", Right.READ, Run("run_ids"), "metrics")
+@endpoint("GET", "2.0/mlflow/metrics/get-history-bulk-interval", Right.READ, Run("run_ids"), "metrics", replica=True)
 async def get_history_bulk_interval(call: Call, message: messages.GetMetricHistoryBulkInterval) -> object:
     """SqlAlchemyStore.get_metric_history_bulk_interval."""
     run_ids = message.run_ids

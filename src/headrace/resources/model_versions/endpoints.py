@@ -110,7 +110,7 @@ async def get_model_version_download_uri(call: Call, message: messages.ModelVers
     return {"artifact_uri": rows[0][0]} if rows[0][0] is not None else {}
 
 
-@endpoint("GET", f"{PATH}search", Right.READ, Filtered(), sql.GET)
+@endpoint("GET", f"{PATH}search", Right.READ, Filtered(), sql.GET, replica=True)
 async def search_model_versions(call: Call, message: messages.SearchModelVersions) -> object:
     """SqlAlchemyStore.search_model_versions; with their aliases, which stock leaves out."""
     limit = message.max_results

@@ -59,7 +59,7 @@ async def get_registered_model(call: Call, message: messages.RegisteredModelOnly
     return {"registered_model": model}
 
 
-@endpoint("GET", f"{PATH}search", Right.READ, Filtered(), *READS)
+@endpoint("GET", f"{PATH}search", Right.READ, Filtered(), *READS, replica=True)
 async def search_registered_models(call: Call, message: messages.SearchRegisteredModels) -> object:
     """SqlAlchemyStore.search_registered_models."""
     limit = message.max_results

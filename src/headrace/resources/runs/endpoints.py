@@ -97,7 +97,7 @@ async def get_run(call: Call, message: messages.GetRun) -> object:
     return {"run": run}
 
 
-@endpoint("POST", "2.0/mlflow/runs/search", Right.READ, Filtered(), *reads.RUN_TABLES)
+@endpoint("POST", "2.0/mlflow/runs/search", Right.READ, Filtered(), *reads.RUN_TABLES, replica=True)
 async def search_runs(call: Call, message: messages.SearchRuns) -> object:
     """SqlAlchemyStore._search_runs."""
     if message.max_results > 50_000:

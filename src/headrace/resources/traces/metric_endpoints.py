@@ -15,7 +15,7 @@ _TABLES = ("trace_info", "trace_tags", "trace_request_metadata", "assessments", 
 _EXPERIMENTS = Experiment("experiment_ids")
 
 
-@endpoint("POST", "3.0/mlflow/traces/metrics", Right.READ, _EXPERIMENTS, *_TABLES)
+@endpoint("POST", "3.0/mlflow/traces/metrics", Right.READ, _EXPERIMENTS, *_TABLES, replica=True)
 async def query_trace_metrics(call: Call, message: messages.QueryTraceMetrics) -> object:
     """SqlAlchemyStore.query_trace_metrics."""
     metrics.check(message)
@@ -27,7 +27,7 @@ async def query_trace_metrics(call: Call, message: messages.QueryTraceMetrics) -
     return {"data_points": points} if points else {}
 
 
-@endpoint("POST", "3.0/mlflow/traces/calculate-filter-correlation", Right.READ, _EXPERIMENTS, *_TABLES)
+@endpoint("POST", "3.0/mlflow/traces/calculate-filter-correlation", Right.READ, _EXPERIMENTS, *_TABLES, replica=True)
 async def calculate_filter_correlation(call: Call, message: messages.CorrelateFilters) -> object:
     """SqlAlchemyStore.calculate_trace_filter_correlation."""
     base = message.base_filter

@@ -161,7 +161,7 @@ async def _info(call: Call, trace_id: str) -> TraceInfo:
     return found[0]
 
 
-@endpoint("POST", "3.0/mlflow/traces/search", Right.READ, TraceLocations("locations"), *_SEARCHED)
+@endpoint("POST", "3.0/mlflow/traces/search", Right.READ, TraceLocations("locations"), *_SEARCHED, replica=True)
 async def search_traces(call: Call, message: messages.SearchTraces) -> object:
     """SqlAlchemyStore.search_traces."""
     experiment_ids = [each.mlflow_experiment.experiment_id for each in message.locations if each.mlflow_experiment]
