@@ -45,7 +45,7 @@ from headrace.events.notes import Events
 from headrace.gc import background as gc
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.readiness import Readiness
-from headrace.resources import all_endpoints
+from headrace.resources import all_endpoints, needs_runs, server_info
 from headrace.resources.traces import retention
 from headrace.resources.traces.otlp import decompressed
 from headrace.settings import Settings
@@ -67,10 +67,6 @@ _EMPTY = b"{}"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _READING = ("GET", "HEAD")
 # Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
-_OF_TRACKING = (
-    *("2.0/mlflow/", "2.0mlflow/", "3.0/mlflow/", "3.0/jobs", "/graphql", "/v1/traces", "/gateway"),
-    *("/get-artifact", "/model-versions/get-artifact"),
-)
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
 _BODIES_HELD = 4  # as many of the largest at a time
 _OF_STOCK = frozenset((b"content-encoding", b"x-mlflow-workspace"))
@@ -99,12 +95,13 @@ class App:
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
         self._sweeps: list[asyncio.Task[None]] = []
+        info = server_info.answer_without_database(settings)
         versions = {name: installed_version(name) for name in ("headrace", "mlflow")}
         self._texts = {
             f"{prefix}/health": (_TEXT, b"OK"),
             f"{prefix}/version": (_TEXT, versions["mlflow"].encode()),
             f"{prefix}/headrace/version": (JSON, msgspec.json.encode(versions)),
-        }
+        } | {path: (JSON, content) for path, content in info.items()}
         # tables that are not as Headrace's SQL expects them: stock answers what works on one
         self._not_ours: frozenset[str] = frozenset() if settings.models_here else frozenset({"registered_models"})
         self._workspaces: Workspaces | None = None
@@ -199,10 +196,8 @@ class App:
         return not self._not_ours or self._not_ours.isdisjoint(endpoint.tables)
 
     def _is_anothers(self, endpoint: Endpoint) -> bool:
-        """Whether a server of artifacts alone has not got it; clients ask for server-info first."""
-        if not self._artifacts_only:
-            return False
-        return endpoint.path.startswith(_OF_TRACKING) and endpoint.path != "3.0/mlflow/server-info"
+        """Whether this is a server of artifacts alone, which has not got it."""
+        return self._artifacts_only and needs_runs(endpoint)
 
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""

@@ -272,6 +272,10 @@ def test_artifacts_only(serve: Serve, tmp_path: Path, guarded: bool) -> None:
         assert (answer.status_code, answer.headers["headrace-answered-by"]) == (501, "native")
         assert "--artifacts-only" in answer.json()["message"]
     assert ask("GET", "/ready").status_code == 200
+    for api in ("api", "ajax-api"):  # asked first by every client; --stock never: it wakes nobody
+        info = ask("GET", f"/{api}/3.0/mlflow/server-info")
+        assert (info.status_code, info.headers["headrace-answered-by"]) == (200, "native")
+        assert (info.json()["store_type"], info.json()["multipart_uploads_enabled"]) == ("SqlStore", False)
     assert (requests.get(server.url + artifact, timeout=30).status_code == 401) is guarded
     assert (tmp_path / "headrace-data").exists() is guarded
 

@@ -37,4 +37,16 @@ def all_endpoints(settings: Settings) -> list[Endpoint]:
     return [*native, *(each for each in stock_only.endpoints() if (each.method, each.path) not in known)]
 
 
-__all__ = ["RESOURCES", "all_endpoints"]
+# What is about runs and models; clients ask any server for server-info first.
+_ABOUT_RUNS = (
+    *("2.0/mlflow/", "2.0mlflow/", "3.0/mlflow/", "3.0/jobs", "/graphql", "/v1/traces", "/gateway"),
+    *("/get-artifact", "/model-versions/get-artifact"),
+)
+
+
+def needs_runs(each: Endpoint) -> bool:
+    """Whether a server of artifacts alone has not got it."""
+    return each.path.startswith(_ABOUT_RUNS) and each.path != server_info.PATH
+
+
+__all__ = ["RESOURCES", "all_endpoints", "needs_runs"]

@@ -18,6 +18,8 @@ from headrace.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+PATH = "3.0/mlflow/server-info"
+
 
 class GetServerInfo(Message):
     """The message of server-info: there is nothing to say."""
@@ -26,15 +28,22 @@ class GetServerInfo(Message):
 def endpoints(settings: Settings) -> list[Endpoint]:
     """GET server-info; none where stock alone knows the answer."""
     info = server_info(settings)
-    if info is None:
-        return []
+    return [] if info is None else [_endpoint(info)]
+
+
+def answer_without_database(settings: Settings) -> dict[str, bytes]:
+    """Path -> answer on a server of artifacts alone that has no database, for which no handler is called."""
+    info = server_info(settings) if settings.artifacts_only and not settings.native else None
+    return {} if info is None else dict.fromkeys(_endpoint(info).paths(settings.static_prefix), info)
+
+
+def _endpoint(info: bytes) -> Endpoint:
 
     async def answer(call: Call, message: GetServerInfo) -> object:
         return info
 
     reader = Reader(GetServerInfo)
-    path = "3.0/mlflow/server-info"
-    return [Endpoint("GET", path, Right.SIGNED_IN, NOTHING, GetServerInfo, answer, reader=reader)]
+    return Endpoint("GET", PATH, Right.SIGNED_IN, NOTHING, GetServerInfo, answer, reader=reader)
 
 
 def server_info(settings: Settings) -> bytes | None:
@@ -43,7 +52,8 @@ def server_info(settings: Settings) -> bytes | None:
     Source: handlers.build_server_info_payload. Whether traces are archived stands in a file that may change.
     """
     multipart = _is_s3(settings.artifacts_destination) if settings.serve_artifacts else False
-    if not settings.native or settings.trace_archival_config or (multipart is None and settings.stock != "never"):
+    stocks = settings.trace_archival_config or not (settings.native or settings.artifacts_only)
+    if stocks or (multipart is None and settings.stock != "never"):
         return None
     fields = installed_fields()
     offered = bool(multipart) and settings.artifact_transfer != "always-proxy"
