@@ -44,6 +44,33 @@ def create_server_role(settings: Settings, role: str, password: str | None) -> N
         ) from None
 
 
+def join_owners(settings: Settings) -> list[str]:
+    """Make the user a member of the roles whose the database and its tables are; their names.
+
+    So it may grant rights on them, and migrate them. What `create_server_role` takes from everybody those roles keep,
+    so that an older server goes on. Raises ConfigurationError where the user may not.
+    """
+    import psycopg2
+
+    database = settings.database
+    assert isinstance(database, PostgresURL)
+    joined = []
+    try:
+        with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
+            cursor.execute(read("owners"))
+            for owner, is_member in cursor.fetchall():
+                if not is_member:
+                    cursor.execute(read("join_owner", owner=owner))
+                    joined.append(owner)
+                cursor.execute(read("keep_owner", owner=owner, database=database.name))
+    except psycopg2.Error as error:
+        raise ConfigurationError(
+            f"{database.user} may not become a member of the roles whose MLflow's tables on {database.shown} are: "
+            f"{str(error).strip()}.\nAs each of them, or as who has made them: GRANT THE_ROLE TO {database.user}."
+        ) from None
+    return joined
+
+
 def set_password(settings: Settings, role: str, password: str) -> None:
     """Another password for a role that is there; its connections live on. Raises ConfigurationError."""
     import psycopg2

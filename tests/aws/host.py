@@ -66,11 +66,10 @@ class HostStandIn:
             self.server = None
 
     def _role_may_log_in(self) -> bool:
-        password = self.parameters().get("DB_PASS")
+        found = self.parameters()
+        role = {"user": found.get("DB_USER", ""), "password": found.get("DB_PASS"), "dbname": found.get("DB_NAME", "")}
         try:
-            psycopg2.connect(
-                host="127.0.0.1", port=self.postgres.port, user="mlflow", password=password, dbname="mlflow"
-            ).close()
+            psycopg2.connect(host="127.0.0.1", port=self.postgres.port, **role).close()
         except psycopg2.OperationalError:
             return False
         return True

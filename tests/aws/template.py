@@ -40,6 +40,10 @@ class Template:
             if self.conditions.get(resource.get("Condition"), True)
         }
 
+        self.outputs: dict[str, Any] = {
+            name: self._evaluated(output) for name, output in self.source.get("Outputs", {}).items()
+        }
+
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         """The properties of every resource of the type."""
         return [resource["Properties"] for resource in self.resources.values() if resource["Type"] == f"AWS::{kind}"]

@@ -140,5 +140,5 @@ def test_the_guide_names_commands_and_options_that_are() -> None:
     elsewhere = {"--role", "--restart", "--query", "--output", "--with-decryption", "--instance-ids"}
     elsewhere |= {"--capabilities", "--tags"}
     elsewhere |= {"--db-instance-identifier", "--db-snapshot-identifier", "--kms-key-id"}
-    elsewhere |= {"--source-db-snapshot-identifier", "--target-db-snapshot-identifier"}
+    elsewhere |= {"--source-db-snapshot-identifier", "--target-db-snapshot-identifier", "--source-region"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", guide)) - elsewhere <= {*options, "--name"}

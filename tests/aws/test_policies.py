@@ -227,6 +227,18 @@ def test_with_a_boundary_no_role_is_made_without_it() -> None:
         assert not allowed(given, action, role, {"iam:PermissionsBoundary": "arn:aws:iam::123456789012:policy/other"})
 
 
+def test_what_is_used_in_place_is_not_changed() -> None:
+    """An upgrade takes a snapshot of the database; nothing else is asked of it, or of the bucket."""
+    given = json.loads(templates.policy("deployer-policy", PLACE, None, "theirs", "their-bucket"))["Statement"]
+    database, bucket = f"arn:aws:rds:{HERE}:db:theirs", "arn:aws:s3:::their-bucket"
+    assert allowed(given, "rds:CreateDBSnapshot", database, CONTEXT)
+    assert allowed(given, "s3:GetEncryptionConfiguration", bucket, CONTEXT)
+    for action in ("rds:ModifyDBInstance", "rds:DeleteDBInstance"):
+        assert not allowed(given, action, database, CONTEXT)
+    for action in ("s3:DeleteBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration"):
+        assert not allowed(given, action, bucket, CONTEXT)
+
+
 def test_who_connects_may_do_that_alone() -> None:
     given = statements("connect-policy")
     host, document = f"arn:aws:ec2:{HERE}:instance/i-1", "arn:aws:ssm:eu-west-1::document/AWS-"
@@ -244,8 +256,10 @@ def test_who_connects_may_do_that_alone() -> None:
 @pytest.mark.parametrize("which", POLICIES)
 def test_a_policy_fits_and_has_no_placeholder(which: str) -> None:
     longest = Place("aws-us-gov", "123456789012", "us-gov-west-1", 24 * "n")
-    text = templates.policy(which, longest, f"arn:aws-us-gov:iam::123456789012:policy/{128 * 'b'}")
-    assert len(re.sub(r"\s", "", text)) <= MANAGED - ROOM
+    boundary = f"arn:aws-us-gov:iam::123456789012:policy/{128 * 'b'}"
+    assert len(re.sub(r"\s", "", templates.policy(which, longest, boundary))) <= MANAGED - ROOM
+    text = templates.policy(which, longest, boundary, 63 * "d", 63 * "b")
+    assert len(re.sub(r"\s", "", text)) <= MANAGED
     assert not re.search("PARTITION|ACCOUNT|REGION|NAME", text)
     assert "arn:aws:" not in text
     sids = [one["Sid"] for one in json.loads(text)["Statement"]]

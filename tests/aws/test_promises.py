@@ -23,6 +23,7 @@ ALB = Template(templates.app(), **BALANCED)
 VPC = Template(templates.app(), Ingress="vpc", AllowSecurityGroup="sg-1")
 KEY = {"Fn::GetAtt": ["Key", "Arn"]}
 IMPORTED_KEY = {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-KeyArn"}}
+BUCKET_KEY = {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-BucketKeyArn"}}
 DATABASE = DATA.properties("Database")
 BUCKET = DATA.properties("Bucket")
 LAUNCH = APP.properties("LaunchTemplate")["LaunchTemplateData"]
@@ -140,7 +141,8 @@ PROMISES: dict[str, Callable[[], bool]] = {
         and "SecurityGroupIngress" not in APP.properties("HostSecurityGroup")
     ),
     "hosts speak to AWS over TLS and to the database, and to nobody else": lambda: (
-        {rule["ToPort"] for rule in APP.properties("HostSecurityGroup")["SecurityGroupEgress"]} == {443, 5432}
+        [rule["ToPort"] for rule in APP.properties("HostSecurityGroup")["SecurityGroupEgress"]]
+        == [443, {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-DatabasePort"}}]
     ),
     "with a balancer, only it reaches the hosts": lambda: (
         [
@@ -194,10 +196,11 @@ PROMISES: dict[str, Callable[[], bool]] = {
         and STATEMENTS["ReadParameters"]["Resource"]["Fn::Sub"].endswith(":parameter/${Name}/*")
         and not any(action.startswith("ssm:GetParameter") for action in actions("SessionManager"))
     ),
-    "the role decrypts with one key": lambda: (
+    "the role decrypts with one key, and that of a bucket which was there before": lambda: (
         actions("DecryptParametersAndArtifacts") == {"kms:Decrypt"}
-        and STATEMENTS["DecryptParametersAndArtifacts"]["Resource"] == IMPORTED_KEY
-        and STATEMENTS["EncryptArtifacts"]["Resource"] == IMPORTED_KEY
+        and STATEMENTS["DecryptParametersAndArtifacts"]["Resource"] == [IMPORTED_KEY, BUCKET_KEY]
+        and STATEMENTS["EncryptArtifacts"]["Resource"] == BUCKET_KEY
+        and DATA.outputs["BucketKeyArn"]["Value"] == KEY
         and "kms:ViaService" in str(STATEMENTS["EncryptArtifacts"]["Condition"])
     ),
     "the role has no action with a wildcard, and all resources only where AWS knows no narrower": lambda: (

@@ -269,6 +269,22 @@ def test_a_restore_continues_after_it_was_killed(deployment: Deployment, monkeyp
     assert restore.put_aside(cloud, data) == []
 
 
+def test_an_older_schema_is_migrated_for_the_image_that_runs(deployment: Deployment) -> None:
+    """As that of a database which was adopted, or restored."""
+    cloud, world = deployment.cloud, deployment.world
+    up(image=ONE)(cloud)
+    put(ONE)(cloud)
+    assert cloud.call("rds", "describe_db_snapshots", SnapshotType="manual")["DBSnapshots"] == [], "it fits"
+    world.migrated = False
+    changes = deployment.kill(put(ONE))
+    assert "migrate" in changes
+    assert world.migrated
+    assert len(cloud.call("rds", "describe_db_snapshots", SnapshotType="manual")["DBSnapshots"]) == 1
+    assert deployment.images() == (ONE, "")
+    assert set(deployment.served().values()) == {ONE}
+    assert journal.read(cloud, NAME) is None
+
+
 def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> None:
     """One deployment from its beginning to its end, since each command stands on the one before.
 

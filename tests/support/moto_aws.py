@@ -16,6 +16,7 @@ from moto.autoscaling.responses import AutoScalingResponse
 from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.core.responses import ActionResult
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.security_groups import SecurityGroupIngress
 from moto.elbv2.models import FakeLoadBalancer
 from moto.rds.models import DBInstance, MasterUserSecret, RDSBackend
 from moto.server import main
@@ -146,6 +147,10 @@ def delete_stack(self: Any, name_or_stack_id: str) -> None:
             network = resource["Type"].startswith("AWS::EC2::") and "Vpc" in stack.resource_map._resource_json_map
             if network or resource.get("DeletionPolicy") == "RetainExceptOnCreate":
                 resource["DeletionPolicy"] = "Retain"
+        for rule in stack.resource_map._parsed_resources.values():
+            if isinstance(rule, SecurityGroupIngress):  # moto leaves it in a group that is not the stack's
+                source, group = rule.properties["SourceSecurityGroupId"], rule.security_group
+                group.ingress_rules = [one for one in group.ingress_rules if source not in str(one.source_group)]
     _DELETE(self, name_or_stack_id)
 
 

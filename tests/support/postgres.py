@@ -169,9 +169,9 @@ class Postgres:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self._folder)
 
-    def execute(self, sql: str) -> None:
-        """Run one statement outside of a transaction, as the superuser."""
-        self._run("psql", *self._address("postgres"), "--no-psqlrc", "--quiet", "--command", sql)
+    def execute(self, sql: str, *options: str) -> None:
+        """Run one statement outside of a transaction, as the superuser, or as psql's options say."""
+        self._run("psql", *self._address("postgres"), *options, "--no-psqlrc", "--quiet", "--command", sql)
 
     def ask(self, sql: str, database: str = "postgres") -> str:
         """The one value that a query answers."""

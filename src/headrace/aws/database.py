@@ -6,8 +6,10 @@ done from here, through a tunnel over a host.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from headrace.aws import tunnel
 from headrace.aws.client import Answer, Cloud, polling
 from headrace.aws.stacks import Say, Stack
 from headrace.database_url import PostgresURL
-from headrace.errors import AwsError
+from headrace.errors import AwsError, SchemaOutOfDate
 from headrace.settings import Settings, resolve
 
 BUSY_SECONDS = 1800
@@ -45,13 +47,27 @@ def resource(cloud: Cloud, data: Stack) -> str:
 def make_role(cloud: Cloud, name: str, data: Stack, host: str, say: Say) -> None:
     """Create MLflow's tables and the role whose name and password are in SSM, through a tunnel over `host`."""
     from headrace.database import prepare
-    from headrace.server_role import create_server_role
+    from headrace.server_role import create_server_role, join_owners
 
     user, password = login(cloud, name)
     with as_master(cloud, data, host) as settings:
-        prepare(settings, say)
+        older: SchemaOutOfDate | None = None
+        if data.parameters.get("ExistingDatabase"):
+            for owner in join_owners(settings):
+                say(f"database: the master user is a member of {owner}, whose tables these are")
+        try:
+            prepare(settings, say)
+        except SchemaOutOfDate as error:
+            if error.newer or not data.parameters.get("ExistingDatabase"):
+                raise
+            older = error
         create_server_role(settings, user, password)
     say(f"database: the role {user} may work with MLflow's tables")
+    if older is not None:
+        raise AwsError(
+            f"{older}\nWhat works with it goes on. Once that is stopped, `headrace aws upgrade latest --name {name}` "
+            f"takes a snapshot and migrates; then `headrace aws up --name {name}` once more."
+        )
 
 
 def login(cloud: Cloud, name: str) -> tuple[str, str | None]:
@@ -69,21 +85,14 @@ def as_master(cloud: Cloud, data: Stack, host: str) -> Iterator[Settings]:
     """The server's settings, but as the master user and through a tunnel over `host`."""
     found = instance(cloud, data)
     endpoint = found["Endpoint"]
-    if "MasterUserSecret" not in found:
-        raise AwsError(
-            f"RDS keeps no master password for {data.output('DatabaseId')}: somebody has set it by hand. Let RDS "
-            f"manage it again: aws rds modify-db-instance --region {cloud.region} --db-instance-identifier "
-            f"{data.output('DatabaseId')} --manage-master-user-password"
-        )
-    secret = cloud.call("secretsmanager", "get_secret_value", SecretId=found["MasterUserSecret"]["SecretArn"])
-    login = json.loads(secret["SecretString"])
+    password = _master_password(cloud, data, found)
     with tunnel.opened(cloud, host, int(endpoint["Port"]), remote=endpoint["Address"]) as way:
         environment = {
             "HOST": "127.0.0.1",
             "PORT": str(way.port),
-            "DATABASE": "mlflow",
+            "DATABASE": data.parameters.get("ExistingDatabaseName", "mlflow"),
             "USERNAME": found["MasterUsername"],
-            "PASSWORD": login["password"],
+            "PASSWORD": password,
             "BUCKET": f"s3://{data.output('Bucket')}/",
         }
         settings = _reached(environment)
@@ -91,6 +100,31 @@ def as_master(cloud: Cloud, data: Stack, host: str) -> Iterator[Settings]:
             token = cloud.database_token(endpoint["Address"], int(endpoint["Port"]), found["MasterUsername"])
             settings = _reached({**environment, "PASSWORD": token})
         yield settings
+
+
+def _master_password(cloud: Cloud, data: Stack, found: Answer) -> str:
+    """What RDS keeps in Secrets Manager; for a database that was there before, what PGPASSWORD or somebody says."""
+    if "MasterUserSecret" in found:
+        secret = cloud.call("secretsmanager", "get_secret_value", SecretId=found["MasterUserSecret"]["SecretArn"])
+        return str(json.loads(secret["SecretString"])["password"])
+    identifier, user = data.output("DatabaseId"), found["MasterUsername"]
+    manage = (
+        f"aws rds modify-db-instance --region {cloud.region} --db-instance-identifier {identifier} "
+        "--manage-master-user-password"
+    )
+    if not data.parameters.get("ExistingDatabase"):
+        raise AwsError(
+            f"RDS keeps no master password for {identifier}: somebody has set it by hand. Let RDS manage it again: "
+            f"{manage}"
+        )
+    if given := os.environ.get("PGPASSWORD"):
+        return given
+    if sys.stdin.isatty():
+        return getpass.getpass(f"Password of {user}, the master user of {identifier} (it is not kept): ")
+    raise AwsError(
+        f"RDS keeps no master password for {identifier}. Give that of {user} as PGPASSWORD (it is not kept), or, where "
+        f"no program logs in with it, let RDS manage it: {manage}"
+    )
 
 
 def _reached(environment: dict[str, str]) -> Settings:

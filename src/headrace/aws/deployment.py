@@ -84,6 +84,9 @@ class Choices:
     app_subnet_ids: str | None = None
     database_subnet_ids: str | None = None
     balancer_subnet_ids: str | None = None
+    existing_database: str | None = None
+    existing_database_name: str | None = None
+    existing_bucket: str | None = None
     image: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     unset: tuple[str, ...] = ()
@@ -99,6 +102,16 @@ class Choices:
             raise ConfigurationError(
                 "--vpc-id needs --app-subnet-ids (two subnets from which hosts reach the Internet, with a comma "
                 "between them) and, if the database shall be in others, --database-subnet-ids."
+            )
+        if self.existing_database and not self.app_subnet_ids:
+            raise ConfigurationError(
+                "--existing-database needs --app-subnet-ids: two subnets of its VPC, with a comma between them, from "
+                "which the hosts reach the Internet."
+            )
+        if self.existing_database and self.db_auth == "iam":
+            raise ConfigurationError(
+                "--db-auth iam is for a database that `up` makes: with it RDS asks the master user for tokens, too, "
+                "and shuts out whatever else logs in at --existing-database as that. Leave it out."
             )
 
     @property
@@ -130,7 +143,15 @@ class Choices:
             VpcId=self.vpc_id,
             AppSubnetIds=self.app_subnet_ids,
             DatabaseSubnetIds=self.database_subnet_ids or self.app_subnet_ids,
+            ExistingDatabase=self.existing_database,
+            ExistingBucket=self.existing_bucket,
         )
+        for key, option in (("ExistingDatabase", "database"), ("ExistingBucket", "bucket")):
+            if deployed and parameters.get(key, deployed.get(key, "")) != deployed.get(key, ""):
+                raise ConfigurationError(
+                    f"{self.data_stack} has {deployed.get(key) or f'a {option} of its own'}, and keeps it. Leave out "
+                    f"--existing-{option}, or deploy with another --name."
+                )
         for key in ("VpcId", "AppSubnetIds", "DatabaseSubnetIds"):
             if deployed and parameters.get(key, deployed.get(key, "")) != deployed.get(key, ""):
                 raise ConfigurationError(

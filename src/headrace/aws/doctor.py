@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headrace.aws import stacks, templates, tunnel
+from headrace.aws import adopt, stacks, templates, tunnel
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import SIZES
-from headrace.errors import AwsError
+from headrace.errors import AwsError, ConfigurationError
 
 # docs.docker.com/docker-hub/usage/pulls: how many pulls are left to this address, by a repository that counts none
 _HUB_TOKEN = "https://auth.docker.io/token?service=registry.docker.io&scope=repository:ratelimitpreview/test:pull"  # noqa: S105
@@ -37,8 +37,11 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def examine(cloud: Cloud, name: str) -> Iterator[Finding]:
-    """One finding after the other; the first that nothing works without ends the row."""
+def examine(cloud: Cloud, name: str, database: str | None = None, bucket: str | None = None) -> Iterator[Finding]:
+    """One finding after the other; the first that nothing works without ends the row.
+
+    `database` and `bucket` are those to adopt; by default those that the deployment has adopted.
+    """
     try:
         caller = cloud.call("sts", "get_caller_identity")
     except AwsError as error:
@@ -65,6 +68,12 @@ def examine(cloud: Cloud, name: str) -> Iterator[Finding]:
         ("earlier tries", lambda: _stacks(cloud, name)),
     ):
         yield _guarded(what, look)
+    data = stacks.find(cloud, f"{name}-data")
+    deployed = data.parameters if data is not None and data.exists else {}
+    if identifier := database or deployed.get("ExistingDatabase"):
+        yield _guarded("existing database", lambda: _database(cloud, identifier))
+    if named := bucket or deployed.get("ExistingBucket"):
+        yield _guarded("existing bucket", lambda: _bucket(cloud, named))
     yield _plugin()
     yield _programs()
     yield _docker_hub()
@@ -74,6 +83,8 @@ def examine(cloud: Cloud, name: str) -> Iterator[Finding]:
 def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
+    except ConfigurationError as error:
+        return Finding(what, False, str(error))
     except AwsError as error:
         says, fix = _split(error)
         return Finding(what, None, f"could not be looked at: {says}", fix)
@@ -209,6 +220,42 @@ def _room(cloud: Cloud, name: str, title: str, quota: tuple[str, str, str], thin
     data = stacks.find(cloud, f"{name}-data")
     ok = used < most or (data is not None and data.exists)
     return Finding(title, ok, f"{used} of {most:.0f} {what} are used", "" if ok else fix)
+
+
+def _database(cloud: Cloud, identifier: str) -> Finding:
+    """Version, state and TLS of the one to adopt. The schema's age is seen by `up`, whose host reaches it."""
+    what = "existing database"
+    instance = adopt.find(cloud, identifier)
+    if wrong := adopt.unfit(instance):
+        return Finding(what, False, f"{identifier}: {wrong}")
+    vpc, group = instance["DBSubnetGroup"]["VpcId"], instance["VpcSecurityGroups"][0]["VpcSecurityGroupId"]
+    says = (
+        f"{identifier} is PostgreSQL {instance['EngineVersion']} in {vpc}; hosts in subnets of that are let in by a "
+        f"rule in {group}; `up` looks at the schema's age"
+    )
+    if not instance.get("BackupRetentionPeriod"):
+        return Finding(
+            what,
+            False,
+            f"{says}; it has no backups",
+            f"aws rds modify-db-instance --region {cloud.region} --db-instance-identifier {identifier} "
+            "--backup-retention-period 7 --apply-immediately",
+        )
+    if adopt.tls(cloud, instance) is False:
+        fix = "Headrace asks for TLS all the same. For everybody: rds.force_ssl = 1 in its parameter group."
+        return Finding(what, None, f"{says}; it takes connections without TLS, too", fix)
+    return Finding(what, True, says)
+
+
+def _bucket(cloud: Cloud, bucket: str) -> Finding:
+    what = "existing bucket"
+    key = adopt.bucket_key(cloud, bucket)
+    says = f"{bucket} is in {cloud.region}, " + (f"encrypted with {key}" if key else "encrypted with S3's own keys")
+    if cloud.call("s3", "get_bucket_versioning", Bucket=bucket).get("Status") != "Enabled":
+        fix = "What is overwritten or deleted is gone. To keep it: aws s3api put-bucket-versioning --bucket "
+        fix += f"{bucket} --versioning-configuration Status=Enabled"
+        return Finding(what, None, f"{says}, and not versioned", fix)
+    return Finding(what, True, f"{says}, and versioned")
 
 
 def _account_plan(cloud: Cloud, name: str) -> Finding:

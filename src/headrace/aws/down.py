@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.aws import container, domain, journal, restore, stacks
+from headrace.aws import adopt, container, domain, journal, restore, stacks
 from headrace.aws.client import Answer, Cloud, passing_over
 from headrace.aws.stacks import Say
 from headrace.errors import AwsError
@@ -35,6 +35,8 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         return []
     if stacks.find(cloud, f"{name}-app") is not None:
         raise AwsError(f"{name}-app still stands on {data.name}: `headrace aws down` first.")
+    for one in adopt.adopted(data.parameters):
+        say(f"{one}: stays as it is; it was there before")
     if old := restore.put_aside(cloud, data):
         raise AwsError(
             f"{', '.join(old)} of an earlier restore would stay, and keep the network of {data.name}: `headrace aws "
@@ -42,10 +44,12 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         )
     identifier, bucket, key = data.output("DatabaseId"), data.output("Bucket"), data.output("KeyArn")
     made = stacks.resources(cloud, data.name)
-    with passing_over("DBInstanceNotFound"):
-        stacks.unprotect(cloud, identifier)
-    with passing_over("NoSuchBucket"):
-        _delete_bucket(cloud, bucket, say)
+    if "Database" in made:
+        with passing_over("DBInstanceNotFound"):
+            stacks.unprotect(cloud, identifier)
+    if "Bucket" in made:
+        with passing_over("NoSuchBucket"):
+            _delete_bucket(cloud, bucket, say)
     if "Repository" in made:
         with passing_over("RepositoryNotFoundException"):
             cloud.call("ecr", "delete_repository", repositoryName=name, force=True)
@@ -53,9 +57,13 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
     for parameter in _parameters(cloud, name):
         cloud.drop_parameter(parameter)
     stacks.delete(cloud, data.name, say)
-    snapshots = cloud.pages(
-        "rds", "describe_db_snapshots", "DBSnapshots", DBInstanceIdentifier=identifier, SnapshotType="manual"
-    )
+    snapshots = [
+        one
+        for one in cloud.pages(
+            "rds", "describe_db_snapshots", "DBSnapshots", DBInstanceIdentifier=identifier, SnapshotType="manual"
+        )
+        if "Database" in made or one["DBSnapshotIdentifier"].startswith(f"headrace-{name}-")  # of upgrades
+    ]
     return [
         *(
             f"aws rds delete-db-snapshot --region {cloud.region} --db-snapshot-identifier {one['DBSnapshotIdentifier']}"

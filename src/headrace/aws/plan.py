@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from headrace.aws import database, images, journal, server_settings, stacks, templates
+from headrace.aws import adopt, database, images, journal, server_settings, stacks, templates
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import Choices, architecture_of
 from headrace.aws.server_settings import Changed
@@ -121,10 +121,13 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     data = stacks.settle(cloud, choices.data_stack, say)
     app = stacks.settle(cloud, choices.app_stack, say)
     data_parameters = choices.data_parameters(_parameters(data))
+    data_parameters |= _adopted(cloud, choices, data_parameters)
     if data is None or not data.exists:
         _check_parameters(cloud, choices.name)
         data_parameters["MakeRepository"] = str(not images.repository_exists(cloud, choices.name)).lower()
-    elif choices.size:  # the disk may have grown by itself, and RDS makes none smaller
+    elif choices.size and not data_parameters.get(
+        "ExistingDatabase"
+    ):  # the disk may have grown by itself, and RDS makes none smaller
         grown = int(database.instance(cloud, data).get("AllocatedStorage", 0))
         if grown > int(data_parameters["DatabaseStorage"]):
             data_parameters["DatabaseStorage"] = str(grown)
@@ -167,6 +170,24 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
         *([PointDomain(choices.app_stack, domain)] if balancer else []),
         TryOut(choices),
     ]
+
+
+def _adopted(cloud: Cloud, choices: Choices, given: dict[str, str]) -> dict[str, str]:
+    """What RDS and S3 say of what is adopted. Raises ConfigurationError where hosts could not be beside it."""
+    found = adopt.parameters(cloud, choices.existing_database, choices.existing_database_name, choices.existing_bucket)
+    vpc = found.get("VpcId", "")
+    if vpc and given.get("VpcId", vpc) not in ("", vpc):
+        raise ConfigurationError(
+            f"--existing-database {choices.existing_database} is in {vpc}, and --vpc-id is {given['VpcId']}: the hosts "
+            "must be in the database's VPC. Leave --vpc-id out."
+        )
+    if vpc and choices.app_subnet_ids:
+        subnets = cloud.call("ec2", "describe_subnets", SubnetIds=choices.app_subnet_ids.split(","))["Subnets"]
+        if elsewhere := [one["SubnetId"] for one in subnets if one["VpcId"] != vpc]:
+            raise ConfigurationError(
+                f"--app-subnet-ids: {', '.join(elsewhere)} is not in {vpc}, the VPC of {choices.existing_database}."
+            )
+    return found
 
 
 # what the data stack puts into SSM

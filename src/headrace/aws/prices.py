@@ -72,16 +72,22 @@ def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
     balanced = app.get("Ingress") == "alb"
     addresses = (hosts if not data.get("VpcId") else 0) + (2 if balanced else 0)
     storage = int(data["DatabaseStorage"])
-    items = [
-        Item(f"{hosts} x EC2 {app['InstanceType']}", _monthly(HOSTS.get(app["InstanceType"]), hosts)),
-        Item(f"{hosts} x disk of {HOST_GB} GB", hosts * HOST_GB * DISK_GB),
+    database = [
         Item(
             f"RDS PostgreSQL {data['DatabaseClass']}" + (", with a standby" if zones == 2 else ""),
             _monthly(DATABASES.get(data["DatabaseClass"]), zones),
         ),
         Item(f"RDS storage {storage} GB", storage * zones * DATABASE_GB),
+        Item("the database's master secret", SECRET),
+    ]
+    items = [
+        Item(f"{hosts} x EC2 {app['InstanceType']}", _monthly(HOSTS.get(app["InstanceType"]), hosts)),
+        Item(f"{hosts} x disk of {HOST_GB} GB", hosts * HOST_GB * DISK_GB),
+        *([] if data.get("ExistingDatabase") else database),
         Item(f"{addresses} x public IPv4 address", _monthly(ADDRESS_HOUR, addresses)),
-        Item("KMS key, master secret, alarms, metrics", KEY + SECRET + ALARMS * ALARM + METRICS * METRIC),
+        Item("KMS key", KEY),
+        Item(f"{ALARMS} alarms", ALARMS * ALARM),
+        Item(f"{METRICS} metrics of its own", METRICS * METRIC),
     ]
     if balanced:
         items.append(Item("load balancer", _monthly(BALANCER_HOUR, 1)))

@@ -54,6 +54,11 @@ def restore(cloud: Cloud, name: str, source: Source, say: Say, again: bool = Fal
     nothing changes for anybody.
     """
     data, app = _settled(cloud, f"{name}-data", say), _settled(cloud, f"{name}-app", say)
+    if yours := data.parameters.get("ExistingDatabase"):
+        raise AwsError(
+            f"The database {yours} was there before the deployment, which does not replace it. Restore it in RDS to "
+            f"another instance, stop the servers, and give the new one the identifier {yours}; then `headrace aws up`."
+        )
     identifier = data.output("DatabaseId")
     made, new = _find(cloud, identifier), _find(cloud, f"{identifier}-{_NEW}")
     tags = _tags(made)

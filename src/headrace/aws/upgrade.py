@@ -23,7 +23,7 @@ def upgrade(cloud: Cloud, name: str, version: str, say: Say) -> str:
     """
     data, app = _settled(cloud, f"{name}-data", say), _settled(cloud, f"{name}-app", say)
     target, deployed = _pinned(cloud, name, version), app.parameters["Image"]
-    if target == deployed:  # perhaps since a try that was broken off
+    if target == deployed and _fits(cloud, data, app, say):  # perhaps since a try that was broken off
         say(f"{target} is the image of the stack already; looking at each host")
         with hosts.kept(cloud, app, say):
             _swap(cloud, name, app, target, say)
@@ -90,6 +90,18 @@ def _pinned(cloud: Cloud, name: str, version: str) -> str:
             f"aws ecr describe-images --region {cloud.region} --repository-name {name} lists what is there."
         )
     return pinned
+
+
+def _fits(cloud: Cloud, data: Stack, app: Stack, say: Say) -> bool:
+    """Whether the schema is this Headrace's; that of a database which was adopted or restored may be older."""
+    from headrace.database import prepare
+
+    with database.as_master(cloud, data, hosts.wait_online(cloud, app, say)[0].id) as settings:
+        try:
+            prepare(settings, say)
+        except SchemaOutOfDate as error:
+            return error.newer
+    return True
 
 
 def _migrate(cloud: Cloud, name: str, data: Stack, app: Stack, record: Journal, say: Say) -> Journal:

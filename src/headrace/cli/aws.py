@@ -166,6 +166,12 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
             help="With --vpc-id and alb: two public subnets, where those of the hosts are private.",
         ),
         click.option("--database-subnet-ids", help="With --vpc-id: two subnets for the database."),
+        click.option(
+            "--existing-database",
+            help="An RDS instance that stays as it is: hosts in its VPC use it. At the first `up`.",
+        ),
+        click.option("--existing-database-name", help="The database in it; by default the one that RDS made."),
+        click.option("--existing-bucket", help="A bucket that stays as it is, for the artifacts. At the first `up`."),
     )
 
     @wraps(command)
@@ -201,10 +207,12 @@ def _settings(chosen: dict[str, Any], ask: bool) -> dict[str, str]:
 
 
 @_command
-def doctor(target: Target) -> None:
+@click.option("--existing-database", help="An RDS instance that `up` is to use in place.")
+@click.option("--existing-bucket", help="A bucket that `up` is to use in place.")
+def doctor(target: Target, existing_database: str | None, existing_bucket: str | None) -> None:
     """Look at credentials, permissions, quotas and tools; every fault comes with its fix."""
     findings = []
-    for finding in examination.examine(target.cloud, target.name):
+    for finding in examination.examine(target.cloud, target.name, existing_database, existing_bucket):
         findings.append(finding)
         if not target.as_json:
             mark = {True: "ok  ", False: "FAIL", None: "?   "}[finding.ok]
@@ -473,6 +481,8 @@ def down(target: Target, yes: bool, delete_data: bool, confirm_name: str | None)
 )
 @click.option("--account", help="With a policy: the account's number; by default that of the credentials.")
 @click.option("--permissions-boundary", help="With deployer-policy: the ARN that bounds the hosts' role.")
+@click.option("--existing-database", help="With deployer-policy: the instance that `up` uses in place.")
+@click.option("--existing-bucket", help="With deployer-policy: the bucket that `up` uses in place.")
 def export(
     target: Target,
     what: str | None,
@@ -480,6 +490,8 @@ def export(
     directory: str,
     account: str | None,
     permissions_boundary: str | None,
+    existing_database: str | None,
+    existing_bucket: str | None,
 ) -> None:
     """Print a template, or an IAM policy: the two of who deploys, or that of who only connects.
 
@@ -495,7 +507,7 @@ def export(
             raise click.BadParameter(f"{account} is no account's number: 12 digits are.", param_hint="--account")
         cloud = target.cloud
         place = templates.Place(cloud.partition, account or cloud.account(), cloud.region, target.name)
-        click.echo(templates.policy(what, place, permissions_boundary), nl=False)
+        click.echo(templates.policy(what, place, permissions_boundary, existing_database, existing_bucket), nl=False)
     else:
         click.echo({"data": templates.data, "app": templates.app}[what](), nl=False)
 

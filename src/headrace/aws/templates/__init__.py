@@ -34,21 +34,37 @@ class Place(NamedTuple):
     name: str
 
 
-def policy(which: str, place: Place, boundary: str | None = None) -> str:
+def policy(
+    which: str, place: Place, boundary: str | None = None, database: str | None = None, bucket: str | None = None
+) -> str:
     """One of POLICIES (JSON) for a deployment.
 
     With a `boundary`, the ARN of a managed policy, the hosts' role can be made and changed within that boundary only.
+    `database` and `bucket` are those that the deployment uses in place.
     """
     text = _read(f"{which}.json")
     for key, value in place._asdict().items():
         text = text.replace(key.upper(), value)
-    if boundary is None:
-        return text
     document = json.loads(text)
     for statement in document["Statement"]:
-        if statement["Sid"] == "HostsRoleWithinItsBoundary":
+        if statement["Sid"] == "HostsRoleWithinItsBoundary" and boundary is not None:
             statement["Condition"] = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
+    if which == DEPLOYER_POLICIES[0]:
+        document["Statement"] += _in_place(place, database, bucket)
     return json.dumps(document, indent=2) + "\n"
+
+
+def _in_place(place: Place, database: str | None, bucket: str | None) -> list[dict[str, object]]:
+    """What an upgrade does to a database that was there before, and what `up` and `doctor` ask of such a bucket."""
+    found: list[dict[str, object]] = []
+    if database:
+        arn = f"arn:{place.partition}:rds:{place.region}:{place.account}:db:{database}"
+        found.append({"Sid": "Snapshots", "Effect": "Allow", "Action": "rds:CreateDBSnapshot", "Resource": arn})
+    if bucket:
+        asked = ["s3:GetBucket*", "s3:GetEncryptionConfiguration"]
+        arn = f"arn:{place.partition}:s3:::{bucket}"
+        found.append({"Sid": "ItsBucket", "Effect": "Allow", "Action": asked, "Resource": arn})
+    return found
 
 
 def script(name: str) -> str:
