@@ -13,6 +13,7 @@ from headrace.aws import hosts, prices, templates
 from headrace.aws.deployment import SIZES, Choices
 from headrace.cli.aws import aws
 from headrace.errors import ConfigurationError
+from tests.aws.template import Template
 
 ALB: dict[str, Any] = {
     "ingress": "alb",
@@ -96,9 +97,22 @@ def test_every_machine_has_a_price() -> None:
 
 
 def test_prices_add_up() -> None:
-    """By hand, for dev: 0.0084 * 730 + 0.80 + 0.016 * 730 + 20 * 0.115 + 0.005 * 730 + 1 + 0.40 + 0.90 + 0.90."""
-    assert prices.of_size("dev") == pytest.approx(27.76, abs=0.005)
+    """By hand, for dev: 0.0084 * 730 + 0.64 + 0.016 * 730 + 20 * 0.115 + 0.005 * 730 + 1 + 0.40 + 0.80 + 0.90."""
+    assert prices.of_size("dev") == pytest.approx(27.50, abs=0.005)
+    dev = prices.estimate(Choices().data_parameters({}), Choices().app_parameters({}))
+    assert prices.total(dev) - prices.unused_allowance(dev) == pytest.approx(25.80, abs=0.005)
     assert prices.of_size("dev") < prices.of_size("team") < prices.of_size("ha")
+
+
+@pytest.mark.parametrize("ingress", ["none", "alb"])
+def test_what_is_priced_is_what_the_template_makes(ingress: str) -> None:
+    app = Template(templates.app(), Ingress=ingress)
+    alarms = app.of_type("CloudWatch::Alarm")
+    own = {one["MetricName"] for one in alarms if not one["Namespace"].startswith("AWS/")}
+    (disk,) = app.properties("LaunchTemplate")["LaunchTemplateData"]["BlockDeviceMappings"]
+    assert len(alarms) == prices.ALARMS
+    assert len(own) == prices.METRICS - (ingress == "alb")
+    assert disk["Ebs"]["VolumeSize"] == prices.HOST_GB
 
 
 def test_a_machine_without_a_price_shows_as_unknown() -> None:

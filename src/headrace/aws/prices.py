@@ -29,14 +29,15 @@ DATABASES = {"db.t4g.micro": 0.016, "db.t4g.medium": 0.065, "db.m7g.large": 0.16
 BALANCER_HOUR = 0.0225 + 0.008  # and one capacity unit
 ADDRESS_HOUR = 0.005
 DISK_GB = 0.08
-HOST_GB = 10  # of a host: Amazon Linux and Docker 2.5, three images of an upgrade 1.5
+HOST_GB = 8  # of a host: Amazon Linux and Docker 2.5, three images of an upgrade 1.5
 DATABASE_GB = 0.115  # one zone
 KEY = 1.0
 SECRET = 0.40
 ALARM = 0.10
-ALARMS = 9  # behind a balancer, as without
+ALARMS = 8  # behind a balancer, as without
 METRIC = 0.30  # a custom one
-METRICS = 3
+METRICS = 3  # errors among them, which a balancer counts by itself
+FREE = 10  # alarms, and metrics, that an account has for nothing each month
 NOT_COUNTED = (
     "artifacts (S3: 0.023 a GB), logs (0.50 a GB), traffic out (0.09 a GB), backups and upgrades' snapshots beyond the "
     "database's size, CPU credits of a t4g or t3 host that is busy for hours (0.04 and 0.05 a vCPU-hour)"
@@ -87,7 +88,7 @@ def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
         Item(f"{addresses} x public IPv4 address", _monthly(ADDRESS_HOUR, addresses)),
         Item("KMS key", KEY),
         Item(f"{ALARMS} alarms", ALARMS * ALARM),
-        Item(f"{METRICS} metrics of its own", METRICS * METRIC),
+        Item(f"{_metrics(balanced)} metrics of its own", _metrics(balanced) * METRIC),
     ]
     if balanced:
         items.append(Item("load balancer", _monthly(BALANCER_HOUR, 1)))
@@ -97,6 +98,15 @@ def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
 def total(items: list[Item]) -> float:
     """USD a month of what has a price."""
     return sum(item.price or 0.0 for item in items)
+
+
+def unused_allowance(items: list[Item]) -> float:
+    """USD a month that CloudWatch does not ask for, where the account has no other alarms and metrics."""
+    return sum(item.price or 0.0 for item in items if item.what.endswith((" alarms", " metrics of its own")))
+
+
+def _metrics(balanced: bool) -> int:
+    return METRICS - 1 if balanced else METRICS
 
 
 def of_size(size: str) -> float:
@@ -117,6 +127,8 @@ def table(items: list[Item], region: str) -> str:
             f"USD a month (list prices of {REGION}, {DATE}, on demand):{other}",
             *lines,
             f"  {'together':<46}{total(items):9.2f}",
+            f"  less {unused_allowance(items):.2f} where nothing else uses the account's {FREE} free alarms and {FREE} "
+            "free metrics of CloudWatch",
             f"  not counted: {NOT_COUNTED}",
             f"  not read in a dated source: {UNDATED}",
             "  https://calculator.aws has today's prices",
