@@ -21,6 +21,7 @@ import psutil
 import pytest
 import requests
 
+from headrace.cli.aws import PAST_THE_TUNNEL
 from tests.support.databases import Databases
 from tests.support.faults import Fault, FaultyProxy
 from tests.support.processes import clean_environment, wait_until
@@ -433,20 +434,28 @@ def direct(databases: Databases, s3: Server, tmp_path_factory: pytest.TempPathFa
     proxy.stop()
 
 
-@pytest.mark.parametrize("multipart", ["true", "false"])
-def test_mlflows_client_and_direct_transfer(direct: Failing, multipart: str, tmp_path: Path) -> None:
+IN_PARTS = {
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "true",
+    "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": str(6 * MEBIBYTE),
+    "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": str(6 * MEBIBYTE),
+}
+WHOLE = {"MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false", "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "parts_of_it"),
+    [(IN_PARTS, 3), (WHOLE, 0), (PAST_THE_TUNNEL, 2)],
+    ids=["in parts", "whole", "as connect prints"],
+)
+def test_mlflows_client_and_direct_transfer(
+    direct: Failing, variables: dict[str, str], parts_of_it: int, tmp_path: Path
+) -> None:
     """With its multipart ways, and (as an older client) without: then downloads are redirected."""
     direct.proxy.seen.clear()
     done = subprocess.run(
         [sys.executable, "-c", DIRECT_CLIENT, direct.server.url, tmp_path],
-        env=clean_environment()
-        | {
-            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-            "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": multipart,
-            "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": multipart,
-            "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": str(6 * MEBIBYTE),
-            "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": str(6 * MEBIBYTE),
-        },
+        env=clean_environment() | variables | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
         capture_output=True,
         text=True,
     )
@@ -454,7 +463,7 @@ def test_mlflows_client_and_direct_transfer(direct: Failing, multipart: str, tmp
     signed = [line for line in direct.proxy.seen if "X-Amz-Signature=" in line]
     parts = [line for line in signed if line.startswith("PUT ") and "partNumber=" in line]
     downloads = [line for line in signed if line.startswith("GET ") and "large.bin" in line]
-    assert len(parts) == (3 if multipart == "true" else 0), direct.proxy.seen
+    assert len(parts) == parts_of_it, direct.proxy.seen
     assert downloads, direct.proxy.seen
 
 

@@ -40,8 +40,18 @@ _DURATION = re.compile(r"(\d+)([smhd])\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+_LARGE = str(10 * 2**20)  # bytes; parts are no smaller
+PAST_THE_TUNNEL = {
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "true",
+    "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": _LARGE,
+    "MLFLOW_MULTIPART_DOWNLOAD_MINIMUM_FILE_SIZE": _LARGE,
+}
+"""Variables with which MLflow's client sends and fetches large artifacts at the bucket itself."""
 _SLOW = (
-    "Session Manager forwards less than 1 MB a second: for large artifacts use a machine in the VPC, or --ingress alb."
+    "Session Manager forwards less than 1 MB a second. With these variables MLflow's client sends and fetches\n"
+    "artifacts of 10 MiB and more at the bucket itself, by URLs that the server signs for who may; this machine must\n"
+    "reach S3, and needs no rights there. Where it can't: a machine in the VPC, or --ingress alb.\n"
 )
 
 
@@ -596,7 +606,9 @@ def _how_to_use(target: Target, found: dict[str, Any]) -> str:
 
 
 def _connected(target: Target, port: int) -> str:
-    return f"MLflow is at http://localhost:{port} until Ctrl-C.\n{_SLOW}\n{_token_lines(target, f'http://localhost:{port}')}"
+    past = "".join(f"  export {name}={value}\n" for name, value in PAST_THE_TUNNEL.items())
+    tokens = _token_lines(target, f"http://localhost:{port}")
+    return f"MLflow is at http://localhost:{port} until Ctrl-C.\n{tokens}\n{_SLOW}{past}"
 
 
 def _token_lines(target: Target, url: str) -> str:
