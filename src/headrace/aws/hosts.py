@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import NamedTuple
 
 from headrace.aws.client import Answer, Cloud, passing_over, polling
@@ -54,6 +55,21 @@ def addresses(cloud: Cloud, app: Stack) -> list[str]:
         return []
     found = cloud.call("ec2", "describe_instances", InstanceIds=ids)["Reservations"]
     return [str(one["PrivateIpAddress"]) for each in found for one in each["Instances"] if "PrivateIpAddress" in one]
+
+
+def systems(cloud: Cloud, app: Stack) -> dict[str, datetime]:
+    """Host -> when its Amazon Linux was made; without those whose image AWS has no more."""
+    ids = [one["InstanceId"] for one in _group(cloud, app).get("Instances", [])]
+    if not ids:
+        return {}
+    found = cloud.call("ec2", "describe_instances", InstanceIds=ids)["Reservations"]
+    of = {one["InstanceId"]: one["ImageId"] for each in found for one in each["Instances"]}
+    asked = [{"Name": "image-id", "Values": sorted(set(of.values()))}]  # unlike ImageIds, it passes over what is gone
+    made = {
+        one["ImageId"]: datetime.fromisoformat(one["CreationDate"])
+        for one in cloud.call("ec2", "describe_images", Filters=asked)["Images"]
+    }
+    return {host: made[image] for host, image in of.items() if image in made}
 
 
 def wait_online(cloud: Cloud, app: Stack, say: Say, seconds: float = 600) -> list[Host]:

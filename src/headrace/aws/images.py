@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 import headrace
@@ -58,6 +59,18 @@ def pinned(cloud: Cloud, name: str, image: str) -> str | None:
             return None
         raise
     return f"{repository}@{found['imageDetails'][0]['imageDigest']}"
+
+
+def pushed(cloud: Cloud, name: str, image: str) -> datetime | None:
+    """When the image, by its digest, came to ECR; None for another registry's, and where it is gone."""
+    _, _, digest = image.partition("@")
+    if not digest or not _is_ours(cloud, name, image):
+        return None
+    found: list[datetime] = []
+    with passing_over("ImageNotFoundException", "RepositoryNotFoundException"):
+        answer = cloud.call("ecr", "describe_images", repositoryName=name, imageIds=[{"imageDigest": digest}])
+        found = [one["imagePushedAt"] for one in answer["imageDetails"]]
+    return found[0] if found else None
 
 
 def keep(cloud: Cloud, name: str, running: str, previous: str, say: Say) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.aws import alarms, database, hosts, journal, restore, server_settings, stacks
+from headrace.aws import alarms, database, hosts, journal, patches, restore, server_settings, stacks
 from headrace.aws.client import Cloud, polling
 from headrace.aws.deployment import PORT
 from headrace.aws.stacks import Stack
@@ -41,6 +41,7 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
             found["hosts"] = [host._asdict() for host in hosts.find(cloud, stack)]
             in_vpc = stack.parameters.get("Ingress") == "vpc"
             found["in_vpc"] = [f"http://{each}:{PORT}" for each in hosts.addresses(cloud, stack)] if in_vpc else []
+            found["old"] = patches.old(cloud, name, stack)
             found["suspended"] = hosts.suspended(cloud, stack)
             found["alarms"] = _alarms(cloud, stack.name)
             found["silenced"] = bool(alarms.silenced(cloud, stack.name))

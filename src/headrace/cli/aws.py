@@ -276,7 +276,7 @@ def up(target: Target, yes: bool, **chosen: Any) -> None:
     for step in steps:
         live.take(step)
     found = status.status(target.cloud, target.name, drift=False)
-    for line in _unconfirmed(found):
+    for line in [*_unconfirmed(found), *found["old"]]:
         target.say(line)
     target.result(found, f"\nMLflow is at {found['url']}\n\n{_how_to_use(target, found)}")
 
@@ -586,6 +586,7 @@ def _status_text(found: dict[str, Any]) -> str:
         if found["silenced"]:
             lines.append("alarms   send nothing since an `up` that was broken off: `headrace aws up` finishes it")
         lines += [f"mail     {line}" for line in _unconfirmed(found)]
+        lines += [f"old      {line}" for line in found["old"]]
         lines.append(f"url      {found['url']}")
         lines += [f"in VPC   {address}" for address in found["in_vpc"]]
     return "\n".join(lines)
