@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from headrace.aws import hosts, prices, templates
 from headrace.aws.deployment import SIZES, Choices
@@ -83,6 +84,18 @@ def test_an_upgrade_brings_the_script_to_the_host(tmp_path: Path) -> None:
     assert {"HEADRACE_IMAGE=example.org/x:1", "HEADRACE_SSM_PREFIX=/mlflow"} <= set(done.stdout.splitlines())
 
 
+@pytest.mark.parametrize("key", ["headrace", "aws:created"])
+def test_tags_that_are_not_yours(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"--tag {key}"):
+        Choices(tags={key: "x"})
+
+
+def test_a_tag_has_a_key_and_a_value() -> None:
+    for given in ("team", "=ml", "team="):
+        done = CliRunner().invoke(aws, ["plan", "--tag", given], env={"AWS_REGION": "us-east-1"})
+        assert "give KEY=VALUE" in done.output
+
+
 def test_a_database_stays_in_its_network() -> None:
     deployed = Choices(vpc_id="vpc-1", app_subnet_ids="a,b").data_parameters({})
     assert deployed["DatabaseSubnetIds"] == "a,b"
@@ -108,7 +121,7 @@ def test_prices_add_up() -> None:
 def test_what_is_priced_is_what_the_template_makes(ingress: str) -> None:
     app = Template(templates.app(), Ingress=ingress)
     alarms = app.of_type("CloudWatch::Alarm")
-    own = {one["MetricName"] for one in alarms if not one["Namespace"].startswith("AWS/")}
+    own = {one["MetricName"] for one in alarms if not str(one["Namespace"]).startswith("AWS/")}
     (disk,) = app.properties("LaunchTemplate")["LaunchTemplateData"]["BlockDeviceMappings"]
     assert len(alarms) == prices.ALARMS
     assert len(own) == prices.METRICS - (ingress == "alb")

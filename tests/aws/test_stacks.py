@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 
 from headrace.aws import stacks
 from headrace.aws.client import Cloud
@@ -279,3 +279,33 @@ def test_no_region_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> No
         Cloud()
     with pytest.raises(AwsError, match="list-profiles"):
         Cloud("us-east-1", profile="nobody")
+
+
+def test_tags_are_put_beside_those_that_the_stack_has(cloud: Cloud, answers: Stubber) -> None:
+    """Other commands name none, and take none away."""
+    there = stack("UPDATE_COMPLETE")
+    there["Stacks"][0]["Tags"] = [
+        {"Key": "team", "Value": "ml"},
+        {"Key": "headrace", "Value": "lab"},
+        {"Key": "aws:servicecatalog:id", "Value": "1"},
+    ]
+    for given, expected in (
+        ({"cost": "7"}, {"cost": "7", "headrace": "lab", "team": "ml"}),
+        (None, {"headrace": "lab", "team": "ml"}),
+    ):
+        answers.add_response("describe_stacks", there, {"StackName": "s"})
+        answers.add_response(
+            "create_change_set",
+            {"Id": ARN},
+            {
+                "StackName": "s",
+                "ChangeSetName": ANY,
+                "ChangeSetType": "UPDATE",
+                "TemplateBody": "template",
+                "Parameters": [{"ParameterKey": "Name", "ParameterValue": "lab"}],
+                "Capabilities": ["CAPABILITY_IAM"],
+                "Tags": [{"Key": key, "Value": value} for key, value in expected.items()],
+            },
+        )
+        answers.add_response("describe_change_set", {"Status": "CREATE_COMPLETE", "Changes": []})
+        assert stacks.propose(cloud, "s", "template", {"Name": "lab"}, given).arn == ARN

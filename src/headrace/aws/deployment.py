@@ -64,6 +64,7 @@ SIZES = {
 class Choices:
     """The options of `headrace aws plan` and `up`; None leaves what is deployed, or the default, as it is.
 
+    `tags` are put on everything that the stacks make, beside those that it has.
     `settings` of the server (name -> value) are set, those of `unset` taken away; the others stay.
     """
 
@@ -88,11 +89,15 @@ class Choices:
     existing_database_name: str | None = None
     existing_bucket: str | None = None
     image: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     unset: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        for key in self.tags:
+            if key == "headrace" or key.startswith("aws:"):
+                raise ConfigurationError(f"--tag {key}: that tag is {'AWS' if ':' in key else 'Headrace'}'s own.")
         if self.allow_cidr is not None:
             try:
                 ipaddress.IPv4Network(self.allow_cidr)

@@ -49,8 +49,8 @@ class Preview(NamedTuple):
 def preview(cloud: Cloud, step: Step) -> Preview:
     """What the step would do; it has no effect, but for a change set that is made and dropped. Raises AwsError."""
     match step:
-        case MakeStack(name, template, parameters):
-            proposal = stacks.propose(cloud, name, template, parameters)
+        case MakeStack(name, template, parameters, tags):
+            proposal = stacks.propose(cloud, name, template, parameters, tags)
             stacks.discard(cloud, proposal)
             return Preview(_says(name, proposal.creates, bool(proposal.arn)), not proposal.arn, proposal.changes)
         case MakeSecret(name, _, what):
@@ -120,8 +120,8 @@ class Live:
     def take(self, step: Step) -> None:
         """Raises AwsError or ConfigurationError."""
         match step:
-            case MakeStack(name, template, parameters):
-                self._make_stack(name, template, parameters)
+            case MakeStack() as stack:
+                self._make_stack(stack)
             case MakeSecret(name, data_stack, what):
                 self._make_secret(name, data_stack, what)
             case PutSettings(name, data_stack, changed):
@@ -140,7 +140,7 @@ class Live:
             case MakeApp(stack, image):
                 made = _with_image(self.cloud, stack, image)
                 new = stacks.find(self.cloud, stack.name) is None
-                self._make_stack(*made)
+                self._make_stack(made)
                 if new:
                     alarms.quiet(self.cloud, stack.name, self.say)
                 now = made.parameters
@@ -156,9 +156,10 @@ class Live:
             case TryOut(choices):
                 self._try_out(choices)
 
-    def _make_stack(self, name: str, template: str, parameters: dict[str, str]) -> None:
+    def _make_stack(self, stack: MakeStack) -> None:
+        name = stack.name
         stacks.settle(self.cloud, name, self.say)
-        proposal = stacks.propose(self.cloud, name, template, parameters)
+        proposal = stacks.propose(self.cloud, *stack)
         self.say(_says(name, proposal.creates, bool(proposal.arn)))
         if replaced := [change for change in proposal.changes if change.replaced and _holds_data(change)]:
             stacks.discard(self.cloud, proposal)

@@ -40,6 +40,7 @@ class Stack(NamedTuple):
     outputs: dict[str, str]
     reason: str = ""
     id: str = ""
+    tags: tuple[tuple[str, str], ...] = ()  # but for AWS's own
 
     @property
     def busy(self) -> bool:
@@ -95,6 +96,7 @@ def find(cloud: Cloud, name: str) -> Stack | None:
         {item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])},
         stack.get("StackStatusReason", ""),
         stack.get("StackId", ""),
+        tuple((one["Key"], one["Value"]) for one in stack.get("Tags", []) if not one["Key"].startswith("aws:")),
     )
 
 
@@ -155,10 +157,14 @@ def unprotect(cloud: Cloud, database: str) -> None:
             return
 
 
-def propose(cloud: Cloud, name: str, template: str, parameters: Mapping[str, str]) -> ChangeSet:
-    """Make a change set; nothing changes yet. Raises AwsError."""
+def propose(
+    cloud: Cloud, name: str, template: str, parameters: Mapping[str, str], tags: Mapping[str, str] | None = None
+) -> ChangeSet:
+    """Make a change set; nothing changes yet. `tags` are put beside those that the stack has. Raises AwsError."""
     stack = find(cloud, name)
     creates = stack is None or not stack.exists
+    # its hosts get it, too: the policies go by it
+    tagged = {**dict(stack.tags if stack is not None else ()), **(tags or {}), "headrace": parameters["Name"]}
     change_set = cloud.call(
         "cloudformation",
         "create_change_set",
@@ -168,7 +174,7 @@ def propose(cloud: Cloud, name: str, template: str, parameters: Mapping[str, str
         TemplateBody=template,
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(parameters.items())],
         Capabilities=_CAPABILITIES,
-        Tags=[{"Key": "headrace", "Value": parameters["Name"]}],  # its hosts get it, too: the policies go by it
+        Tags=[{"Key": key, "Value": value} for key, value in sorted(tagged.items())],
     )["Id"]
     for _ in polling():
         answer = cloud.call("cloudformation", "describe_change_set", ChangeSetName=change_set, StackName=name)

@@ -159,6 +159,9 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--backup-days", type=click.IntRange(1, 35), help="Any time of so many days can be restored; 7 at first."
         ),
+        click.option(
+            "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="On all that is made, for the bill: team=ml, say."
+        ),
         click.option("--alarm-email", help="Who gets the alarms."),
         click.option("--permissions-boundary", help="The ARN of a policy that bounds the hosts' role."),
         click.option(
@@ -187,12 +190,23 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(target: Target, **chosen: Any) -> None:
         settings = _settings(chosen, ask=command.__name__ == "up")
+        chosen["tags"] = _tags(chosen["tags"])
         command(target, **chosen, settings=settings)
 
     chooses: Callable[..., None] = run
     for option in reversed(options):
         chooses = option(chooses)
     return chooses
+
+
+def _tags(given: tuple[str, ...]) -> dict[str, str]:
+    tags = {}
+    for each in given:
+        key, _, value = each.partition("=")
+        if not (key and value):
+            raise click.UsageError(f"--tag {each}: give KEY=VALUE, team=ml say.")
+        tags[key] = value
+    return tags
 
 
 def _settings(chosen: dict[str, Any], ask: bool) -> dict[str, str]:
