@@ -153,7 +153,7 @@ def _old_server(postgres: Postgres) -> str:
     postgres.execute("CREATE DATABASE runs", f"{as_master}/postgres")
     postgres.execute(f"GRANT CREATE ON SCHEMA public TO {OLD_ROLE}", f"{as_master}/runs")
     uri = postgres.uri("runs").replace("postgres@", f"{OLD_ROLE}@")
-    command = [SCRIPTS / "headrace", "db", "create", uri]
+    command = [str(SCRIPTS / "headrace"), "db", "create", uri]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     run_id = 32 * "a"
@@ -212,7 +212,7 @@ def test_what_can_not_be_used_is_told_with_the_way_out(changed: Answer, why: str
 def test_what_does_not_go_together_is_refused(account: Account) -> None:
     cloud = account.cloud()
     seed = made_by_hand(cloud)
-    here = {"existing_database": DATABASE, "app_subnet_ids": seed["subnets"], "image": IMAGE}
+    here: dict[str, Any] = {"existing_database": DATABASE, "app_subnet_ids": seed["subnets"], "image": IMAGE}
     other = cloud.call("ec2", "create_vpc", CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
     subnet = cloud.call("ec2", "create_subnet", VpcId=other, CidrBlock="10.8.0.0/24")["Subnet"]["SubnetId"]
     west = Cloud("us-west-2", endpoint_url=account.url)
