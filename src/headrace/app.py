@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -95,13 +95,13 @@ class App:
         self._compression = JsonCompression(settings.compress_json)
         self._connecting: asyncio.Task[None] | None = None
         self._sweeps: list[asyncio.Task[None]] = []
-        info = server_info.answer_without_database(settings)
-        versions = {name: installed_version(name) for name in ("headrace", "mlflow")}
-        self._texts = {
-            f"{prefix}/health": (_TEXT, b"OK"),
-            f"{prefix}/version": (_TEXT, versions["mlflow"].encode()),
-            f"{prefix}/headrace/version": (JSON, msgspec.json.encode(versions)),
-        } | {path: (JSON, content) for path, content in info.items()}
+        self._texts: dict[str, Callable[[], tuple[Header, bytes]]] = {
+            f"{prefix}/health": lambda: (_TEXT, b"OK"),
+            f"{prefix}/version": lambda: (_TEXT, installed_version("mlflow").encode()),
+            f"{prefix}/headrace/version": lambda: (JSON, _versions()),
+        }
+        for path, content in server_info.answer_without_database(settings).items():
+            self._texts[path] = partial(_json, content)
         # tables that are not as Headrace's SQL expects them: stock answers what works on one
         self._not_ours: frozenset[str] = frozenset() if settings.models_here else frozenset({"registered_models"})
         self._workspaces: Workspaces | None = None
@@ -139,7 +139,8 @@ class App:
                 )
                 await send_error(scope, send, error, scope[SECURITY] or ())
             elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
-                await send_whole(scope, send, 200, text[1], (text[0], NATIVE))
+                content_type, content = text()
+                await send_whole(scope, send, 200, content, (content_type, NATIVE))
             elif scope["path"] == self._ready:
                 await self._answer_ready(scope, send)
             elif scope["path"] == self._metrics_path and scope["method"] in _READING:
@@ -469,6 +470,14 @@ def _body_of(scope: Scope) -> tuple[int, bool]:
         elif name == b"transfer-encoding":
             chunked = True
     return length, chunked
+
+
+def _json(content: bytes) -> tuple[Header, bytes]:
+    return JSON, content
+
+
+def _versions() -> bytes:
+    return msgspec.json.encode({name: installed_version(name) for name in ("headrace", "mlflow")})
 
 
 def _route(match: Match, scope: Scope) -> str:

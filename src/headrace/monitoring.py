@@ -7,12 +7,14 @@ says. What was counted by a worker that has died still counts; its gauges go wit
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
 import time
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Awaitable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,15 +63,12 @@ class Observations:
         self._counts, self._sum = [0] * len(self._counts), 0.0
 
 
-class Metrics:
-    """Made once in each worker, before anything else imports prometheus_client."""
+class Families:
+    """What the files have, by prometheus-client."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.directory = directory_of(settings)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = self.directory
+    def __init__(self) -> None:
         import prometheus_client as prometheus
 
-        self._stock_socket = settings.stock_socket
         self.requests: Counter = prometheus.Counter(
             "headrace_requests_total",
             "Requests answered, by endpoint, status and who answered: native or stock.",
@@ -127,6 +126,15 @@ class Metrics:
         )
         python = ".".join(map(str, sys.version_info[:3]))
         information.labels(installed_version("headrace"), installed_version("mlflow"), python).set(1)
+
+
+class Metrics:
+    """What a worker counts. Once a second the files get it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.directory = directory_of(settings)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = self.directory  # before anything imports prometheus_client
+        self._stock_socket = settings.stock_socket
         self.under_way = 0
         self.artifacts_under_way: Counts[str] = Counts()
         # by method, the endpoint's declared path, status, and who answered
@@ -135,6 +143,11 @@ class Metrics:
         self._writes, self._waits, self._commits = Observations(_WRITES), Observations(_SECONDS), Observations(_SECONDS)
         self._cpu_before = 0.0
         self._refreshing: asyncio.Task[None] | None = None
+
+    @cached_property
+    def _families(self) -> Families:
+        """Made after the start, of which they would be a tenth."""
+        return Families()
 
     def start(self, database: Database | None) -> None:
         """Look at what is not counted from now on."""
@@ -165,40 +178,42 @@ class Metrics:
         return generate_latest(registry)
 
     async def _keep_refreshing(self, database: Database | None) -> None:
+        await asyncio.to_thread(importlib.import_module, "prometheus_client")
         while True:
             self.refresh(database)
             await asyncio.sleep(REFRESH_SECONDS)
 
     def refresh(self, database: Database | None) -> None:
         """Look once, and give the files what was counted."""
+        families = self._families
         answered, self.answered = self.answered, {}
         for (method, path, status, by), seconds in answered.items():
             self._give(method, path or "other", status, by, seconds)  # never a client's own text, which has no end
         whole, self.answered_whole = self.answered_whole, {}
         for (endpoint, status), seconds in whole.items():
             self._give(endpoint.method, endpoint.path, status, "native", seconds)
-        self._writes.give(self.group_writes)
-        self._waits.give(self.group_wait)
-        self._commits.give(self.group_seconds)
-        self.in_flight.set(self.under_way)
+        self._writes.give(families.group_writes)
+        self._waits.give(families.group_wait)
+        self._commits.give(families.group_seconds)
+        families.in_flight.set(self.under_way)
         for method, number in self.artifacts_under_way.items():
-            self.artifacts.labels(method).set(number)
+            families.artifacts.labels(method).set(number)
         if database is not None:
             load = database.load()
-            self.queue.set(load.queue)
-            self.connections.labels("open").set(load.connections)
-            self.connections.labels("idle").set(load.idle)
-        self.stock.set(os.path.exists(self._stock_socket))
+            families.queue.set(load.queue)
+            families.connections.labels("open").set(load.connections)
+            families.connections.labels("idle").set(load.idle)
+        families.stock.set(os.path.exists(self._stock_socket))
         cpu = time.process_time()
-        self.cpu.inc(cpu - self._cpu_before)
+        families.cpu.inc(cpu - self._cpu_before)
         self._cpu_before = cpu
         if os.path.exists("/proc/self/statm"):
-            self.memory.set(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
-            self.files.set(len(os.listdir("/proc/self/fd")))
+            families.memory.set(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+            families.files.set(len(os.listdir("/proc/self/fd")))
 
     def _give(self, method: str, endpoint: str, status: int, by: str, seconds: Observations) -> None:
-        self.requests.labels(method, endpoint, status, by).inc(seconds.number)
-        seconds.give(self.seconds.labels(endpoint))
+        self._families.requests.labels(method, endpoint, status, by).inc(seconds.number)
+        seconds.give(self._families.seconds.labels(endpoint))
 
 
 class Observed:

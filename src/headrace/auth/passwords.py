@@ -10,12 +10,13 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.errors import TooManyAttempts
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
 MIN_LENGTH = 12
 MAX_LENGTH = 1024
@@ -25,12 +26,17 @@ WAITING = 32
 
 Result = TypeVar("Result")
 
-_hasher = PasswordHasher()
+
+@cache
+def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher  # a server without users does without
+
+    return PasswordHasher()
 
 
 def hash_password(password: str) -> str:
     """argon2's own text form, with its parameters and salt. Takes about 50 ms."""
-    return _hasher.hash(password)
+    return _hasher().hash(password)
 
 
 def is_werkzeugs(hashed: str) -> bool:
@@ -85,8 +91,10 @@ class Passwords:
             self._nobody = hash_password("nobody's")
         if hashed is not None and (right := _werkzeugs(hashed, password)) is not None:
             return right
+        from argon2.exceptions import InvalidHashError, VerificationError
+
         try:
-            return _hasher.verify(hashed or self._nobody, password) and hashed is not None
+            return _hasher().verify(hashed or self._nobody, password) and hashed is not None
         except (VerificationError, InvalidHashError):
             return False
 

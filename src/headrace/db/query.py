@@ -45,20 +45,23 @@ class Sql:
     `tables`: those that it names after FROM, JOIN, INTO or UPDATE; the schema contract asks for them.
     """
 
-    __slots__ = ("_compiled", "_replanned", "tables")
+    __slots__ = ("_compiled", "_replanned", "_texts", "tables")
 
     def __init__(self, text: str = "", *, postgresql: str = "", sqlite: str = "", replanned: bool = False) -> None:
-        texts = {Dialect.POSTGRESQL: postgresql or text, Dialect.SQLITE: sqlite or text}
-        self._compiled = {dialect: _compile(each, dialect) for dialect, each in texts.items()}
+        self._texts = {Dialect.POSTGRESQL: postgresql or text, Dialect.SQLITE: sqlite or text}
+        self._compiled: dict[Dialect, tuple[str, tuple[str, ...]]] = {}
         self._replanned = replanned
-        self.tables = frozenset().union(*map(_tables, texts.values()))
+        self.tables = frozenset().union(*map(_tables, set(self._texts.values())))
 
     def __call__(self, **values: Any) -> Bound:
         return Bound(self, values)
 
     def query(self, values: dict[str, Any], dialect: Dialect) -> Query:
         """The statement of a dialect with its parameters in order. A list is JSON text in SQLite."""
-        text, names = self._compiled[dialect]
+        compiled = self._compiled.get(dialect)
+        if compiled is None:
+            compiled = self._compiled[dialect] = _compile(self._texts[dialect], dialect)
+        text, names = compiled
         if dialect is Dialect.SQLITE:
             return Query(text, [json.dumps(v) if isinstance(v := values[name], list) else v for name in names])
         return Query(text, [values[name] for name in names], self._replanned)

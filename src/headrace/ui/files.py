@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import importlib.util
+import os
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import formatdate
-from functools import partial
+from functools import cached_property, partial
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ _STOCKS = "lib/notebook-trace-renderer"
 
 
 class File(NamedTuple):
-    """A file of the build as it was at the start."""
+    """A file of the build as it was when the UI was first asked for."""
 
     path: Path
     size: int
@@ -53,24 +54,35 @@ class UI:
     """The routes of the UI's files; none where the package comes without a build."""
 
     def __init__(self, prefix: str, page_headers: Headers, assistant: bool) -> None:
-        folder = build_folder()
+        self._page = f"{prefix}/"
+        self._below = f"{prefix}/static-files/"
         self._page_headers = page_headers
+        self._assistant = assistant
         self._content: dict[tuple[File, str], asyncio.Future[bytes]] = {}
-        self._files: dict[str, File] = {}
-        for path in folder.rglob("*"):
-            name = path.relative_to(folder).as_posix()
-            if path.is_file() and not name.startswith(_STOCKS):
-                file = _file(path)
-                if name == "index.html":
-                    file = file if assistant else _with_line(file, SCRIPT_LINE)
-                    self._files[f"{prefix}/"] = file
-                self._files[f"{prefix}/static-files/{name}"] = file
-        self._files[f"{prefix}/static-files/headrace/{WITHOUT_ASSISTANT.name}"] = _file(WITHOUT_ASSISTANT)
+
+    @cached_property
+    def _files(self) -> dict[str, File]:
+        """The build's four hundred files by their paths here; a start does not wait for them."""
+        files = {f"{self._below}headrace/{WITHOUT_ASSISTANT.name}": _file(WITHOUT_ASSISTANT)}
+        build = build_folder()
+        for folder, _, names in os.walk(build):
+            for name in names:
+                path = Path(folder, name)
+                below = path.relative_to(build).as_posix()
+                if not below.startswith(_STOCKS):
+                    files[self._below + below] = _file(path)
+        page = files.get(f"{self._below}index.html")
+        if page is not None:
+            page = page if self._assistant else _with_line(page, SCRIPT_LINE)
+            files[self._page] = files[f"{self._below}index.html"] = page
+        return files
 
     def find(self, method: str, path: str) -> Handler | None:
         """What answers such a request; None: stock does."""
+        if method not in ("GET", "HEAD") or not (path == self._page or path.startswith(self._below)):
+            return None
         file = self._files.get(path)
-        return partial(self._send, file) if file is not None and method in ("GET", "HEAD") else None
+        return partial(self._send, file) if file is not None else None
 
     async def _send(self, file: File, scope: Scope, receive: Receive, send: Send) -> None:
         encoding = best(scope) if file.path.suffix in COMPRESSED and file.size >= MIN_BYTES else ""
