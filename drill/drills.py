@@ -1,4 +1,4 @@
-"""The drills."""
+"""The drills: of servers, databases and clients; those of the machine are in machine.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import statistics
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -33,10 +32,11 @@ from tests.support.postgres import Postgres
 from tests.support.processes import Process, free_port
 from tests.support.servers import Server
 
+from drill import machine
 from drill.field import Field
 from drill.generated import Generator
 from drill.outcome import Outcome
-from drill.writers import API, Batches, Metrics, writing
+from drill.writers import API, Metrics, writing
 
 Drill = Callable[[Field], Outcome]
 
@@ -341,40 +341,10 @@ def mixed(field: Field) -> Outcome:
     return outcome
 
 
-def full_disk(field: Field) -> Outcome:
-    """SQLite's disk is full, and then is not."""
-    outcome, disk = Outcome("full disk, SQLite"), field.folder / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True, text=True)
-    if mounted.returncode:
-        outcome.skipped = f"a small disk can't be made here: {mounted.stderr.strip()}"
-        return outcome
-    try:
-        made = field.sqlite()
-        shutil.copy(made.name, disk / "mlflow.db")
-        database = Database("sqlite", str(disk / "mlflow.db"), f"sqlite:///{disk / 'mlflow.db'}")
-        server = field.serve(database)
-        with writing(server.url, 4, [Metrics, Batches]) as running:
-            for _ in range(5 if field.long else 2):
-                running.wait_for_progress()
-                with contextlib.suppress(OSError), (disk / "ballast").open("wb") as ballast:
-                    while True:
-                        ballast.write(b"x" * 65536)
-                        ballast.flush()
-                time.sleep(2)
-                (disk / "ballast").unlink()
-                fault = time.monotonic()
-                outcome.faults += 1
-                outcome.back.append(running.back_after(fault))
-        running.count(database, outcome)
-        server.stop()
-    finally:
-        subprocess.run(["umount", "-l", disk], check=False)
-    outcome.nothing_lost()
-    return outcome
-
-
 DRILLS: dict[str, Drill] = {
     each.__name__.replace("_", "-"): each
-    for each in (kills, instances, database_faults, clients, idle, generated, mixed, full_disk)
+    for each in (
+        *(kills, instances, database_faults, machine.packet_loss, clients, idle, generated, mixed, machine.clock),
+        *(machine.descriptors, machine.small_memory, machine.full_disk, machine.full_disk_postgresql),
+    )
 }

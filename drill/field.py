@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -34,14 +34,21 @@ class Field:
     def sqlite(self) -> Database:
         return self._databases.migrated("sqlite")
 
-    def serve(self, database: Database, *options: str, port: int | None = None) -> Serving:
-        """A ready `headrace serve` without stock."""
+    def serve(
+        self,
+        database: Database,
+        *options: str,
+        port: int | None = None,
+        env: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
+    ) -> Serving:
+        """A ready `headrace serve` without stock; `under`: the command that starts it."""
         port = port or free_port()
         folder = self.folder / f"server-{port}"
         folder.mkdir(exist_ok=True)
-        command: list[str | Path] = [SCRIPTS / "headrace", "serve", "--port", str(port), "--stock", "never"]
+        command: list[str | Path] = [*under, SCRIPTS / "headrace", "serve", "--port", str(port), "--stock", "never"]
         stores = ["--backend-store-uri", database.uri, "--artifacts-destination", str(folder / "artifacts")]
-        process = Process([*command, *stores, *options], folder / "log", cwd=folder)
+        process = Process([*command, *stores, *options], folder / "log", cwd=folder, env=env)
         server = Serving(f"http://127.0.0.1:{port}", process)
         process.wait_until(lambda: server.answers("/ready"), "Headrace answers")
         self._stack.callback(server.stop)

@@ -28,7 +28,8 @@ SPANS = 3
 
 
 class Writer(threading.Thread, ABC):
-    """One kind of write, one after the other. `acknowledged` are its keys, `times` when each was."""
+    """One kind of write, one after the other. `acknowledged` are its keys, `times` when each was; `refused`: so many
+    answers asked to come again."""
 
     kind: ClassVar[str]
 
@@ -38,6 +39,7 @@ class Writer(threading.Thread, ABC):
         self.acknowledged: list[Any] = []
         self.times: list[tuple[float, float]] = []  # sent, acknowledged
         self.unanswered: list[str] = []
+        self.refused = 0
         self._session = requests.Session()
 
     def run(self) -> None:
@@ -67,6 +69,7 @@ class Writer(threading.Thread, ABC):
                 said = f"{answer.status_code} {answer.text[:200]}"
                 if answer.status_code not in RETRIED:
                     break
+                self.refused += 1
             time.sleep(PAUSE_SECONDS)
         self.unanswered.append(f"{self.kind}: {said}")
         return None
@@ -197,6 +200,10 @@ class Writing:
 
     def total(self) -> int:
         return sum(len(each.acknowledged) for each in self.writers)
+
+    def refused(self) -> int:
+        """How many answers have asked to come again."""
+        return sum(each.refused for each in self.writers)
 
     def wait_for_progress(self, writes: int = 50) -> None:
         """Wait until that many more are acknowledged."""

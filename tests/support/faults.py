@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from tests.support.listening import Listening
 
+RETRANSMISSION_SECONDS = 0.2
 UNAVAILABLE = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -106,10 +109,15 @@ def _drain(connection: socket.socket) -> None:
 
 
 class TcpProxy(threading.Thread):
-    """A way to a TCP server that can be cut in every manner. New connections are passed on unless it is `silent`."""
+    """A way to a TCP server that can be cut in every manner. New connections are passed on unless it is `silent`.
 
-    def __init__(self, target: int, host: str = "127.0.0.1", port: int = 0) -> None:
+    `loss`: which part of what is sent comes later, and holds up what is behind it, as TCP sends a lost segment again.
+    """
+
+    def __init__(self, target: int, host: str = "127.0.0.1", port: int = 0, loss: float = 0.0) -> None:
         super().__init__(daemon=True)
+        self._loss, self._chance = loss, random.Random(1)
+        self.lost = 0
         self._target = target
         self._listener = socket.create_server((host, port), backlog=128)
         self.host = host
@@ -131,7 +139,15 @@ class TcpProxy(threading.Thread):
             except OSError:  # nobody is there: as if the client had been refused
                 client.close()
                 continue
-            self._ways.append(_Way(client, server))
+            self._ways.append(_Way(client, server, self._delay))
+
+    def _delay(self) -> None:
+        """Linux's least time-out of a segment, twice as long for each time that it is lost again."""
+        pause = RETRANSMISSION_SECONDS
+        while self._chance.random() < self._loss:
+            self.lost += 1
+            time.sleep(pause)
+            pause *= 2
 
     def swallow(self) -> None:
         """What is sent on the connections that there are is taken, and never arrives."""
@@ -153,7 +169,8 @@ class TcpProxy(threading.Thread):
 class _Way:
     """One connection; without a server behind it whatever comes is swallowed."""
 
-    def __init__(self, client: socket.socket, server: socket.socket | None) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket | None, delay: Callable[[], None]) -> None:
+        self._delay = delay
         self.swallows = server is None
         self._client, self._server = client, server
         for source, target in ((client, server), (server, client)):
@@ -163,6 +180,7 @@ class _Way:
     def _copy(self, source: socket.socket, target: socket.socket | None) -> None:
         try:
             while chunk := source.recv(65536):
+                self._delay()
                 if not self.swallows and target is not None:
                     target.sendall(chunk)
             if not self.swallows and target is not None:

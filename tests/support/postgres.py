@@ -39,7 +39,7 @@ class Postgres:
 
     fsync is off: a test ends processes, never the operating system, and loses nothing by it. `backup` makes it from
     another's files; with `until`, as that one was at this time. `primary`: it is a standby of that one, by streaming
-    replication.
+    replication. `data`: an empty folder for its files.
     """
 
     def __init__(
@@ -48,11 +48,14 @@ class Postgres:
         until: datetime | None = None,
         asked: tuple[str, ...] = (),
         primary: Postgres | None = None,
+        data: Path | None = None,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
         self._user = OTHER_USER if os.geteuid() == 0 else None
         self._installation = self._install()
-        self._data = self._folder / "data"
+        self._data = (data or self._folder) / "data"
+        if data is not None and self._user is not None:
+            shutil.chown(data, self._user)
         self._names = (f"test_{number}" for number in itertools.count(1))
         self._process: Process | None = None
         self.port = free_port()
@@ -158,6 +161,11 @@ class Postgres:
         except PostgresError:
             return False
         return True
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process is not None and self._process.running()
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: disconnect the clients and shut down in order; SIGQUIT: like a crash."""
