@@ -10,6 +10,10 @@ import asyncio
 import logging
 import os
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,17 +22,20 @@ from headrace.auth.objects import Experiment, OneOf, Run
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.query import Sql
-from headrace.errors import Declined, Forbidden, HeadraceError
+from headrace.errors import Declined, Forbidden, HeadraceError, PayloadTooLarge
 from headrace.resources import validation as valid
 from headrace.resources.traces import otlp, span_rows, sql
 from headrace.resources.traces.costs import Prices
 from headrace.resources.traces.messages import ExportTraces
 from headrace.resources.traces.otlp import OtlpRefused, Span
+from headrace.resources.traces.room import Room
 from headrace.resources.traces.span_rows import LoggedSpans
 from headrace.resources.traces.tags import SERVERS
 from headrace.resources.traces.writes import LogSpans
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _TABLES = (
     *("experiments", "spans", "trace_info", "trace_tags", "trace_request_metadata", "assessments"),
@@ -46,8 +53,10 @@ _NO_EXPERIMENT = [
     {"type": "missing", "loc": ["header", "x-mlflow-experiment-id"], "msg": "Field required", "input": None}
 ]
 _KEEPS_ROLLUPS = os.environ.get("MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "false").lower() in ("true", "1")
-# Larger requests are decoded in a thread, so that others need not wait: of 10 spans 1 ms, of 10,000 a second.
-_LARGE, _LARGE_PACKED = 200_000, 20_000
+# Larger requests, in bytes as they are unpacked, are decoded in a thread, so that others need not wait: of 10 spans
+# 1 ms, of 10,000 a second. And they take turns: from the first byte to the commit a request takes six times its size.
+_LARGE = 200_000
+_ROOM = Room(16_000_000)
 # mlflow's MAX_TRACE_LINKS_PER_REQUEST
 _MAX_LINKS = 100
 
@@ -65,47 +74,54 @@ async def export_traces(call: Call, message: ExportTraces) -> object:
     if message.experiment_id is None:
         return _refusal(422, _NO_EXPERIMENT)
     try:
-        spans = await _decoded(message, call.settings.max_body_bytes)
+        kind = otlp.media_type(message.content_type)
+        body, packed, most = message.body, message.content_encoding, call.settings.max_body_bytes
+        if packed:
+            with suppress(PayloadTooLarge):
+                body, packed = otlp.decompressed(body, packed.lower(), min(_LARGE, most)), ""
+        decode = partial(otlp.decode, body, kind, packed, most)
+        if not packed and len(body) <= _LARGE:
+            return await _export(call, message.experiment_id, message.run_id, decode, _at_once)
+        async with _ROOM.of(most if packed else len(body)):
+            return await _export(call, message.experiment_id, message.run_id, decode, asyncio.to_thread)
     except OtlpRefused as error:
         return _refusal(error.status, str(error))
+
+
+async def _at_once(work: Callable[[], T]) -> T:
+    return work()
+
+
+async def _export(
+    call: Call, experiment: str, run_id: str | None, decode: Callable[[], list[Span]], run: Any
+) -> Response:
+    """Write the spans, which are durable when this returns. `run`: where Python works on them."""
+    spans = await run(decode)
     if not spans:
         return _ACCEPTED
+    experiment_id = valid.experiment_id(experiment)
     try:
-        logged = await _log(call, valid.experiment_id(message.experiment_id), spans, _is_large(message))
+        logged: LoggedSpans = await run(partial(_rows, spans))
+        del spans  # while the rows are written there is no need for both
+        await call.db.submit(LogSpans(experiment_id, call.workspace, call.sender is not None, logged))
     except Declined:
-        await _before_stock(call, message.experiment_id, spans)
+        spans = await run(decode)
+        await _before_stock(call, experiment_id, spans)
         if len({(span.trace_id, span.span_id) for span in spans}) < len(spans):
             return _refusal(400, "The request has a span twice. Send each span once in a request.")
         raise
-    if message.run_id and logged.completed:
-        await _link(call, message.run_id, logged.completed)
+    if run_id and logged.completed:
+        await _link(call, run_id, logged.completed)
     return _ACCEPTED
 
 
-async def _decoded(message: ExportTraces, max_bytes: int) -> list[Span]:
-    given = message.body, message.content_type, message.content_encoding, max_bytes
-    if _is_large(message):
-        return await asyncio.to_thread(otlp.decode, *given)
-    return otlp.decode(*given)
-
-
-def _is_large(message: ExportTraces) -> bool:
-    return len(message.body) > (_LARGE_PACKED if message.content_encoding else _LARGE)
-
-
-async def _log(call: Call, experiment_id: int, spans: list[Span], large: bool) -> LoggedSpans:
-    """Write the spans; durable when this returns."""
+def _rows(spans: list[Span]) -> LoggedSpans:
     if _KEEPS_ROLLUPS:
         raise Declined("roll-ups that each write must queue")
-    if large:
-        logged = await asyncio.to_thread(span_rows.rows, spans, _PRICES)
-    else:
-        logged = span_rows.rows(spans, _PRICES)
-    await call.db.submit(LogSpans(experiment_id, call.workspace, call.sender is not None, logged))
-    return logged
+    return span_rows.rows(spans, _PRICES)
 
 
-async def _before_stock(call: Call, experiment_id: str, spans: list[Span]) -> None:
+async def _before_stock(call: Call, experiment_id: int, spans: list[Span]) -> None:
     """Stock adds spans to a trace of any experiment, and tags of its own: refuse what the sender may not do."""
     if any(f"mlflow.traceTag.{key}" in span.attributes for span in spans for key in SERVERS):
         raise Forbidden("A span tells a tag of its trace that is the server's own.")
@@ -113,7 +129,7 @@ async def _before_stock(call: Call, experiment_id: str, spans: list[Span]) -> No
         return
     ids = sorted({span.trace_id for span in spans})
     for trace_id, of_experiment in await call.db.rows(_EXPERIMENTS_OF(trace_ids=ids)):
-        if of_experiment != valid.experiment_id(experiment_id):
+        if of_experiment != experiment_id:
             raise Forbidden(f"The trace {trace_id} is not in the experiment that the request names.")
 
 
