@@ -7,13 +7,17 @@ balancer's name leads to this machine. Everything else is moto's.
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from typing import Any
 
+import botocore.session
+import yaml
 from moto.autoscaling.models import FakeAutoScalingGroup, InstanceState
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.cloudformation.models import CloudFormationBackend, Stack
+from moto.cloudformation.utils import yaml_tag_constructor
 from moto.core.responses import ActionResult
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.security_groups import SecurityGroupIngress
@@ -191,6 +195,10 @@ def parameter_list(self: Any) -> list[dict[str, str]]:
 
 def install() -> None:
     """Put all of it into moto, in this process."""
+    # a third of its processor time: it reads AWS's descriptions of services, and templates, again and again
+    botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+    yaml.add_multi_constructor("", yaml_tag_constructor, Loader=yaml.CLoader)
+    vars(yaml).update(Loader=yaml.CLoader)
     warnings.filterwarnings("ignore", message="Tried to parse")  # types that moto's CloudFormation passes over
     added: dict[Any, list[Any]] = {
         SimpleSystemManagerResponse: [start_session, describe_instance_information, get_command_invocation],
