@@ -9,7 +9,7 @@ PROVIDER := $(if $(shell command -v npm),tests/support/oidc_provider/node_module
 # A machine that keeps no bytecode would compile MLflow anew in each server and client: 5 s of processor time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-all test-oldest lint format screenshots bench drill rehearse example release lock clean
+.PHONY: help serve test test-long test-oldest lint format screenshots bench drill rehearse example release lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,9 @@ serve: $(READY)  ## MLflow on http://localhost:5000, SQLite and files under ./he
 
 test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-slim/.ready .venv-checkov/.ready .venv-deploy/.ready .venv-release/.ready  ## every test; ARGS='-k name' picks some
 	$(BIN)/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
+
+test-long: $(READY)  ## the tests that generate their cases: 20 times as many, and others each time; some 20 minutes
+	HEADRACE_TIMES=20 $(BIN)/pytest -m generated $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
 
 test-oldest: .venv-oldest/.ready  ## the differential suite with the oldest MLflow that is supported
 	.venv-oldest/bin/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder) tests/differential

@@ -10,8 +10,9 @@ import pytest
 
 from tests.differential.reading import Readers
 from tests.differential.test_registry_search import quoted
+from tests.support.generated import TIMES, dice
 
-SEARCHES = 150
+SEARCHES = 50 * TIMES
 SEARCH, CREATE = (f"../../3.0/mlflow/datasets/{name}" for name in ("search", "create"))
 NAMES = ["a", "A", "b", "it's", "a_b", "a%b", "ß", "日本語", '"x"', "a.b", "ab", "z z"]
 VALUES = ["", "a", "A", "it's", "100%", "a_b", "ß", "x\ny"]
@@ -70,8 +71,9 @@ def pages(readers: Readers, server: str, search: dict[str, Any]) -> list[Any]:
             return found
 
 
+@pytest.mark.generated
 def test_generated_searches(filled: Readers) -> None:
-    chance = random.Random(2)
+    chance = dice(2)
     everything = filled.get("stock", SEARCH, {"max_results": 1000}).body["datasets"]
     times = [each["created_time"] for each in everything]
     wrong, hits = [], 0

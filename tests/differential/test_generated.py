@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+import pytest
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from tests.differential.compare import compare
@@ -22,6 +23,7 @@ from tests.differential.requests_of import (
     set_tag,
     update,
 )
+from tests.support.generated import cases
 
 # Few of each, so that most of them meet.
 NUMBERS = (0.0, -0.0, 1.0, -1.5, 1, 1.7976931348623157e308, 5e-324, "NaN", "Infinity", "-Infinity")
@@ -55,21 +57,21 @@ singles = st.one_of(
 histories = st.lists(batches, min_size=1, max_size=5)
 mixed_histories = st.lists(batches | singles, min_size=2, max_size=8)
 
-generated = settings(deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-
 
 def case_of(requests: list[Request]) -> Case:
     return Case("generated", (*requests, get_run()), "any")
 
 
-@settings(generated, max_examples=60)
+@pytest.mark.generated
+@cases(25)
 @given(histories)
 def test_batches(pair: Pair, history: list[Request]) -> None:
     case = case_of(history)
     compare(case, pair.stock.play(case), pair.headrace.play(case))
 
 
-@settings(generated, max_examples=40)
+@pytest.mark.generated
+@cases(20)
 @given(mixed_histories)
 def test_mixed_requests(pair: Pair, history: list[Request]) -> None:
     case = case_of(history)
@@ -77,7 +79,8 @@ def test_mixed_requests(pair: Pair, history: list[Request]) -> None:
 
 
 # not shrunk: eight histories take too long, and what differs shows in the tests above as well
-@settings(generated, max_examples=10, phases=(Phase.generate,))
+@pytest.mark.generated
+@cases(4, phases=(Phase.generate,))
 @given(st.lists(histories, min_size=8, max_size=8))
 def test_batches_of_many_runs_together(pair: Pair, lots: list[list[Request]]) -> None:
     """Eight runs logged to at once: what group commit puts into one transaction stays apart."""

@@ -10,8 +10,9 @@ import requests
 
 from tests.differential.conftest import Pair
 from tests.differential.harness import API, Subject, create_run
+from tests.support.generated import TIMES, dice
 
-SEARCHES = 120
+SEARCHES = 50 * TIMES
 VALUES = ["", "a", "A", "b c", "100%", "a_b", "ß", "1", "0.5"]
 DATASETS = [{}, {"dataset_name": "d", "dataset_digest": "1"}, {"dataset_name": "d", "dataset_digest": "2"}]
 
@@ -86,7 +87,7 @@ def condition(chance: random.Random) -> str:
 
 
 def generated() -> list[dict[str, Any]]:
-    chance = random.Random(2)
+    chance = dice(2)
     searches = []
     for _ in range(SEARCHES):
         body: dict[str, Any] = {"max_results": chance.choice([1, 3, 5, 50])}
@@ -107,6 +108,7 @@ def generated() -> list[dict[str, Any]]:
     return searches
 
 
+@pytest.mark.generated
 def test_generated_searches(models: tuple[Models, Models]) -> None:
     stock, headrace = models
     wrong, hits = [], 0

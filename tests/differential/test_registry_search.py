@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.differential.reading import Readers
+from tests.support.generated import TIMES, dice
 
-SEARCHES = 150
+SEARCHES = 50 * TIMES
 NAMES = ["a", "A", "b", "it's", "a_b", "a%b", "ß", "日本語", '"x"', "a.b", "ab", "z z"]
 VALUES = ["", "a", "A", "it's", "100%", "a_b", "ß", "true", "false", "True", "x\ny"]
 KEYS = ["t", "T", "a.b", "mlflow.prompt.is_prompt"]
@@ -78,7 +79,7 @@ def condition(chance: random.Random, versions: bool) -> str:
 
 
 def generated(versions: bool) -> list[dict[str, Any]]:
-    chance = random.Random(2 + versions)
+    chance = dice(2 + versions)
     keys = ["name", "last_updated_timestamp"] + (
         ["version_number", "creation_timestamp"] if versions else ["timestamp"]
     )
@@ -122,6 +123,7 @@ def in_order(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
+@pytest.mark.generated
 @pytest.mark.parametrize("what", ["registered-models", "model-versions"])
 def test_generated_searches(registry: Readers, what: str) -> None:
     wrong, hits = [], 0

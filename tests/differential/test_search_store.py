@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.api.search.ast import RunSearch
@@ -21,6 +21,7 @@ from headrace.resources.runs import search as runs
 from headrace.resources.runs.reads import RunPage, search_runs
 from tests.differential import search_data as data
 from tests.support.databases import BACKENDS, Databases
+from tests.support.generated import cases
 
 
 @dataclass
@@ -166,7 +167,8 @@ ORDERS = st.lists(
 ).map(lambda clauses: ["".join(clause) for clause in clauses])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.generated
+@cases(25)
 @given(
     st.lists(CONDITIONS, max_size=3).map(" AND ".join),
     ORDERS,

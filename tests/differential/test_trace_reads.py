@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.entities.trace_info_v2 import TraceInfoV2
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
@@ -29,6 +29,7 @@ from headrace.settings import Settings
 from tests.differential import search_data
 from tests.differential import trace_data as data
 from tests.support.databases import BACKENDS, Databases
+from tests.support.generated import cases
 
 
 @dataclass
@@ -238,7 +239,8 @@ ORDERS = st.lists(
 ).map(lambda clauses: ["".join(clause) for clause in clauses])  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.generated
+@cases(50)
 @given(st.lists(CONDITIONS, max_size=3).map(" AND ".join), ORDERS, st.sampled_from([3, 23, 500]))
 def test_generated_searches(stores: Stores, text: str, order_by: list[str], page_size: int) -> None:
     compare(stores, text, order_by, page_size)
@@ -253,7 +255,8 @@ def test_runs(stores: Stores) -> None:
 FILTERS = st.lists(CONDITIONS, min_size=1, max_size=2).map(" AND ".join)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.generated
+@cases(15)
 @given(FILTERS, FILTERS, st.one_of(st.just(""), FILTERS))
 def test_correlations(stores: Stores, one: str, other: str, base: str) -> None:
     asked = messages.CorrelateFilters(stores.experiments, one, other, base)
@@ -312,7 +315,8 @@ def metric_queries(draw: st.DrawFn) -> messages.QueryTraceMetrics:
     )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.generated
+@cases(40)
 @given(metric_queries())
 def test_metrics(stores: Stores, asked: messages.QueryTraceMetrics) -> None:
     asked = msgspec.structs.replace(asked, experiment_ids=stores.experiments)

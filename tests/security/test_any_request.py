@@ -1,28 +1,26 @@
 """Any request to a native route is answered: quickly, never by a failure of ours, errors in MLflow's shape.
 
-More than CI has time for, and which statuses came how often:
-`HEADRACE_EXAMPLES=20000 pytest tests/security/test_any_request.py --hypothesis-show-statistics`.
+Which statuses came how often: `make test-long ARGS='tests/security/test_any_request.py --hypothesis-show-statistics'`.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import Phase, event, given
 
 from headrace.asgi.shield import CROSS_ORIGIN
 from tests.security.any_request import Sent, requests
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases
+from tests.support.generated import cases
 from tests.support.processes import wait_until
 
-EXAMPLES = int(os.environ.get("HEADRACE_EXAMPLES", "500"))
 LONGEST_SECONDS = 20
 
 
@@ -104,14 +102,8 @@ def check(sent: Sent, status: int, headers: dict[str, str], body: bytes) -> None
         assert error["message"], sent
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize="HEADRACE_EXAMPLES" not in os.environ,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.generate, Phase.shrink),
-)
+@pytest.mark.generated
+@cases(300, phases=(Phase.generate, Phase.shrink))
 @given(requests())
 def test_any_request(sender: Sender, sent: Sent) -> None:
     status, headers, body = sender.send(sent)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.generated import cases
 from tests.unit.search import stock
 from tests.unit.search.stock import Refused, experiments, ours, runs
 
@@ -261,10 +262,8 @@ def filters(draw: st.DrawFn) -> str:
     return text[: text.rfind("AND")] if draw(st.booleans()) and "AND" in text else text
 
 
-many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@many
+@pytest.mark.generated
+@cases(150)
 @given(filters())
 def test_generated_filters_on_runs(text: str) -> None:
     accepted = ours(runs.parse_filter, text)
@@ -272,7 +271,8 @@ def test_generated_filters_on_runs(text: str) -> None:
         assert accepted == stock.run_filter(text)
 
 
-@many
+@pytest.mark.generated
+@cases(150)
 @given(filters())
 def test_generated_filters_on_experiments(text: str) -> None:
     accepted = ours(experiments.parse_filter, text)
@@ -280,7 +280,8 @@ def test_generated_filters_on_experiments(text: str) -> None:
         assert accepted == stock.experiment_filter(text)
 
 
-@many
+@pytest.mark.generated
+@cases(150)
 @given(st.text(st.sampled_from("am.metrics params'\"`\\ =<>!1-e,()INOTULLASD\n#$%[]:?*;é"), max_size=40))
 def test_noise(text: str) -> None:
     accepted = ours(runs.parse_filter, text)

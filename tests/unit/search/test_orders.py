@@ -11,9 +11,10 @@ from headrace.db.query import Dialect
 from headrace.errors import InvalidParameter
 from headrace.resources.logged_models import messages
 from headrace.resources.logged_models import search as logged_models
+from tests.support.generated import cases
 from tests.unit.search import stock
 from tests.unit.search.stock import Refused, experiments, ours, runs
-from tests.unit.search.test_filters import ATTRIBUTES, NAMES, many
+from tests.unit.search.test_filters import ATTRIBUTES, NAMES
 
 NEWEST = OrderBy(Kind.ATTRIBUTE, "start_time", ascending=False)
 BY_ID = OrderBy(Kind.ATTRIBUTE, "run_id")
@@ -74,7 +75,8 @@ CLAUSES = st.tuples(
 ).map("".join)
 
 
-@many
+@pytest.mark.generated
+@cases(150)
 @given(st.lists(CLAUSES, min_size=1, max_size=2))
 def test_generated_orders_of_runs(clauses: list[str]) -> None:
     accepted = ours(runs.parse_order, clauses)
@@ -97,7 +99,8 @@ def test_an_order_of_experiments_means_the_same(clauses: list[str]) -> None:
     assert order == list(stock.experiment_order(clauses))[: len(order)]
 
 
-@many
+@pytest.mark.generated
+@cases(150)
 @given(
     st.lists(
         st.tuples(ATTRIBUTES, st.sampled_from(["", " ASC", " desc", " x"])).map("".join),

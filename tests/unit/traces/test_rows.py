@@ -8,12 +8,13 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from headrace.errors import Declined, PayloadTooLarge
 from headrace.resources.traces import otlp
 from headrace.resources.traces.json_text import is_nested, quoted
+from tests.support.generated import cases
 from tests.support.traces import Pair, decoded
 from tests.unit.traces.spans import (
     MILLION,
@@ -28,12 +29,8 @@ from tests.unit.traces.spans import (
     spans,
 )
 
-CHECKS = settings(
-    max_examples=25,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to make a failing example smaller takes long with stock
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+# to make a failing example smaller takes long with stock
+CHECKS = cases(10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 def requests(attributes: st.SearchStrategy[dict[str, Any]], most: int = 5) -> st.SearchStrategy[bytes]:
@@ -50,6 +47,7 @@ def requests(attributes: st.SearchStrategy[dict[str, Any]], most: int = 5) -> st
     )
 
 
+@pytest.mark.generated
 @CHECKS
 @given(data=st.lists(requests(MLFLOW), min_size=1, max_size=3))
 def test_spans_of_mlflow(pair: Pair, data: list[bytes]) -> None:
@@ -59,6 +57,7 @@ def test_spans_of_mlflow(pair: Pair, data: list[bytes]) -> None:
     pair.same()
 
 
+@pytest.mark.generated
 @CHECKS
 @given(data=requests(st.builds(lambda one, other: {**one, **other}, foreign(), MLFLOW), most=8))
 def test_spans_of_others(pair: Pair, data: bytes) -> None:
