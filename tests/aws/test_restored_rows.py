@@ -148,6 +148,12 @@ def rds(account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(Backed, "rds", rds, raising=False)
         monkeypatch.setattr("headrace.cli.aws.Cloud", Backed)
+        # a database that is put aside is named by the minute: RDS takes ten for a restore, PostgreSQL a second
+        minutes, strftime = iter(range(2611281400, 2611281460)), time.strftime
+        monkeypatch.setattr(
+            "headrace.aws.restore.time.strftime",
+            lambda form, *when: str(next(minutes)) if form == "%y%m%d%H%M" else strftime(form, *when),
+        )
         host.start()
         command("up", "--yes", "--image", IMAGE)
         identifier = host.parameters()["DB_HOST"].partition(".")[0]
