@@ -234,7 +234,8 @@ def is_nested_in_python(text: str) -> bool:
         return False
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.generated
+@cases(200)
 @given(text=st.sampled_from(NEARLY_JSON) | st.text('"{}[]:,\\u0d89eE+-.1 tn\n', max_size=12))
 def test_what_is_nested_is_pythons(text: str) -> None:
     assert is_nested(text) == is_nested_in_python(text)
