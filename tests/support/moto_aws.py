@@ -8,6 +8,7 @@ balancer's name leads to this machine. Everything else is moto's.
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import warnings
 from typing import Any
@@ -16,7 +17,7 @@ import botocore.session
 import yaml
 from moto.autoscaling.models import FakeAutoScalingGroup, InstanceState
 from moto.autoscaling.responses import AutoScalingResponse
-from moto.cloudformation.models import CloudFormationBackend, Stack
+from moto.cloudformation.models import CloudFormationBackend, Event, Stack
 from moto.cloudformation.utils import yaml_tag_constructor
 from moto.core.responses import ActionResult
 from moto.ec2.models import ec2_backends
@@ -24,6 +25,7 @@ from moto.ec2.models.security_groups import SecurityGroupIngress
 from moto.elbv2.models import FakeLoadBalancer
 from moto.rds.models import DBInstance, MasterUserSecret, RDSBackend
 from moto.server import main
+from moto.ssm.models import ssm_backends
 from moto.ssm.responses import SimpleSystemManagerResponse
 
 _PROPOSE = CloudFormationBackend.create_change_set
@@ -31,6 +33,7 @@ _EXECUTE, _DELETE = CloudFormationBackend.execute_change_set, CloudFormationBack
 _BACK_UP = RDSBackend.create_auto_snapshot
 _MAKE_STATE, _MAKE_BALANCER = InstanceState.__init__, FakeLoadBalancer.__init__
 FAILS = "headrace-test-fails"  # a command whose text has this fails
+FAILS_AT = "/fails-at"  # a parameter of SSM: the resource at which a stack's creation fails
 
 
 def start_session(self: Any) -> ActionResult:
@@ -153,16 +156,26 @@ def delete_stack(self: Any, name_or_stack_id: str) -> None:
         if name_or_stack_id in (stack.name, stack.stack_id) and stack.status == "REVIEW_IN_PROGRESS":
             del self.stacks[stack.stack_id]
             return
+        _keep_the_network(stack)
         for resource in stack.resource_map._resource_json_map.values():
-            # moto does not know that policy, and fails on a VPC with a route table
-            network = resource["Type"].startswith("AWS::EC2::") and "Vpc" in stack.resource_map._resource_json_map
-            if network or resource.get("DeletionPolicy") == "RetainExceptOnCreate":
+            # moto does not know that policy; what a rollback of its creation has left goes
+            if resource.get("DeletionPolicy") == "RetainExceptOnCreate" and not stack.status.startswith("ROLLBACK"):
                 resource["DeletionPolicy"] = "Retain"
         for rule in stack.resource_map._parsed_resources.values():
             if isinstance(rule, SecurityGroupIngress):  # moto leaves it in a group that is not the stack's
                 source, group = rule.properties["SourceSecurityGroupId"], rule.security_group
                 group.ingress_rules = [one for one in group.ingress_rules if source not in str(one.source_group)]
     _DELETE(self, name_or_stack_id)
+    for stack in self.deleted_stacks.values():  # or who asks for its outputs has moto make its resources anew
+        stack.output_map._output_json_map = None
+
+
+def _keep_the_network(stack: Any) -> None:
+    """Moto fails on a VPC with a route table."""
+    resources = stack.resource_map._resource_json_map
+    for resource in resources.values():
+        if resource["Type"].startswith("AWS::EC2::") and "Vpc" in resources:
+            resource["DeletionPolicy"] = "Retain"
 
 
 def execute_change_set(self: Any, change_set_name: str, stack_name: str) -> None:
@@ -181,7 +194,43 @@ def execute_change_set(self: Any, change_set_name: str, stack_name: str) -> None
                 resource.launch_template_version = resource.provided_launch_template_version = version
         return
     del self.stacks[stack.stack_id]
-    self.create_stack(stack.name, change_set.template, change_set.parameters, tags=stack.tags)
+    template = stack.parse_template(change_set.template)
+    failing = ssm_backends[self.account_id][self.region_name].get_parameters([FAILS_AT]).get(FAILS_AT)
+    if failing is not None and failing.value in template["Resources"]:
+        _fail(self, stack, template, change_set.parameters, failing.value)
+    else:
+        self.create_stack(stack.name, change_set.template, change_set.parameters, tags=stack.tags)
+
+
+def _fail(self: Any, stack: Any, template: Any, parameters: dict[str, str], failing: str) -> None:
+    """As AWS: a resource fails when all that it does not hinder is made, and what is made is deleted again.
+
+    But for a protected database, and what that is in: then the rollback fails.
+    """
+    texts = {name: json.dumps(resource) for name, resource in template["Resources"].items()}
+    hindered, more = {failing}, {failing}
+    while more:
+        words = [f'"{name}"' for name in more] + [f"${{{name}" for name in more]
+        more = {name for name, text in texts.items() if any(word in text for word in words)} - hindered
+        hindered |= more
+    made = {name: one for name, one in template["Resources"].items() if name not in hindered}
+    template = {key: value for key, value in template.items() if key != "Outputs"} | {"Resources": made}
+    new = self.create_stack(stack.name, json.dumps(template), parameters, tags=stack.tags)
+    _keep_the_network(new)
+    why = "it is made to fail"
+    new.events.append(Event(new.stack_id, new.name, failing, "", "AWS::Made::ToFail", "CREATE_FAILED", why, None))
+    new._add_stack_event("ROLLBACK_IN_PROGRESS", resource_status_reason=why)
+    parsed, resources = new.resource_map._parsed_resources, new.resource_map._resource_json_map
+    protected = {name for name, one in parsed.items() if isinstance(one, DBInstance) and one.deletion_protection}
+    held = protected | {name for name in made for one in protected if f'"{name}"' in texts[one]}
+    policies = {name: resources[name].get("DeletionPolicy", "Delete") for name in held}
+    for name in held:
+        resources[name]["DeletionPolicy"] = "Retain"
+    new.resource_map.delete()
+    for name, policy in policies.items():
+        resources[name]["DeletionPolicy"] = policy
+    new.status = "ROLLBACK_FAILED" if protected else "ROLLBACK_COMPLETE"
+    new._add_stack_event(new.status)
 
 
 def has_parameters(self: Any, others: dict[str, str]) -> bool:
