@@ -129,6 +129,7 @@ def test_a_database_and_a_bucket_are_used_and_outlive_the_deployment(
         assert not {"Database", "DatabaseSubnets", "DatabaseSecurityGroup", "Bucket", "BucketPolicy"} & set(made)
         again = CliRunner().invoke(aws, ["up"])
         assert "stack mlflow-data: as it should be" in again.output, (again.output, again.exception)
+        assert f"in place database {DATABASE}: it was there before" in CliRunner().invoke(aws, ["status"]).output
         refused = CliRunner().invoke(aws, ["restore", "--yes", "--snapshot", "any"])
         assert "was there before the deployment, which does not replace it" in str(refused.exception)
 

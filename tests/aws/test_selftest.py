@@ -89,7 +89,8 @@ class Account:
         self.app, self.tunnel = APP, ""
         monkeypatch.setattr(Cloud, "call", lambda cloud, *a, **k: self.call(cloud, *a, **k))
         monkeypatch.setattr(Cloud, "pages", lambda cloud, *a, **k: iter(self.call(cloud, *a[:2], **k)[a[2]]))
-        monkeypatch.setattr(execute, "required", lambda _, name: {"lab-data": DATA, "lab-app": self.app}[name])
+        self.data = DATA
+        monkeypatch.setattr(execute, "required", lambda _, name: {"lab-data": self.data, "lab-app": self.app}[name])
         monkeypatch.setattr(execute, "admin_token", lambda *_: "token")
         monkeypatch.setattr(execute, "reached", self.reached)
         monkeypatch.setattr(trial, "round_trip", lambda *_: "run")
@@ -188,6 +189,18 @@ def test_a_broken_promise_is_found(
 ) -> None:
     breaks(lab)
     assert [one.promise for one in lab.found(cloud, say).values() if one.ok is not True] == [promise]
+
+
+def test_what_was_there_before_is_not_the_deployments_promise(cloud: Cloud, say: Say, lab: Account) -> None:
+    lab.data = DATA._replace(parameters={"ExistingDatabase": "theirs", "ExistingBucket": ""})
+    for _, breaks in BROKEN[1:3]:
+        breaks(lab)
+    answers("s3 get_bucket_versioning", {})(lab)
+    found = lab.found(cloud, say)
+    theirs, ours = found["the database is private and protected"], found["the bucket is private"]
+    assert theirs.ok is None
+    assert theirs.seen.endswith("it was there before, and the deployment leaves it as it is")
+    assert ours.ok is False
 
 
 def test_what_can_not_be_looked_at_is_no_verdict(cloud: Cloud, say: Say, lab: Account) -> None:

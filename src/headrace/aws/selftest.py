@@ -57,8 +57,11 @@ def walk(cloud: Cloud, name: str, say: Say) -> Iterator[Outcome]:
     place = Deployment(cloud, name, data, app, database.instance(cloud, data), running[0].id, say)
     for promise, look in PROMISES.items():
         began = time.monotonic()
+        ok: bool | None
         try:
             ok, seen = look(place)
+            if not ok and (key := _THEIRS.get(look)) and place.data.parameters.get(key):
+                ok, seen = None, f"{seen}; it was there before, and the deployment leaves it as it is"
         except (AwsError, ConfigurationError) as error:
             ok, seen = None, str(error).partition("\n")[0]
         yield Outcome(promise, ok, _ACCOUNT.sub("<account>", seen), time.monotonic() - began)
@@ -205,4 +208,10 @@ PROMISES: dict[str, Callable[[Deployment], Seen]] = {
     "the log arrives": _logs,
     "the alarms have metrics": _alarms,
     "hosts run an image by its digest": _image,
+}
+# what the deployment does not answer for where it uses one that was there before: the data stack's parameter for it
+_THEIRS: dict[Callable[[Deployment], Seen], str] = {
+    _private_database: "ExistingDatabase",
+    _backups: "ExistingDatabase",
+    _bucket: "ExistingBucket",
 }

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.aws import alarms, database, hosts, journal, patches, restore, server_settings, stacks
+from headrace.aws import adopt, alarms, database, hosts, journal, patches, restore, server_settings, stacks
 from headrace.aws.client import Cloud, polling
 from headrace.aws.deployment import PORT
 from headrace.aws.stacks import Stack
@@ -29,6 +29,7 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
                 key: instance.get(key)
                 for key in ("DBInstanceIdentifier", "DBInstanceStatus", "DBInstanceClass", "EngineVersion", "MultiAZ")
             }
+            found["in_place"] = adopt.adopted(stack.parameters)
             found["put_aside"] = restore.put_aside(cloud, stack)
             found["bucket"] = stack.output("Bucket")
         else:

@@ -579,6 +579,7 @@ def _status_text(found: dict[str, Any]) -> str:
             for one in found["put_aside"]
         ]
         lines.append(f"bucket   {found['bucket']}")
+        lines += [f"in place {one}: it was there before, and stays after `down`" for one in found["in_place"]]
     if "hosts" in found:
         lines.append(f"image    {found['image']}")
         for host in found["hosts"]:
