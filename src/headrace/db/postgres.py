@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, NoReturn
 
 import asyncpg
@@ -32,6 +32,7 @@ from headrace.db.database import (
 from headrace.db.group_commit import GroupCommit
 from headrace.db.query import Dialect, Runnable
 from headrace.db.replica import Replica
+from headrace.db.turns import Turns, take_number
 from headrace.errors import Declined, HeadraceError, InvalidParameter, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -151,6 +152,7 @@ class PostgresDatabase(Database):
         self._readers, self._most_readers = Connector(url, READING), readers
         self._writers = Connector(url, WRITING)
         self._pool: asyncpg.Pool | None = None
+        self._turns = Turns(readers)
         self._writer: Connection | None = None
         self._memory: dict[str, int] = {}
         self._commits = GroupCommit(
@@ -198,7 +200,7 @@ class PostgresDatabase(Database):
     async def rows(self, statement: Runnable) -> Sequence[Any]:
         for last in (False, True):
             try:
-                async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
+                async with self._connection() as connection:
                     return await fetch(connection, statement)
             except Exception as error:
                 meaning = await self._after(error)
@@ -210,6 +212,7 @@ class PostgresDatabase(Database):
         return self if self._replica is None else await self._replica.reads()
 
     async def rows_of(self, *statements: Runnable) -> list[Sequence[Any]]:
+        take_number()  # for all of them
         # the database works on one while the rows of another are read
         return list(await asyncio.gather(*map(self.rows, statements)))
 
@@ -246,7 +249,7 @@ class PostgresDatabase(Database):
 
     async def _on_connection(self, run: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
         try:
-            async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
+            async with self._connection() as connection:
                 return await run(connection)
         except Exception as error:
             raise await self._after(error) from error
@@ -258,6 +261,13 @@ class PostgresDatabase(Database):
             self._readers.give_up_silent()
         return translate(error)
 
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """One of the pool, when it is this request's turn. Raises TimeoutError."""
+        async with asyncio.timeout(RECONNECT_SECONDS) as limit, self._turns, self._connected().acquire() as connection:
+            limit.reschedule(None)
+            yield connection
+
     def _connected(self) -> asyncpg.Pool:
         if self._pool is None:
             raise Unavailable("PostgreSQL is not connected yet. Send the request again in a moment.")
@@ -265,7 +275,7 @@ class PostgresDatabase(Database):
 
     async def _columns(self) -> schema.Columns:
         columns: schema.Columns = {}
-        async with self._connected().acquire(timeout=RECONNECT_SECONDS) as connection:
+        async with self._connection() as connection:
             for row in await connection.fetch(COLUMNS, list(schema.TABLES)):
                 kind = (row["data_type"], row["key_position"])
                 columns.setdefault(row["table_name"], {})[row["column_name"]] = kind
