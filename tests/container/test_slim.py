@@ -36,7 +36,7 @@ def server(
     server.stop()
 
 
-def test_the_thirteen_flows(server: Server, tmp_path: Path) -> None:
+def test_the_fourteen_flows(server: Server, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", ROOT / "tests" / "server" / "flows.py", server.url, "new"],
         input="\n" * 13,

@@ -1,4 +1,4 @@
-"""Thirteen things that people do with MLflow's client every day, each a function; run by test_flows.py in one process.
+"""Fourteen things that people do with MLflow's client every day, each a function; run by test_flows.py in one process.
 
 `python flows.py URL NAME` says before each which one begins, and waits for a line on its standard input.
 Every name is new to the server when it is first used.
@@ -247,6 +247,42 @@ def datasets(name: str) -> None:
     assert len(get_dataset(dataset_id=made.dataset_id).to_df()) == 1
     assert [each.name for each in search_datasets(experiment_ids=[_id(name)])] == [made.name]
     delete_dataset(dataset_id=made.dataset_id)
+
+
+@flow
+def evaluate(name: str) -> None:
+    """mlflow.genai.evaluate with scorers of one's own: a function on a dataset with expectations, then its traces."""
+    from mlflow.entities import Feedback
+    from mlflow.genai import scorer
+    from mlflow.genai.datasets import create_dataset
+
+    @scorer
+    def exact(outputs: str, expectations: dict[str, str]) -> bool:
+        return outputs == expectations["answer"]
+
+    @scorer
+    def length(inputs: dict[str, str], outputs: str) -> Feedback:
+        return Feedback(value=len(outputs), rationale=f"of what was said about {inputs['question']}")
+
+    mlflow.set_experiment(f"{name} evaluated")
+    questions = create_dataset(name=f"{name}-evaluated", experiment_id=[_id(f"{name} evaluated")])
+    questions.merge_records(
+        [
+            {"inputs": {"question": "x"}, "expectations": {"answer": "ABOUT X"}, "tags": {"kind": "easy"}},
+            {"inputs": {"question": "y"}, "expectations": {"answer": "nothing"}},
+        ]
+    )
+    done = mlflow.genai.evaluate(data=questions, predict_fn=answer, scorers=[exact, length])
+    assert (done.metrics["exact/mean"], done.metrics["length/mean"]) == (0.5, 7.0)
+    traces = mlflow.search_traces(run_id=done.run_id, return_type="list")
+    assert len(traces) == 2
+    for trace in traces:
+        said = {each.name: each.value for each in trace.info.assessments or ()}
+        assert said["exact"] == (said["answer"] == "ABOUT X")
+        assert said["length"] == 7
+    again = mlflow.genai.evaluate(data=traces, scorers=[exact, length])
+    assert again.metrics["exact/mean"] == 0.5
+    assert len(mlflow.search_runs([_id(f"{name} evaluated")], filter_string="metrics.`exact/mean` = 0.5")) == 2
 
 
 def _id(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Thirteen flows of MLflow's client, on both databases: none needs stock, and none was started."""
+"""Fourteen flows of MLflow's client, on both databases: none needs stock, and none was started."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stocks(server: Server) -> list[psutil.Process]:
     return [child for child in children if "headrace.stock.launch" in child.cmdline()]
 
 
-def test_thirteen_flows_wake_no_stock(server: Server, tmp_path: Path) -> None:
+def test_fourteen_flows_wake_no_stock(server: Server, tmp_path: Path) -> None:
     woke: list[tuple[str, set[tuple[str, str]]]] = []
     errors = (tmp_path / "errors").open("w")
     process = Popen(
@@ -59,7 +59,7 @@ def test_thirteen_flows_wake_no_stock(server: Server, tmp_path: Path) -> None:
                 process.stdin.write("\n")
                 process.stdin.flush()
     assert process.returncode == 0, f"{flow}: {(tmp_path / 'errors').read_text()[-3000:]}"
-    assert len(woke) == 14  # with what went before the first
+    assert len(woke) == 15  # with what went before the first
     assert [(flow, endpoints) for flow, endpoints in woke if endpoints] == []
     assert stocks(server) == []
 
