@@ -90,9 +90,12 @@ class Subject:
         # the server's answer for no Content-Type must be tested without a default of the client's
         self.session.headers.clear()
         self.database = database
+        # `database` connects for each query: 7 ms of processor time, for thousands of cases
+        self._engine = sqlalchemy.create_engine(database.uri)
 
     def close(self) -> None:
         self.session.close()
+        self._engine.dispose()
 
     def another_client(self) -> Subject:
         """The same server and database, for another thread."""
@@ -128,7 +131,7 @@ class Subject:
         )
 
     def rows(self, ids: Mapping[str, str]) -> dict[str, list[str]]:
-        with self.database.connect() as connection:
+        with self._engine.connect() as connection:
             return {table: _rows(connection, table, ids) for table in TABLES}
 
 
