@@ -1,8 +1,8 @@
-"""The model registry beside stock's: `python -m bench.registry [--quick]`.
+"""The model registry and the logged models beside stock's: `python -m bench.registry [--quick]`.
 
-There are 5,000 registered models with tags, an alias and two versions each, and one with 1,000 versions. All servers
-run on copies of the same data, turn by turn; printed are the medians of the rounds, and Headrace against the best of
-stock's set-ups.
+There are 5,000 registered models with tags, an alias and two versions each, one with 1,000 versions, and 10,000 logged
+models with five metrics, two params and two tags each. All servers run on copies of the same data, turn by turn;
+printed are the medians of the rounds, and Headrace against the best of stock's set-ups.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from bench.process import ServerProcess, free_port
 
 BIN = Path(sys.executable).parent
 MODELS, VERSIONS, MANY = 5_000, 2, 1_000
+LOGGED = 10_000
 ROUNDS = 3
 SECONDS = 3.0
 SUBJECTS = {
@@ -56,6 +57,22 @@ FILL = (
     UNION ALL SELECT 'default', name, version, 'note', 'a text of some words' FROM model_versions""",
     """INSERT INTO registered_model_aliases (workspace, name, alias, version)
     SELECT 'default', name, 'best', version FROM model_versions WHERE version = 2""",
+    """INSERT INTO experiments (experiment_id, workspace, name, artifact_location, lifecycle_stage, creation_time,
+      last_update_time) VALUES (7, 'default', 'models', 's3://bucket/7', 'active', 1700000000000, 1700000000000)""",
+    """INSERT INTO runs (run_uuid, name, experiment_id, status, start_time, lifecycle_stage, artifact_uri)
+    VALUES ('0123456789abcdef0123456789abcdef', 'a run', 7, 'FINISHED', 1700000000000, 'active', 's3://bucket/7/r')""",
+    f"""INSERT INTO logged_models (model_id, experiment_id, name, artifact_location, creation_timestamp_ms,
+      last_updated_timestamp_ms, status, lifecycle_stage, model_type, source_run_id)
+    {_NUMBERS.format(LOGGED)} SELECT 'm-' || n, 7, 'model', 's3://bucket/7/models/m-' || n, 1700000000000 + n,
+      1700000000000 + n, 1, 'active', 'Agent', '0123456789abcdef0123456789abcdef' FROM numbers""",
+    f"""INSERT INTO logged_model_metrics (model_id, metric_name, metric_timestamp_ms, metric_step, metric_value,
+      experiment_id, run_id)
+    {_NUMBERS.format(5)} SELECT model_id, 'metric' || n, creation_timestamp_ms, 0, (creation_timestamp_ms + n) % 100,
+      7, '0123456789abcdef0123456789abcdef' FROM logged_models CROSS JOIN numbers""",
+    f"""INSERT INTO logged_model_params (model_id, experiment_id, param_key, param_value)
+    {_NUMBERS.format(2)} SELECT model_id, 7, 'param' || n, 'a value' FROM logged_models CROSS JOIN numbers""",
+    f"""INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value)
+    {_NUMBERS.format(2)} SELECT model_id, 7, 'tag' || n, 'a value' FROM logged_models CROSS JOIN numbers""",
 )
 
 
@@ -78,6 +95,21 @@ def _get(path: str) -> bytes:
 def _new_version(number: int) -> bytes:
     content = {"name": f"model {number % MODELS + 1}", "source": "s3://bucket/a", "tags": []}
     return api.post("model-versions/create", content)
+
+
+def _logged_model(number: int) -> bytes:
+    """Create one, or finalize another: as many of each."""
+    if number % 2:
+        params = [{"key": "depth", "value": "3"}, {"key": "rate", "value": "0.1"}]
+        return api.post("logged-models", {"experiment_id": "7", "name": "new", "params": params})
+    model_id = f"m-{number // 2 % LOGGED + 1}"
+    content = json.dumps({"model_id": model_id, "status": "LOGGED_MODEL_READY"}).encode()
+    return api.request("PATCH", f"logged-models/{model_id}", content)
+
+
+def _search_logged_models(_: int) -> bytes:
+    content = {"experiment_ids": ["7"], "filter": "metrics.metric1 > 50", "max_results": 50}
+    return api.post("logged-models/search", content)
 
 
 ROWS = (
@@ -117,6 +149,21 @@ ROWS = (
         lambda _: _get("model-versions/search?filter=name%3D%27versions%27&max_results=10000"),
         lambda body: len(json.loads(body)["model_versions"]) == MANY,
         8,
+        latency=True,
+    ),
+    Row(
+        "logged-models create + finalize, 8 connections",
+        8,
+        _logged_model,
+        lambda body: json.loads(body)["model"]["info"]["experiment_id"] == "7",
+        15,
+    ),
+    Row(
+        "logged-models/search, 50 of 10,000",
+        1,
+        _search_logged_models,
+        lambda body: [len(each["data"]["metrics"]) for each in json.loads(body)["models"]] == [5] * 50,
+        10,
         latency=True,
     ),
 )
@@ -208,7 +255,7 @@ def _measure(kind: str, databases: Databases, folder: Path, rounds: int, seconds
             missed += times < needed
             unit = "ms" if row.latency else "/s"
             figures = "  ".join(f"{value:8.2f} {unit}" for value in (ours, *stocks))
-            print(f"{kind:10} {row.title:40} {figures}  {times:5.1f} x (at least {needed:g})", flush=True)
+            print(f"{kind:10} {row.title:47} {figures}  {times:5.1f} x (at least {needed:g})", flush=True)
         return missed
     finally:
         for subject in subjects:

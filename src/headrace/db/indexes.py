@@ -1,8 +1,8 @@
 """Headrace's own indexes on MLflow's tables. They are additive: stock works with them, and without them all is right.
 
 They are built in the background after a start. `headrace_runs_newest` gives the newest runs of an experiment, the
-first page that everybody opens, without reading the others. `headrace_latest_metrics_value` gives the top runs by a
-metric. docs/search.md says what they cost.
+first page that everybody opens, without reading the others, and `headrace_logged_models_newest` its newest models.
+`headrace_latest_metrics_value` gives the top runs by a metric. docs/search.md says what they cost.
 """
 
 from __future__ import annotations
@@ -26,4 +26,10 @@ class Index(Struct, frozen=True):
 INDEXES = (
     Index("headrace_runs_newest", "runs", "experiment_id, lifecycle_stage, start_time DESC, run_uuid"),
     Index("headrace_latest_metrics_value", "latest_metrics", "key, value", "NOT is_nan"),
+    Index(
+        "headrace_logged_models_newest",
+        "logged_models",
+        "experiment_id, creation_timestamp_ms DESC, model_id",
+        "lifecycle_stage <> 'deleted'",
+    ),
 )
