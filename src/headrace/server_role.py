@@ -56,7 +56,14 @@ def join_owners(settings: Settings) -> list[str]:
     assert isinstance(database, PostgresURL)
     joined = []
     try:
-        with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
+        opened = connect(database)
+    except psycopg2.OperationalError as error:
+        raise ConfigurationError(
+            f"{database.user} can't log in at {database.shown}: {str(error).strip()}.\nLook at the password, and at "
+            "the name of the database."
+        ) from None
+    try:
+        with contextlib.closing(opened) as connection, connection.cursor() as cursor:
             cursor.execute(read("owners"))
             for owner, is_member in cursor.fetchall():
                 if not is_member:

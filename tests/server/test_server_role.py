@@ -18,6 +18,8 @@ from headrace.auth.audit_table import AuditTable, Entry
 from headrace.auth.identities import Identities
 from headrace.auth.single_sign_on import SingleSignOn
 from headrace.clock import now_ms
+from headrace.errors import ConfigurationError
+from headrace.server_role import join_owners
 from headrace.settings import Settings
 from headrace.sql.files import read
 from tests.server.conftest import Serve, run_headrace
@@ -197,3 +199,31 @@ def test_psql_runs_the_same_files(postgres: Postgres) -> None:
     connection.close()
     with pytest.raises(KeyError):
         read("create_role")
+
+
+def test_the_roles_whose_tables_they_are_are_joined_and_keep_their_rights(postgres: Postgres) -> None:
+    """As for `headrace aws up --existing-database`: who has made a role may become a member of it."""
+    postgres.execute("CREATE ROLE maker LOGIN CREATEDB CREATEROLE")
+    postgres.execute("CREATE ROLE strangers LOGIN")
+    as_maker = f"--dbname=postgresql://maker@127.0.0.1:{postgres.port}"
+    postgres.execute("CREATE ROLE old_server LOGIN", f"{as_maker}/postgres")
+    postgres.execute("CREATE DATABASE joined", f"{as_maker}/postgres")
+    postgres.execute("GRANT CREATE ON SCHEMA public TO old_server", f"{as_maker}/joined")
+    postgres.execute("CREATE TABLE runs (id int)", f"--dbname=postgresql://old_server@127.0.0.1:{postgres.port}/joined")
+
+    def settings(user: str, name: str = "joined") -> Settings:
+        return Settings(backend_store_uri=postgres.uri(name).replace("postgres@", f"{user}@"))
+
+    assert join_owners(settings("maker")) == ["old_server"]
+    assert join_owners(settings("maker")) == [], "it is one already"
+    connects = "has_database_privilege('old_server', 'joined', 'CONNECT')"
+    makes = "has_schema_privilege('old_server', 'public', 'CREATE')"
+    postgres.execute("REVOKE ALL ON DATABASE joined FROM PUBLIC")
+    assert postgres.ask(f"SELECT {connects} AND {makes}", "joined") == "t"
+    postgres.execute("GRANT CONNECT ON DATABASE joined TO strangers")
+    with pytest.raises(
+        ConfigurationError, match="As each of them, or as who has made them: GRANT THE_ROLE TO strangers"
+    ):
+        join_owners(settings("strangers"))
+    with pytest.raises(ConfigurationError, match=r"maker can't log in at .*does not exist"):
+        join_owners(settings("maker", "no_such_database"))
