@@ -23,13 +23,23 @@ from tests.support.servers import Server, start_moto
 WORKER = "PYTEST_XDIST_WORKER"  # set in pytest-xdist's workers
 # The groups that take longest, in this order: they are begun first, so that no worker has one alone at the end.
 LONGEST = (
-    "sqlite",
     "postgresql",
+    "sqlite",
     "tests/browser",
+    "tests/aws/test_commands.py",
+    "tests/aws/test_resuming.py",
+    "tests/differential/test_artifacts.py",
+    "tests/aws/test_restored_rows.py",
+    "tests/contract/test_copy.py",
+    "tests/container/test_slim.py",
+    "tests/release/test_release.py",
+    "tests/aws/test_second_opinion.py",
+    "tests/container/test_environment.py",
     "tests/server/test_artifacts.py",
+    "tests/server/test_copy.py",
+    "tests/server/test_jobs.py",
     "tests/server/test_stock.py",
     "tests/server/test_faults.py",
-    "tests/aws/test_commands.py",
 )
 
 # A shell that runs the tests in the background (`make test &`, some CI) has SIGINT ignored, and so would have every
