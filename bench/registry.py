@@ -7,34 +7,14 @@ printed are the medians of the rounds, and Headrace against the best of stock's 
 
 from __future__ import annotations
 
-import itertools
 import json
-import sqlite3
-import statistics
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 
-import asyncpg
+from bench import api
+from bench.turns import ROUNDS, SECONDS, Row, Table, compare
 
-from bench import api, load
-from bench.databases import KINDS, Database, Databases, run
-from bench.machine import facts
-from bench.process import ServerProcess, free_port
-
-BIN = Path(sys.executable).parent
 MODELS, VERSIONS, MANY = 5_000, 2, 1_000
 LOGGED = 10_000
-ROUNDS = 3
-SECONDS = 3.0
-SUBJECTS = {
-    "headrace": ("headrace", "serve", "--stock", "lazy"),
-    "stock, 1 worker": ("mlflow", "server", "--workers", "1"),
-    "stock, 4 workers": ("mlflow", "server", "--workers", "4"),
-}
 _NUMBERS = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {})"
 _MODELS = f"{_NUMBERS.format(MODELS)}, models (name, n) AS (SELECT 'model ' || n, n FROM numbers)"
 FILL = (
@@ -74,18 +54,6 @@ FILL = (
     f"""INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value)
     {_NUMBERS.format(2)} SELECT model_id, 7, 'tag' || n, 'a value' FROM logged_models CROSS JOIN numbers""",
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """`at_least`: so many times as fast as stock's best. `latency`: the p50 counts, else answers a second."""
-
-    title: str
-    connections: int
-    request: Callable[[int], bytes]
-    right: Callable[[bytes], bool]
-    at_least: float
-    latency: bool = False
 
 
 def _get(path: str) -> bytes:
@@ -169,97 +137,10 @@ ROWS = (
 )
 
 
-class Subject:
-    """A running server."""
-
-    def __init__(self, name: str, database: Database, folder: Path) -> None:
-        port = free_port()
-        program, *options = SUBJECTS[name]
-        uri = database.uri if program == "headrace" else database.sqlalchemy_uri
-        command = [str(BIN / program), *options, "--port", str(port), "--backend-store-uri", uri]
-        self.name = name
-        self.server = ServerProcess(
-            command, port, folder, {"MLFLOW_MODEL_CATALOG_URI": "", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        )
-        self.server.wait_ready()
-        self._number = 0
-
-    def measure(self, row: Row, seconds: float) -> float:
-        """Answers a second, or the p50 in ms."""
-        streams = [self._stream(row) for _ in range(row.connections)]
-        outcome = load.run(self.server.port, streams, seconds, warm_up=1)
-        if outcome.failures:
-            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
-        if not all(row.right(load.decode(body)) for body in {body for _, body in outcome.answers[-200:]}):
-            raise RuntimeError(f"a wrong answer to {row.title}")
-        return statistics.median(outcome.latencies) * 1000 if row.latency else outcome.rate
-
-    def _stream(self, row: Row) -> Iterator[tuple[int, bytes]]:
-        for _ in itertools.count():
-            self._number += 1
-            yield self._number, row.request(self._number)
-
-
-def fill(database: Database) -> None:
-    """The models and versions."""
-    if database.kind == "sqlite":
-        with closing(sqlite3.connect(database.uri.removeprefix("sqlite:///"))) as connection, connection:
-            for statement in FILL:
-                connection.execute(statement)
-    else:
-        run(_fill_postgres(database.uri))
-
-
-async def _fill_postgres(uri: str) -> None:
-    connection = await asyncpg.connect(uri)
-    try:
-        for statement in (*FILL, "VACUUM ANALYZE"):
-            await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
 def main(arguments: list[str]) -> int:
     """Print the table; 1 where Headrace is not as fast as it must be."""
     rounds, seconds = (1, 2.0) if "--quick" in arguments else (ROUNDS, SECONDS)
-    missed = 0
-    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL may run as another user
-        databases = Databases(folder / "databases", str(BIN / "mlflow"))
-        print(facts(folder))
-        try:
-            for kind in KINDS:
-                missed += _measure(kind, databases, folder, rounds, seconds)
-        finally:
-            databases.stop()
-    return 1 if missed else 0
-
-
-def _measure(kind: str, databases: Databases, folder: Path, rounds: int, seconds: float) -> int:
-    """Print the rows of a kind of database; how many miss their target."""
-    subjects: list[Subject] = []
-    try:
-        for number, each in enumerate(SUBJECTS):
-            database = databases.create(kind, f"registry{number}", migrated=True)
-            fill(database)
-            subjects.append(Subject(each, database, folder / f"{kind}{number}"))
-        missed = 0
-        for row in ROWS:
-            found: dict[str, list[float]] = {subject.name: [] for subject in subjects}
-            for _, subject in itertools.product(range(rounds), subjects):
-                found[subject.name].append(subject.measure(row, seconds))
-            ours, *stocks = (statistics.median(values) for values in found.values())
-            times = min(stocks) / ours if row.latency else ours / max(stocks)
-            needed = row.at_least if kind == "postgresql" else 1
-            missed += times < needed
-            unit = "ms" if row.latency else "/s"
-            figures = "  ".join(f"{value:8.2f} {unit}" for value in (ours, *stocks))
-            print(f"{kind:10} {row.title:47} {figures}  {times:5.1f} x (at least {needed:g})", flush=True)
-        return missed
-    finally:
-        for subject in subjects:
-            subject.server.stop()
+    return compare(Table(ROWS, FILL), rounds=rounds, seconds=seconds)
 
 
 if __name__ == "__main__":

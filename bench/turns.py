@@ -1,0 +1,159 @@
+"""Servers on copies of the same data, turn by turn: Headrace against the best of stock's set-ups, a line a row.
+
+`python -m bench.registry` and `python -m bench.traces` are such tables.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from bench import load
+from bench.databases import KINDS, Database, Databases, run
+from bench.machine import facts
+from bench.process import ServerProcess, free_port
+
+BIN = Path(sys.executable).parent
+ROUNDS = 3
+SECONDS = 3.0
+SUBJECTS = {
+    "headrace": ("headrace", "serve", "--stock", "lazy"),
+    "stock, 1 worker": ("mlflow", "server", "--workers", "1"),
+    "stock, 4 workers": ("mlflow", "server", "--workers", "4"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """`at_least`: so many times as fast as stock's best. `latency`: the p50 counts, else answers a second."""
+
+    title: str
+    connections: int
+    request: Callable[[int], bytes]
+    right: Callable[[bytes], bool]
+    at_least: float
+    latency: bool = False
+
+
+class Subject:
+    """A running server."""
+
+    def __init__(self, name: str, database: Database, folder: Path) -> None:
+        port = free_port()
+        program, *options = SUBJECTS[name]
+        uri = database.uri if program == "headrace" else database.sqlalchemy_uri
+        command = [str(BIN / program), *options, "--port", str(port), "--backend-store-uri", uri]
+        self.name, self.database = name, database
+        # how many answers there were to each row
+        self.answered: Counter[str] = Counter()
+        self.server = ServerProcess(
+            command, port, folder, {"MLFLOW_MODEL_CATALOG_URI": "", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        )
+        self.server.wait_ready()
+        self._number = 0
+
+    def measure(self, row: Row, seconds: float) -> float:
+        """Answers a second, or the p50 in ms."""
+        streams = [self._stream(row) for _ in range(row.connections)]
+        outcome = load.run(self.server.port, streams, seconds, warm_up=1)
+        if outcome.failures:
+            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+        self.answered[row.title] += len(outcome.answers)
+        if not all(row.right(load.decode(body)) for body in {body for _, body in outcome.answers[-200:]}):
+            raise RuntimeError(f"a wrong answer to {row.title}")
+        return statistics.median(outcome.latencies) * 1000 if row.latency else outcome.rate
+
+    def send(self, requests: Sequence[bytes]) -> None:
+        """Send them, one after the other. Raises RuntimeError where one is not answered with 200."""
+        outcome = load.run(self.server.port, [enumerate(requests)], seconds=60)
+        if outcome.failures:
+            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+
+    def _stream(self, row: Row) -> Iterator[tuple[int, bytes]]:
+        for _ in itertools.count():
+            self._number += 1
+            yield self._number, row.request(self._number)
+
+
+def fill(database: Database, statements: Sequence[str]) -> None:
+    """Run the statements, which both databases understand."""
+    if database.kind == "sqlite":
+        with closing(sqlite3.connect(database.uri.removeprefix("sqlite:///"))) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+    else:
+        run(_fill_postgres(database.uri, statements))
+
+
+async def _fill_postgres(uri: str, statements: Sequence[str]) -> None:
+    connection = await asyncpg.connect(uri)
+    try:
+        for statement in (*statements, "VACUUM ANALYZE"):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a bench. `fill`: statements that make the data; `prepare` is called with each server before all rows,
+    and `check` with each after them."""
+
+    rows: Sequence[Row]
+    fill: Sequence[str]
+    prepare: Callable[[Subject], None] = lambda _: None
+    check: Callable[[Subject], None] = lambda _: None
+
+
+def compare(table: Table, kinds: Sequence[str] = KINDS, rounds: int = ROUNDS, seconds: float = SECONDS) -> int:
+    """Print the table; 1 where Headrace is not as fast as it must be."""
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # PostgreSQL may run as another user
+        databases = Databases(folder / "databases", str(BIN / "mlflow"), lambda database: fill(database, table.fill))
+        print(facts(folder))
+        try:
+            for kind in kinds:
+                missed += _measure(table, kind, databases, folder, rounds, seconds)
+        finally:
+            databases.stop()
+    return 1 if missed else 0
+
+
+def _measure(table: Table, kind: str, databases: Databases, folder: Path, rounds: int, seconds: float) -> int:
+    """Print the rows of a kind of database; how many miss their target."""
+    subjects: list[Subject] = []
+    try:
+        for number, each in enumerate(SUBJECTS):
+            database = databases.create(kind, f"subject{number}", migrated=True)
+            subjects.append(Subject(each, database, folder / f"{kind}{number}"))
+            table.prepare(subjects[-1])
+        missed = 0
+        for row in table.rows:
+            found: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+            for _, subject in itertools.product(range(rounds), subjects):
+                found[subject.name].append(subject.measure(row, seconds))
+            ours, *stocks = (statistics.median(values) for values in found.values())
+            times = min(stocks) / ours if row.latency else ours / max(stocks)
+            needed = row.at_least if kind == "postgresql" else 1
+            missed += times < needed
+            unit = "ms" if row.latency else "/s"
+            figures = "  ".join(f"{value:8.2f} {unit}" for value in (ours, *stocks))
+            print(f"{kind:10} {row.title:47} {figures}  {times:5.1f} x (at least {needed:g})", flush=True)
+        for subject in subjects:
+            table.check(subject)
+        return missed
+    finally:
+        for subject in subjects:
+            subject.server.stop()
