@@ -112,7 +112,8 @@ USES = [
     (f"arn:aws:logs:{HERE}:log-group:/headrace/lab:log-stream:", "logs:FilterLogEvents"),
     (f"arn:aws:cloudwatch:{HERE}:alarm:lab-app-AlarmCpu-1", "cloudwatch:PutMetricAlarm"),
     ("arn:aws:cloudwatch::123456789012:dashboard/headrace-lab", "cloudwatch:PutDashboard"),
-    (f"arn:aws:sns:{HERE}:lab-app-AlarmTopic-1", "sns:CreateTopic sns:Subscribe"),
+    (f"arn:aws:sns:{HERE}:lab-app-AlarmTopic-1", "sns:CreateTopic sns:Subscribe sns:SetTopicAttributes"),
+    (f"arn:aws:events:{HERE}:rule/lab-app-Reminder-1", "events:PutRule events:PutTargets events:DeleteRule"),
 ]
 # what the same policies must refuse
 REFUSED = [
@@ -229,7 +230,11 @@ def test_with_a_boundary_no_role_is_made_without_it() -> None:
 
 def test_what_is_used_in_place_is_not_changed() -> None:
     """An upgrade takes a snapshot of the database; nothing else is asked of it, or of the bucket."""
-    given = json.loads(templates.policy("deployer-policy", PLACE, None, "theirs", "their-bucket"))["Statement"]
+    given = [
+        one
+        for which in DEPLOYER_POLICIES
+        for one in json.loads(templates.policy(which, PLACE, None, "theirs", "their-bucket"))["Statement"]
+    ]
     database, bucket = f"arn:aws:rds:{HERE}:db:theirs", "arn:aws:s3:::their-bucket"
     assert allowed(given, "rds:CreateDBSnapshot", database, CONTEXT)
     assert allowed(given, "s3:GetEncryptionConfiguration", bucket, CONTEXT)

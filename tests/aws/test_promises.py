@@ -20,6 +20,7 @@ BALANCED = {"Ingress": "alb", "Domain": "ml.example.org", "CertificateArn": "arn
 DATA = Template(templates.data())
 APP = Template(templates.app())
 ALB = Template(templates.app(), **BALANCED)
+MAILED = Template(templates.app(), AlarmEmail="me@example.org")
 VPC = Template(templates.app(), Ingress="vpc", AllowSecurityGroup="sg-1")
 KEY = {"Fn::GetAtt": ["Key", "Arn"]}
 IMPORTED_KEY = {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-KeyArn"}}
@@ -113,6 +114,18 @@ PROMISES: dict[str, Callable[[], bool]] = {
     "images are scanned, and encrypted with the key": lambda: (
         DATA.properties("Repository")["ImageScanningConfiguration"] == {"ScanOnPush": True}
         and DATA.properties("Repository")["EncryptionConfiguration"]["KmsKey"] == KEY
+    ),
+    "alarms, and the one rule that reminds of fixes, write to the topic, and nobody else": lambda: (
+        [
+            (one["Principal"], one["Action"], next(iter(one["Condition"])))
+            for one in MAILED.properties("AlarmTopicPolicy")["PolicyDocument"]["Statement"]
+        ]
+        == [
+            ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish", "StringEquals"),
+            ({"Service": "events.amazonaws.com"}, "sns:Publish", "ArnEquals"),
+        ]
+        and MAILED.properties("Reminder")["Targets"][0]["Arn"] == {"Ref": "AlarmTopic"}
+        and not {"Reminder", "AlarmTopic", "AlarmTopicPolicy"} & APP.resources.keys()
     ),
     "no secret is in a template, a parameter of a stack or user data": lambda: (
         not re.search(

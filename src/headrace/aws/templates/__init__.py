@@ -49,22 +49,17 @@ def policy(
     for statement in document["Statement"]:
         if statement["Sid"] == "HostsRoleWithinItsBoundary" and boundary is not None:
             statement["Condition"] = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
-    if which == DEPLOYER_POLICIES[0]:
-        document["Statement"] += _in_place(place, database, bucket)
+    if which == DEPLOYER_POLICIES[0] and database:
+        arn = f"arn:{place.partition}:rds:{place.region}:{place.account}:db:{database}"
+        document["Statement"].append(_allow("Snapshots", "rds:CreateDBSnapshot", arn))  # what an upgrade does to it
+    if which == DEPLOYER_POLICIES[1] and bucket:  # what `up` and `doctor` ask
+        asked = ["s3:GetBucket*", "s3:GetEncryptionConfiguration"]
+        document["Statement"].append(_allow("ItsBucket", asked, f"arn:{place.partition}:s3:::{bucket}"))
     return json.dumps(document, indent=2) + "\n"
 
 
-def _in_place(place: Place, database: str | None, bucket: str | None) -> list[dict[str, object]]:
-    """What an upgrade does to a database that was there before, and what `up` and `doctor` ask of such a bucket."""
-    found: list[dict[str, object]] = []
-    if database:
-        arn = f"arn:{place.partition}:rds:{place.region}:{place.account}:db:{database}"
-        found.append({"Sid": "Snapshots", "Effect": "Allow", "Action": "rds:CreateDBSnapshot", "Resource": arn})
-    if bucket:
-        asked = ["s3:GetBucket*", "s3:GetEncryptionConfiguration"]
-        arn = f"arn:{place.partition}:s3:::{bucket}"
-        found.append({"Sid": "ItsBucket", "Effect": "Allow", "Action": asked, "Resource": arn})
-    return found
+def _allow(sid: str, action: str | list[str], resource: str) -> dict[str, object]:
+    return {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource}
 
 
 def script(name: str) -> str:
