@@ -20,8 +20,8 @@ serve: $(READY)  ## MLflow on http://localhost:5000, SQLite and files under ./he
 test: $(READY) $(PROVIDER) .venv-old-client/.ready .venv-container/.ready .venv-slim/.ready .venv-checkov/.ready .venv-deploy/.ready .venv-release/.ready  ## every test; ARGS='-k name' picks some
 	$(BIN)/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
 
-test-long: $(READY)  ## the tests that generate their cases: 20 times as many, and others each time; some 20 minutes
-	HEADRACE_TIMES=20 $(BIN)/pytest -m generated $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
+test-long: $(READY)  ## the tests that generate their cases: 10 times as many, and others each time
+	HEADRACE_TIMES=10 $(BIN)/pytest -m generated $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder)
 
 test-oldest: .venv-oldest/.ready  ## the differential suite with the oldest MLflow that is supported
 	.venv-oldest/bin/pytest $(or $(ARGS),-n auto --dist loadscope --no-loadscope-reorder) tests/differential
