@@ -40,6 +40,31 @@ def model(**more: Any) -> str:
     return json.dumps({**content, "flavors": flavors, "mlflow_version": "2.9.2", "model_uuid": "u", **more})
 
 
+def schema(*columns: Any) -> str:
+    return json.dumps(columns)
+
+
+A_LONG = {"type": "long", "name": "a"}
+A_TENSOR = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}
+FLAGS = {"is_signature_from_type_hint": False, "type_hint_from_example": False}
+SIGNATURES: list[dict[str, Any]] = [
+    {"inputs": schema(A_LONG)},
+    {"inputs": schema({**A_LONG, "required": False}, {"type": "string", "name": "日本"}), "outputs": None},
+    {"inputs": None, "outputs": schema({"type": "double", "required": True}, {"type": "datetime"}), "params": None},
+    {"inputs": schema(A_TENSOR), "outputs": schema({**A_TENSOR, "name": "a"}, {**A_TENSOR, "name": "b"})},
+]
+REFUSED_SIGNATURES: dict[str, Any] = {
+    "nothing": {},
+    "another type": {"inputs": schema({"type": "number"})},
+    "no schema": {"inputs": "{"},
+    "an empty schema": {"inputs": schema()},
+    "half named": {"inputs": schema(A_LONG, {"type": "long"})},
+    "unnamed and optional": {"inputs": schema({"type": "long", "required": False})},
+    "tensors and columns": {"inputs": schema(A_TENSOR, {"type": "long"})},
+    "two tensors without names": {"inputs": schema(A_TENSOR, A_TENSOR)},
+    "a dtype that there is not": {"inputs": schema({"type": "tensor", "tensor-spec": {"dtype": "none", "shape": [1]}})},
+    "no dict": "text",
+}
 E, R, R2 = "{experiment}", "{run}", "{other run}"
 Step = tuple[str, Any]
 NATIVE: dict[str, list[Step]] = {
@@ -89,6 +114,9 @@ NATIVE: dict[str, list[Step]] = {
         ("runs/log-model", {"run_id": R, "model_json": model(signature=None, model_uuid=None, metadata={"a": 1})}),
         ("runs/log-model", {"run_id": R2, "model_json": model(flavors={})}),
     ],
+    "models with a signature": [
+        ("runs/log-model", {"run_id": R, "model_json": model(signature=each, **FLAGS)}) for each in SIGNATURES
+    ],
 }
 DECLINED: dict[str, list[Step]] = {
     "no new name": [("experiments/create", {})],
@@ -136,8 +164,16 @@ DECLINED: dict[str, list[Step]] = {
     "a model of no run": [("runs/log-model", {"run_id": "0" * 32, "model_json": model()})],
     "a model that is no JSON": [("runs/log-model", {"run_id": R, "model_json": "{"})],
     "a model without flavors": [("runs/log-model", {"run_id": R, "model_json": json.dumps({"run_id": R})})],
-    "a model with a signature": [
-        ("runs/log-model", {"run_id": R, "model_json": model(signature={"inputs": '[{"type": "long", "name": "a"}]'})}),
+    "a signature of nested types": [
+        (
+            "runs/log-model",
+            {
+                "run_id": R,
+                "model_json": model(
+                    signature={"inputs": schema({"type": "array", "items": {"type": "long"}, "name": "a"})}
+                ),
+            },
+        ),
     ],
     "a model too long for a tag": [("runs/log-model", {"run_id": R, "model_json": model(flavors={"a": "x" * 8_000})})],
     "no source": [("runs/log-inputs", {"run_id": R, "datasets": [{"dataset": {"name": "a", "digest": "b"}}]})],
@@ -231,6 +267,17 @@ def test_native(pair: Pair, name: str) -> None:
 @pytest.mark.parametrize("name", DECLINED)
 def test_declined(pair: Pair, name: str) -> None:
     assert play(pair, DECLINED[name], refused=True) in (None, "native", "stock")
+
+
+@pytest.mark.parametrize("what", REFUSED_SIGNATURES)
+def test_a_signature_that_is_none(pair: Pair, what: str) -> None:
+    place = Place(pair.headrace, next(NUMBERS))  # stock answers some with a page of HTML
+    before = place.rows()
+    body = {"run_id": R, "model_json": model(signature=REFUSED_SIGNATURES[what])}
+    status, answer, _ = place.post("runs/log-model", body)
+    assert 400 <= status < 500
+    assert "error_code" in answer
+    assert place.rows() == before
 
 
 def test_a_name_that_is_taken(pair: Pair) -> None:

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from headrace.errors import Malformed
+from headrace.resources.runs.model_signature import is_plain
 
 TAG = "mlflow.log-model.history"
 
@@ -19,18 +20,23 @@ _LEFT_OUT = frozenset(
 )
 # what does not, either, but stock reads it all the same, and may refuse it
 _READ_BY_STOCK = frozenset({"signature", "resources", "env_vars", "auth_policy", "prompts"})
+# flags of a signature, taken off with it
+_OF_SIGNATURE = frozenset({"is_signature_from_type_hint", "type_hint_from_example"})
 
 
 def entry(model_json: str) -> dict[str, Any]:
     """What the history keeps of a model.
 
     Raises:
-        Declined: stock refuses it, or must read more of it (a signature, resources).
+        Declined: stock refuses it, or must read more of it (nested types of a signature, resources).
     """
     model = _loads(model_json)
     if not isinstance(model, dict):
         raise Malformed("not a model")
-    for key in model.keys() - {*_KEPT, *_LEFT_OUT, "flavors"}:
+    others = model.keys() - {*_KEPT, *_LEFT_OUT, "flavors"}
+    if is_plain(model.get("signature")):
+        others -= {"signature", *_OF_SIGNATURE}
+    for key in others:
         if key not in _READ_BY_STOCK or model[key] is not None:
             raise Malformed(f"a model with {key!r}, which stock must read")
     texts = (model.get(key) for key in ("run_id", "artifact_path", "utc_time_created"))
