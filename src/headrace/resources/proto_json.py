@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from headrace.api.message import invalid
 from headrace.errors import Declined
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# All times here are UTC's, and none says so: one without a zone is written four times as fast.
+_EPOCH = datetime(1970, 1, 1)
 _MOST_SECONDS = 315_576_000_000
 _MAX_DEPTH = 90  # protobuf's is 100
 _TIMESTAMP = re.compile(
@@ -23,7 +24,7 @@ def timestamp(milliseconds: int) -> str:
     """Timestamp.ToJsonString. Raises Declined for a year that has not four digits."""
     seconds, rest = divmod(milliseconds, 1000)
     try:
-        text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+        text = (_EPOCH + timedelta(seconds=seconds)).isoformat()
     except OverflowError:
         raise Declined("a time that protobuf can't write") from None
     return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
@@ -45,7 +46,7 @@ def milliseconds_of_timestamp(text: str, field: str) -> int:
         raise invalid(field, text, "It is no time like 2026-01-31T12:00:00.000Z.")
     year, month, day, hour, minute, second = map(int, match.groups()[:6])
     try:
-        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        moment = datetime(year, month, day, hour, minute, second)
     except ValueError as error:
         raise invalid(field, text, f"It is no time: {error}.") from None
     if match[8]:

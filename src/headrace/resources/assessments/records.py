@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from headrace.errors import Declined
 from headrace.resources import proto_json
 
@@ -40,10 +42,10 @@ def assessment(
     if span_id is not None:
         said["span_id"] = span_id
     said["source"] = _source(source_type, source_id)
-    said["create_time"] = proto_json.timestamp(created)
-    said["last_update_time"] = proto_json.timestamp(updated)
+    said["create_time"] = text = proto_json.timestamp(created)
+    said["last_update_time"] = text if updated == created else proto_json.timestamp(updated)
     try:
-        given = json.loads(value)
+        given = _loaded(value)
         if kind == "feedback":
             said["feedback"] = _feedback(given, error)
         elif kind == "expectation":
@@ -62,6 +64,14 @@ def assessment(
         said["overrides"] = overrides
     said["valid"] = bool(valid)
     return said
+
+
+def _loaded(value: str) -> Any:
+    """Raises ValueError."""
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeEncodeError):  # NaN, half of a surrogate pair: Python's reader takes more
+        return json.loads(value)
 
 
 def _source(source_type: str, source_id: str | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
@@ -52,6 +53,7 @@ class TraceInfo(Struct, gc=False):
     assessments: list[dict[str, Any]] = []
 
 
+_tokens, _costs = attrgetter(*TOKEN_COLUMNS), attrgetter(*COST_COLUMNS)
 COLUMNS = ", ".join(TraceInfo.__struct_fields__[:-3])
 WIDTH = len(TraceInfo.__struct_fields__) - 3
 
@@ -112,11 +114,9 @@ def _metadata(info: TraceInfo) -> dict[str, str]:
     given = {key: value for key, value in info.metadata.items() if key not in PROMOTED}
     if info.session_id is not None:
         given[SESSION] = info.session_id
-    usage = {key: count for key in TOKEN_COLUMNS if (count := getattr(info, key)) is not None}
-    if usage:
+    if usage := {key: count for key, count in zip(TOKEN_COLUMNS, _tokens(info), strict=True) if count is not None}:
         given[USAGE] = json.dumps(usage)
-    cost = {key: value for key in COST_COLUMNS if (value := getattr(info, key)) is not None}
-    if cost:
+    if cost := {key: value for key, value in zip(COST_COLUMNS, _costs(info), strict=True) if value is not None}:
         given[COST] = json.dumps(cost)
     return _shown(given, _SHOWN_METADATA)
 
