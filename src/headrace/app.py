@@ -44,6 +44,7 @@ from headrace.events import background as deliveries
 from headrace.events.notes import Events
 from headrace.gc import background as gc
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
+from headrace.quotas import GROWS, Quotas
 from headrace.readiness import Readiness
 from headrace.resources import all_endpoints, needs_runs, server_info
 from headrace.resources.traces import retention
@@ -105,6 +106,7 @@ class App:
         # tables that are not as Headrace's SQL expects them: stock answers what works on one
         self._not_ours: frozenset[str] = frozenset() if settings.models_here else frozenset({"registered_models"})
         self._workspaces: Workspaces | None = None
+        self._quotas = Quotas(settings, database) if settings.quota and database is not None else None
         if database is not None:
             self._call = Call(database, settings, events=Events())
             if settings.enable_workspaces:
@@ -225,6 +227,8 @@ class App:
                 call = msgspec.structs.replace(call, workspace=workspace)
             if match.endpoint.replica and (db := await call.db.reads()) is not call.db:
                 call = msgspec.structs.replace(call, db=db)
+            if self._quotas is not None and self._quotas.full:
+                await self._check_quota(match, scope, body, message)
             handler = match.endpoint.handler
             assert handler is not None
             answer = await handler(call, message)
@@ -261,6 +265,7 @@ class App:
             if permit is not None:
                 message = decode(match, scope, body, permit)
                 await permit.check(message)
+            await self._check_quota(match, scope, body, message)
             answer = await handler(body, scope["query_string"])
         except Declined as reason:
             await self._to_stock(match, scope, receive, send, message, body, str(reason))
@@ -298,6 +303,11 @@ class App:
         permit: Permit | None = scope.get(PERMIT)
         length, chunked = _body_of(scope)
         if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
+            try:
+                await self._check_quota(match, scope, b"")
+            except ApiError as error:
+                await send_error(scope, send, error, scope[SECURITY] or ())
+                return
             await self._stock.forward(scope, receive, send, route=_route(match, scope), reason=reason)
             return
         try:
@@ -318,6 +328,7 @@ class App:
                 await permit.check(message)
             else:
                 await check_nesting(body)
+            await self._check_quota(match, scope, body, message)
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())
         else:
@@ -343,6 +354,19 @@ class App:
             body = rewrite(match, scope, message, body or b"")
         await self._stock.forward(scope, receive, send, body, route=_route(match, scope), reason=reason)
 
+    async def _check_quota(self, match: Match, scope: Scope, body: bytes, message: Message | None = None) -> None:
+        """Raises QuotaExceeded for what would add to an experiment that is full, whoever answers it."""
+        what = GROWS.get((match.endpoint.method, match.endpoint.path))
+        if what is None or self._quotas is None or not self._quotas.full:
+            return
+        try:
+            message = message or decode(match, scope, body, None)
+            objects = match.endpoint.target.objects(message)
+        except ApiError:  # it names nothing: whoever answers it says so
+            return
+        if what == "artifacts" or getattr(message, "metrics", True):
+            await self._quotas.check(what, objects)
+
     def _streamed(self, method: str, path: str) -> StreamHandler | None:
         artifacts = self._artifacts.find(method, path) if self._workspaces is None else None  # stock's, by workspace
         return artifacts or self._ui.find(method, path) or self._absent.find(method, path)
@@ -356,6 +380,7 @@ class App:
             try:
                 if permit is not None:
                     await permit.check(decode(match, scope, b"", permit))
+                await self._check_quota(match, scope, b"")
                 await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
             except Declined as declined:
                 reason = str(declined)
@@ -386,7 +411,7 @@ class App:
                 logger.info("artifacts only: there is no database")
                 return
             logger.info("this backend store is stock's alone: every request passes through")
-            for name in ("trace_retention", "gc_after"):
+            for name in ("trace_retention", "gc_after", "quota"):
                 if getattr(self._settings, name):
                     flag = "--" + name.replace("_", "-")
                     logger.warning("%s does nothing: it needs a database that Headrace works with itself", flag)
@@ -414,12 +439,16 @@ class App:
             logger.warning("table %s is not as Headrace knows it (%s): stock answers what needs it", table, difference)
         self._leave_to_stock(database.changed_tables.keys())
         self._sweeps.append(asyncio.create_task(self._call.events.keep(database)))
+        if self._quotas is not None:
+            self._sweeps.append(asyncio.create_task(self._quotas.keep()))
         if self._settings.builds_indexes:  # one worker does
             self._start_sweeps(database)
 
     def _start_sweeps(self, database: Database) -> None:
         settings = self._settings
         self._sweeps.append(asyncio.create_task(deliveries.keep(database, settings, self._call.events)))
+        if self._quotas is not None:
+            self._sweeps.append(asyncio.create_task(self._quotas.keep_counting()))
         if settings.trace_retention and self._not_ours.isdisjoint(retention.TABLES):
             self._sweeps.append(asyncio.create_task(retention.keep(database, settings.trace_retention)))
         if settings.gc_after and self._not_ours.isdisjoint(gc.TABLES):

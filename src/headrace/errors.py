@@ -13,6 +13,7 @@
     │   ├── Forbidden           403: somebody, who may not; or this server may not, in its artifact store
     │   ├── TooManyAttempts     429 with Retry-After: logins that failed too often
     │   ├── PayloadTooLarge     413
+    │   ├── QuotaExceeded       507: an experiment has more than --quota gives it
     │   ├── NeedsStock          501: stock alone answers it, and --stock is never
     │   ├── NotServed           501: this server has artifacts only
     │   └── Unavailable         503 with Retry-After; stock's client tries again by itself
@@ -142,6 +143,13 @@ class PayloadTooLarge(ApiError):
 
     status = 413
     error_code = "INVALID_PARAMETER_VALUE"
+
+
+class QuotaExceeded(ApiError):
+    """The experiment has more than --quota gives it. Clients don't send it again by themselves."""
+
+    status = 507
+    error_code = "QUOTA_EXCEEDED"
 
 
 class NeedsStock(ApiError):

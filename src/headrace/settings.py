@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_wait: float = 60.0
     trace_retention: float | None = None  # seconds
     gc_after: float | None = None  # seconds
+    quota: str = ""
+    quota_every: float | None = None  # seconds
     compress_json: str = "remote"
     access_log: str = "off"
     expose_prometheus: str | None = None
@@ -199,6 +201,31 @@ def parse_age(text: str) -> float:
     if not seconds:
         raise ValueError
     return seconds
+
+
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([kMGT]?)B?")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def parse_quota(text: str) -> dict[str, dict[str, int]]:
+    """Experiment ("" for each that has none of its own) -> artifacts (bytes) or metrics (points) -> at most so many."""
+    quotas: dict[str, dict[str, int]] = {}
+    for part in filter(None, (each.strip() for each in text.split(";"))):
+        experiment, _, amounts = part.rpartition(":")
+        for each in amounts.split(","):
+            what, _, amount = each.strip().partition("=")
+            match = _AMOUNT.fullmatch(amount)
+            if what not in ("artifacts", "metrics") or match is None:
+                raise ValueError
+            quotas.setdefault(experiment.strip(), {})[what] = int(float(match[1]) * _UNITS[match[2]])
+    return quotas
+
+
+def _quota(text: str) -> str:
+    """artifacts=50GB,metrics=10M for each experiment, and ;NAME:artifacts=1TB for one"""
+    if not parse_quota(text):
+        raise ValueError
+    return text
 
 
 def parse_boolean(text: str) -> bool:
@@ -540,6 +567,23 @@ SETTINGS = (
         _seconds,
         "60",
         "Seconds that a start waits for a database that is not up yet; 0 gives up at once.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "quota",
+        "HEADRACE_QUOTA",
+        _quota,
+        "none",
+        "How much an experiment may have: artifacts=50GB,metrics=10M for each, and for one of a name or id "
+        "artifacts=50GB;NAME:artifacts=1TB. More is refused (507) until something is deleted and gc has run.",
+        from_mlflow=False,
+    ),
+    Setting(
+        "quota_every",
+        "HEADRACE_QUOTA_EVERY",
+        parse_age,
+        "1h",
+        "How often --quota counts: 10m, 1h, 1d. What is full is counted twelve times as often.",
         from_mlflow=False,
     ),
     Setting(

@@ -21,3 +21,15 @@ async def again_and_again(work: Callable[[], Awaitable[object]], seconds: float,
         except Exception:
             logger.exception(failed)
         await asyncio.sleep(seconds)
+
+
+async def until_done(work: Callable[[], Awaitable[object]], seconds: float, failed: str) -> None:
+    """Do the work once; again `seconds` after each error, which is logged after `failed`."""
+    while True:
+        try:
+            await work()
+        except HeadraceError as error:
+            logger.warning("%s: %s", failed, error)
+            await asyncio.sleep(seconds)
+        else:
+            return

@@ -48,6 +48,10 @@ FROM (
     FROM (SELECT run_uuid, experiment_id FROM runs WHERE run_uuid > :after ORDER BY run_uuid LIMIT :most) r
 ) counted GROUP BY experiment_id
 """)
+_POINTS = Sql("""
+SELECT r.run_uuid, (SELECT count(*) FROM metrics m WHERE m.run_uuid = r.run_uuid) FROM runs r
+WHERE r.experiment_id = :experiment_id AND r.run_uuid > :after ORDER BY r.run_uuid LIMIT :most
+""")
 _OF_EXPERIMENTS = {
     "logged_models": Sql("SELECT experiment_id, count(*) FROM logged_models GROUP BY experiment_id"),
     "traces": Sql("SELECT experiment_id, count(*) FROM trace_info GROUP BY experiment_id"),
@@ -130,7 +134,7 @@ async def measure(
         folders = asyncio.Semaphore(FOLDERS_AT_ONCE)
         for done, usage in enumerate(wanted, 1):
             try:
-                size = await _artifacts(db, locations, folders, usage.experiment_id, places[usage.experiment_id])
+                size = await artifacts_of(db, locations, usage.experiment_id, places[usage.experiment_id], folders)
                 usage.artifacts, usage.artifact_bytes = size.files, size.bytes
             except HeadraceError as reason:
                 usage.why = str(reason)
@@ -171,10 +175,36 @@ def _share(counted: dict[str, int], counts: dict[int, dict[str, int]], sizes: di
     return round(total)
 
 
-async def _artifacts(
-    db: Database, locations: Locations, folders: asyncio.Semaphore, number: int, location: str | None
+async def points_of(db: Database, number: int) -> int:
+    """Points of metrics of one experiment, deleted runs' too."""
+    points, after = 0, ""
+    while rows := await db.rows(_POINTS(experiment_id=number, after=after, most=RUNS_AT_ONCE)):
+        points += sum(row[1] for row in rows)
+        after = rows[-1][0]
+    return points
+
+
+def shown_bytes(count: int) -> str:
+    """Powers of 1,000."""
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+    return f"{value / 1000:,.1f} TB"
+
+
+async def artifacts_of(
+    db: Database,
+    locations: Locations,
+    number: int,
+    location: str | None,
+    folders: asyncio.Semaphore | None = None,
 ) -> Size:
-    """A folder of the experiment's own is listed whole; in another, which may be others' too, its runs' and models'."""
+    """The files of one experiment: of a folder of its own, or, in one that others may have, of its runs and models."""
+    folders = folders or asyncio.Semaphore(FOLDERS_AT_ONCE)
     if (location or "").rstrip("/").rpartition("/")[2] == str(number):
         place = locations.own_folder(location, str(number))
         return await place.store.measure(place.path)

@@ -12,7 +12,7 @@ import sqlalchemy
 from headrace import database_url
 from headrace.cli.reference import PAGES
 from headrace.errors import ConfigurationError
-from headrace.settings import SETTINGS, Settings, resolve
+from headrace.settings import SETTINGS, Settings, parse_quota, resolve
 from headrace.stock_options import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +24,18 @@ CONTAINER = {
     "PORT": "5433",
     "DATABASE": "mlflow",
 }
+
+
+def test_quotas() -> None:
+    text = "artifacts=50GB, metrics=1.5M; a:b:artifacts=1TB;3:metrics=200"
+    assert parse_quota(text) == {
+        "": {"artifacts": 50 * 10**9, "metrics": 1_500_000},
+        "a:b": {"artifacts": 10**12},
+        "3": {"metrics": 200},
+    }
+    for wrong in ("50GB", "artifacts=", "spans=3", "artifacts=-1", "artifacts=1PB", " ; "):
+        with pytest.raises(ConfigurationError, match=r"--quota is .* but must be artifacts=50GB,metrics=10M for each"):
+            resolve({"quota": wrong}, {})
 
 
 def test_without_options() -> None:

@@ -76,12 +76,6 @@ def _line(usage: Usage) -> dict[str, Any]:
 
 
 def _size(count: int | None) -> str | None:
-    """Powers of 1,000."""
-    if count is None or count < 1000:
-        return None if count is None else f"{count} B"
-    value = float(count)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 999.5:
-            return f"{value:.3g} {unit}"
-    return f"{value / 1000:,.1f} TB"
+    from headrace.usage import shown_bytes
+
+    return None if count is None else shown_bytes(count)
