@@ -84,12 +84,14 @@ def test_told_once_and_signed(
     servers = [serve(*stores, *two_workers, "--stock", "never", PRIVATE, until="/ready")]
     if backend == "postgresql":
         servers.append(serve(*stores, "--stock", "never", PRIVATE, until="/ready"))
+    experiment = call(servers[0], "experiments/create", name="vision")["experiment_id"]
+    more = ["--metric", "loss", "--below", "0.5", "--experiment", "vision", "--format", "slack"]
+    low = run_headrace("events", "add", "low", f"{receiver.url}/slack", PRIVATE, *stores, *more, cwd=tmp_path)
+    assert low.returncode == 0, low.stderr
+    # the last one: a worker that knows of it knows of the other
     add = run_headrace("events", "add", "hook", f"{receiver.url}/hook", PRIVATE, *stores, "--json", cwd=tmp_path)
     assert add.returncode == 0, add.stderr
     secret = json.loads(add.stdout)["secret"]
-    more = ["--metric", "loss", "--below", "0.5", "--experiment", "vision", "--format", "slack"]
-    experiment = call(servers[0], "experiments/create", name="vision")["experiment_id"]
-    assert run_headrace("events", "add", "low", f"{receiver.url}/slack", PRIVATE, *stores, *more, cwd=tmp_path)
 
     # a worker knows of a subscription within 5 s: runs end until one is told
     def is_told() -> bool:
