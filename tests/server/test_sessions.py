@@ -357,3 +357,16 @@ def test_failed_logins_are_slowed(guarded: Guarded) -> None:
     refused = next(answer for answer in (attempt("victim") for _ in range(15)) if answer.status_code == 429)
     assert int(refused.headers["Retry-After"]) >= 1
     assert attempt("ada", PASSWORD).status_code == 303  # another user is not slowed by that
+
+
+def test_our_own_pages_ask_who_is_there(guarded: Guarded) -> None:
+    page = "/headrace/best-values?experiment_id=0"
+    for path in (page, "/headrace/"):
+        assert guarded.status("GET", path) == 401
+        asked = guarded.request("GET", path, headers={"Accept": "text/html"}, allow_redirects=False)
+        assert (asked.status_code, "/headrace/sign-in?next=" in asked.headers["location"]) == (303, True)
+        assert guarded.status("GET", path, ADMIN_TOKEN) == 200
+    assert guarded.status("GET", "/headrace/style.css") == 200
+    shown = guarded.request("GET", page, ADMIN_TOKEN)
+    assert "Best values of Default" in shown.text
+    assert "default-src 'none'" in shown.headers["content-security-policy"]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
+from typing import TYPE_CHECKING
 
-from headrace.auth.accounts import Token
+from headrace.asgi.types import Headers
+
+if TYPE_CHECKING:
+    from headrace.auth.accounts import Token
 
 STYLE = b"""\
 :root { color-scheme: light dark; --accent: light-dark(#0b5fa5, #7cc0ff); --line: light-dark(#8a949e, #69727b);
@@ -35,13 +39,25 @@ pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem; white-s
 """
 
 
+def headers(form_action: str = "'self'") -> Headers:
+    """Those of a page. `form_action`: where its forms may lead, redirects included."""
+    policy = f"default-src 'none'; style-src 'self'; form-action {form_action}; frame-ancestors 'none'; base-uri 'none'"
+    return (
+        (b"cache-control", b"no-store"),
+        (b"content-security-policy", policy.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"same-origin"),
+    )
+
+
 def sign_in(style: str, error: str | None, name: str = "", single: str = "") -> bytes:
     """The form posts to the address that it was loaded from, which keeps `next` and the UI's fragment.
 
     `single`: the address of single sign-on, where there is one.
     """
     focus_name, focus_password = ("", " autofocus") if name else (" autofocus", "")
-    return _page(
+    return page(
         "Sign in",
         style,
         f"""<h1>MLflow</h1>
@@ -58,7 +74,7 @@ def sign_in(style: str, error: str | None, name: str = "", single: str = "") -> 
 
 def link(style: str, name: str, error: str | None) -> bytes:
     """What a link that signs in leads to. The form posts to the address with the link in it."""
-    return _page(
+    return page(
         "Sign in",
         style,
         f"""<h1>MLflow</h1>
@@ -99,7 +115,7 @@ def tokens(
     options = "".join(
         f'<option value="{role}">{"whatever I may" if role == "user" else role}</option>' for role in roles
     )
-    return _page(
+    return page(
         "Tokens",
         style,
         f"""<nav><a href="{escape(base)}/">MLflow</a>
@@ -142,7 +158,8 @@ def _alert(error: str | None) -> str:
     return f'<p class="bad" role="alert">{escape(error)}</p>\n' if error else ""
 
 
-def _page(title: str, style: str, body: str, narrow: bool = False) -> bytes:
+def page(title: str, style: str, body: str, narrow: bool = False) -> bytes:
+    """A whole page around its body."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)} - MLflow</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">

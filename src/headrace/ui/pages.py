@@ -39,16 +39,7 @@ DAY_MS = 24 * 3600 * 1000
 
 def _html(form_action: str = "'self'") -> Headers:
     """The headers of a page. `form_action`: where its forms may lead, redirects included."""
-    policy = f"default-src 'none'; style-src 'self'; form-action {form_action}; frame-ancestors 'none'; base-uri 'none'"
-    return (
-        (b"content-type", b"text/html; charset=utf-8"),
-        (b"cache-control", b"no-store"),
-        (b"content-security-policy", policy.encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"x-frame-options", b"DENY"),
-        (b"referrer-policy", b"same-origin"),
-        NATIVE,
-    )
+    return ((b"content-type", b"text/html; charset=utf-8"), *html.headers(form_action), NATIVE)
 
 
 _HTML = _html()
