@@ -39,14 +39,14 @@ def server(
 def test_the_fourteen_flows(server: Server, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", ROOT / "tests" / "server" / "flows.py", server.url, "new"],
-        input="\n" * 13,
+        input="\n" * 14,
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env=clean_environment() | {"GIT_PYTHON_REFRESH": "quiet"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("begins: ") == 13
+    assert done.stdout.count("begins: ") == 14
     log = server.process.log.read_text(errors="replace")
     assert "answered 501" not in log
     assert not re.findall(r".*(?:No module named|ImportError).*", log)
