@@ -8,6 +8,7 @@ MLflow 2's schema (otlp_json.py).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.api.endpoint import AJAX, Call, Response, endpoint
@@ -200,7 +201,11 @@ async def _search(
     )
     if not asked.experiment_ids:
         return [], None
-    rows = await call.db.rows(search_sql.search_traces(asked, call.db.dialect, call.grantees))
+    rows: Sequence[Any] = ()
+    if search_sql.may_be_among_first(asked, call.db.dialect):
+        rows = await call.db.rows(search_sql.search_first(asked, call.grantees))
+    if len(rows) < asked.max_results:
+        rows = await call.db.rows(search_sql.search_traces(asked, call.db.dialect, call.grantees))
     traces = await reads.of_rows(call.db, rows)
     if len(rows) < message.max_results:
         return traces, None
