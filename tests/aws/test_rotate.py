@@ -7,6 +7,7 @@ run by bash here, with a `docker` that leads to the server's process.
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -100,10 +101,17 @@ class Place:
 
 
 @pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short name: where a socket's would be longer than it may be, the server keeps its files elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="rotate-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
 def place(
-    account: Account, postgres: Postgres, databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    account: Account, postgres: Postgres, databases: Databases, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Place]:
-    made = Place(account, postgres, databases, tmp_path)
+    made = Place(account, postgres, databases, folder)
     monkeypatch.setattr(execute, "required", lambda _, name: {"lab-data": DATA, "lab-app": APP}[name])
     monkeypatch.setattr(hosts, "wait_online", lambda *_: [Host("i-1", "InService", "Healthy", True)])
     monkeypatch.setattr(hosts, "run", made.run)
