@@ -7,13 +7,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
 import requests
 
+from headrace.aws import database
 from headrace.aws.client import Cloud
+from headrace.errors import SchemaOutOfDate
 from tests.support import session_manager_plugin
 from tests.support.processes import Process, clean_environment, free_port
 from tests.support.servers import SCRIPTS, Server
@@ -95,3 +99,19 @@ def said() -> list[str]:
 @pytest.fixture
 def say(said: list[str]) -> Callable[[str], None]:
     return said.append
+
+
+@pytest.fixture
+def older_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The master reaches the deployment's database, whose schema is of an older MLflow."""
+
+    @contextmanager
+    def as_master(*_: Any) -> Iterator[None]:
+        yield
+
+    def prepare(*_: Any) -> None:
+        raise SchemaOutOfDate("The schema is of an older MLflow.")
+
+    monkeypatch.setattr(database, "login", lambda *_: ("headrace", "secret"))
+    monkeypatch.setattr(database, "as_master", as_master)
+    monkeypatch.setattr("headrace.database.prepare", prepare)

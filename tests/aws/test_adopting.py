@@ -6,8 +6,7 @@ The account is moto's, the database a real PostgreSQL whose tables are those of 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -240,22 +239,13 @@ def test_what_does_not_go_together_is_refused(account: Account) -> None:
     assert not any("RDS" in item.what for item in prices.estimate(data, app)), "it costs what it did"
 
 
+@pytest.mark.usefixtures("older_schema")
 def test_an_older_schema_is_told_once_the_role_is_there(
     cloud: Cloud, say: stacks.Say, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that `upgrade`, which migrates, ends with a server that can log in."""
 
-    @contextmanager
-    def as_master(*_: Any) -> Iterator[None]:
-        yield
-
-    def prepare(*_: Any) -> None:
-        raise SchemaOutOfDate("The schema is of an older MLflow.")
-
     roles: list[str] = []
-    monkeypatch.setattr(database, "login", lambda *_: ("headrace", "secret"))
-    monkeypatch.setattr(database, "as_master", as_master)
-    monkeypatch.setattr("headrace.database.prepare", prepare)
     monkeypatch.setattr("headrace.server_role.join_owners", lambda _: [OLD_ROLE])
     monkeypatch.setattr("headrace.server_role.create_server_role", lambda _, role, __: roles.append(role))
     data = stacks.Stack("lab-data", "CREATE_COMPLETE", {"ExistingDatabase": DATABASE}, {})

@@ -6,7 +6,6 @@ That it continues after it was killed is in test_resuming.py; a real PostgreSQL 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,13 +13,13 @@ import pytest
 from botocore.stub import Stubber
 from click.testing import CliRunner
 
-from headrace.aws import database, hosts, restore
+from headrace.aws import hosts, restore
 from headrace.aws.client import Cloud
 from headrace.aws.hosts import Host
 from headrace.aws.restore import Source
 from headrace.aws.stacks import Stack
 from headrace.cli.aws import aws
-from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
+from headrace.errors import AwsError, ConfigurationError
 
 X = "lab-data-database-1"
 NEW, OLD = f"{X}-restoring", f"{X}-2611281400"
@@ -189,22 +188,13 @@ def test_a_database_that_is_gone_is_told(cloud: Cloud, rds: Stubber, say: Say, m
         restore.restore(cloud, "lab", Source(snapshot="first"), say)
 
 
+@pytest.mark.usefixtures("older_schema")
 def test_a_schema_of_before_is_told_and_no_server_is_started(
     cloud: Cloud, say: Say, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snapshot of an upgrade that has migrated: its image of then comes with `rollback`."""
 
-    @contextmanager
-    def as_master(*_: Any) -> Iterator[None]:
-        yield
-
-    def prepare(*_: Any) -> None:
-        raise SchemaOutOfDate("The schema is of an older MLflow.")
-
     monkeypatch.setattr(hosts, "wait_online", lambda *_: [Host("i-1", "InService", "Healthy", True)])
-    monkeypatch.setattr(database, "login", lambda *_: ("mlflow", "secret"))
-    monkeypatch.setattr(database, "as_master", as_master)
-    monkeypatch.setattr("headrace.database.prepare", prepare)
     monkeypatch.setattr(hosts, "run", None)
     restore._serve(cloud, "lab", DATA, APP, say)
     assert "`headrace aws rollback` puts the image of then into service" in said[-1]
