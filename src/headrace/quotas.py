@@ -15,7 +15,8 @@ from headrace.artifacts.locations import Locations
 from headrace.auth.objects import EXPERIMENT_OF, ObjectRef
 from headrace.clock import now_ms
 from headrace.db.database import Database
-from headrace.db.query import Dialect, Query, Sql
+from headrace.db.own_tables import making
+from headrace.db.query import Sql
 from headrace.errors import HeadraceError, QuotaExceeded
 from headrace.settings import Settings, parse_quota
 from headrace.sweeps import again_and_again, until_done
@@ -36,7 +37,6 @@ GROWS = {
     ("POST", "2.0/mlflow/artifacts/presigned-upload-url"): "artifacts",
     ("POST", "2.0/mlflow/upload-artifact"): "artifacts",
 }
-_LOCK = 0x68656164726175  # the one of auth/account_sql.py
 _TABLE = """CREATE TABLE IF NOT EXISTS headrace_usage (
   experiment_id integer PRIMARY KEY, metrics bigint, artifacts bigint, counted_at bigint NOT NULL)"""
 _ALL, _FULL = -1, -2  # the rows that say when all, and what is full, were counted last
@@ -91,11 +91,10 @@ class Quotas:
         await again_and_again(self.count, LOOK_SECONDS, "what --quota limits can't be counted")
 
     async def _set_up(self) -> None:
-        lock = [f"SELECT pg_advisory_xact_lock({_LOCK})"] if self._db.dialect is Dialect.POSTGRESQL else []
         firsts = [_FIRST(which=which) for which in (_ALL, _FULL)]
 
         async def make() -> None:
-            await self._db.transact([*(Query(text, []) for text in (*lock, _TABLE)), *firsts])
+            await self._db.transact([*making(self._db.dialect, _TABLE), *firsts])
 
         await until_done(make, LOOK_SECONDS, "the table headrace_usage can't be made")
 

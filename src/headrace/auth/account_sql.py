@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from headrace.db.own_tables import making
 from headrace.db.query import Dialect, Query, Statement
 
 if TYPE_CHECKING:
     from headrace.auth.accounts import Grant, Token
 
-_LOCK = 0x68656164726175  # one process at a time makes the tables
 _TABLES = (
     """headrace_users (
   name varchar(256) PRIMARY KEY, role varchar(16) NOT NULL, password varchar(512), disabled_at bigint,
@@ -39,9 +39,8 @@ _FIELDS = "id, user_name, name, role, created_at, expires_at, last_used_at"
 
 def set_up(secret: str, dialect: Dialect) -> list[Query]:
     """Tables, secret and version, each where it is missing."""
-    lock = [Query(f"SELECT pg_advisory_xact_lock({_LOCK})", [])] if dialect is Dialect.POSTGRESQL else []
-    tables = [Query(f"CREATE TABLE IF NOT EXISTS {table}", []) for table in _TABLES]
-    return [*lock, *tables, _initial("secret", secret, dialect), _initial("version", "1", dialect)]
+    tables = making(dialect, *(f"CREATE TABLE IF NOT EXISTS {table}" for table in _TABLES))
+    return [*tables, _initial("secret", secret, dialect), _initial("version", "1", dialect)]
 
 
 def _initial(name: str, value: str, dialect: Dialect) -> Query:

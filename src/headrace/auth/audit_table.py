@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from headrace.db import own_tables
 from headrace.db.database import Database
 from headrace.db.query import Dialect, Query, Statement
 
@@ -31,7 +32,6 @@ class Entry(Struct, frozen=True):
     objects: dict[str, str]
 
 
-_LOCK = 0x68656164726175  # the one of account_sql.py
 _TABLE = """CREATE TABLE IF NOT EXISTS headrace_audit (
   at bigint NOT NULL, user_name varchar(256) NOT NULL, via varchar(300) NOT NULL, address varchar(64) NOT NULL,
   method varchar(16) NOT NULL, path varchar(2000) NOT NULL, status integer NOT NULL, objects text NOT NULL)"""
@@ -62,17 +62,11 @@ class AuditTable:
     async def set_up(self) -> None:
         """Make the table, where it is missing."""
         dialect = self._store.dialect
-        lock = [f"SELECT pg_advisory_xact_lock({_LOCK})"] if dialect is Dialect.POSTGRESQL else []
-        texts = [*lock, _TABLE, _INDEX, *_APPEND_ONLY[dialect]]
-        await self._store.transact([Query(text, []) for text in texts])
+        await self._store.transact(own_tables.making(dialect, _TABLE, _INDEX, *_APPEND_ONLY[dialect]))
 
     async def exists(self) -> bool:
         """Whether a server has made the table."""
-        postgresql = self._store.dialect is Dialect.POSTGRESQL
-        tables, name = ("pg_tables", "tablename") if postgresql else ("sqlite_master", "name")
-        here = " AND schemaname = current_schema()" if postgresql else ""
-        query = f"SELECT 1 FROM {tables} WHERE {name} = 'headrace_audit'{here}"
-        return bool(await self._store.rows(Query(query, [])))
+        return bool(await self._store.rows(own_tables.exists("headrace_audit")))
 
     async def add(self, entries: Sequence[Entry]) -> None:
         """Keep them, all or none."""

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from headrace.auth.accounts import Accounts
-from headrace.db.query import Dialect, Query, Statement
+from headrace.db.own_tables import making
+from headrace.db.query import Statement
 from headrace.errors import Declined, Unavailable
 
-_LOCK = 0x68656164726175  # the one of account_sql.py
 _TABLE = """CREATE TABLE IF NOT EXISTS headrace_identities (
   subject varchar(700) PRIMARY KEY,
   user_name varchar(256) NOT NULL REFERENCES headrace_users (name) ON DELETE CASCADE)"""
@@ -22,8 +22,7 @@ class Identities:
 
     async def set_up(self) -> None:
         """Make the table, where it is missing."""
-        lock = [f"SELECT pg_advisory_xact_lock({_LOCK})"] if self._store.dialect is Dialect.POSTGRESQL else []
-        await self._store.transact([Query(text, []) for text in (*lock, _TABLE)])
+        await self._store.transact(making(self._store.dialect, _TABLE))
 
     async def user(self, subject: str) -> str | None:
         """The name of the user who is this subject; None for nobody yet."""

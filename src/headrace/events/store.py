@@ -18,8 +18,9 @@ import msgspec
 from msgspec import Struct
 
 from headrace.clock import now_ms
+from headrace.db import own_tables
 from headrace.db.database import Database
-from headrace.db.query import Bound, Dialect, Query, Sql
+from headrace.db.query import Bound, Sql
 from headrace.errors import AlreadyExists, ConfigurationError
 from headrace.events.subscriptions import Subscription
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 LEASE_MS = 120_000
 KEPT_MS = 30 * 24 * 3600 * 1000  # what was told, or given up
-_LOCK = 0x68656164726175  # the one of auth/account_sql.py
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS headrace_events (
   id varchar(32) PRIMARY KEY, name varchar(256) NOT NULL UNIQUE, format varchar(16) NOT NULL, kinds text NOT NULL,
@@ -42,10 +42,6 @@ _TABLES = (
   UNIQUE (subscription_id, subject))""",
     "CREATE INDEX IF NOT EXISTS headrace_deliveries_next ON headrace_deliveries (next_at)",
     "CREATE TABLE IF NOT EXISTS headrace_events_key (id integer PRIMARY KEY, value varchar(64) NOT NULL)",
-)
-_EXISTS = Sql(
-    postgresql="SELECT 1 FROM pg_tables WHERE tablename = 'headrace_events_key' AND schemaname = current_schema()",
-    sqlite="SELECT 1 FROM sqlite_master WHERE name = 'headrace_events_key'",
 )
 _KEY = Sql("SELECT value FROM headrace_events_key WHERE id = 1")
 _SET_KEY = Sql("INSERT INTO headrace_events_key (id, value) VALUES (1, :value) ON CONFLICT (id) DO NOTHING")
@@ -137,13 +133,12 @@ class EventStore:
         """Make the tables, where they are missing."""
         from cryptography.fernet import Fernet
 
-        lock = [f"SELECT pg_advisory_xact_lock({_LOCK})"] if self._db.dialect is Dialect.POSTGRESQL else []
-        statements = [Query(text, []) for text in (*lock, *_TABLES)]
-        await self._db.transact([*statements, _SET_KEY(value=Fernet.generate_key().decode())])
+        tables = own_tables.making(self._db.dialect, *_TABLES)
+        await self._db.transact([*tables, _SET_KEY(value=Fernet.generate_key().decode())])
 
     async def exists(self) -> bool:
         """Whether anybody has subscribed yet."""
-        return bool(await self._db.rows(_EXISTS()))
+        return bool(await self._db.rows(own_tables.exists("headrace_events_key")))
 
     async def add(self, subscription: Subscription) -> None:
         """Keep one, its URL and secret encrypted. Raises AlreadyExists."""
