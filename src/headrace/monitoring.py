@@ -13,6 +13,7 @@ import sys
 import time
 from bisect import bisect_left
 from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Awaitable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,10 @@ class Observations:
                 bucket.inc(count)
         histogram._sum.inc(self._sum)
         self._counts, self._sum = [0] * len(self._counts), 0.0
+
+
+def _seconds() -> Observations:
+    return Observations(_SECONDS)
 
 
 class Families:
@@ -138,9 +143,9 @@ class Metrics:
         self.under_way = 0
         self.artifacts_under_way: Counts[str] = Counts()
         # by method, the endpoint's declared path, status, and who answered
-        self.answered: dict[tuple[str, str, int, str], Observations] = {}
-        self.answered_whole: dict[tuple[Endpoint, int], Observations] = {}
-        self._writes, self._waits, self._commits = Observations(_WRITES), Observations(_SECONDS), Observations(_SECONDS)
+        self.answered: defaultdict[tuple[str, str, int, str], Observations] = defaultdict(_seconds)
+        self.answered_whole: defaultdict[tuple[Endpoint, int], Observations] = defaultdict(_seconds)
+        self._writes, self._waits, self._commits = Observations(_WRITES), _seconds(), _seconds()
         self._cpu_before = 0.0
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -186,10 +191,10 @@ class Metrics:
     def refresh(self, database: Database | None) -> None:
         """Look once, and give the files what was counted."""
         families = self._families
-        answered, self.answered = self.answered, {}
+        answered, self.answered = self.answered, defaultdict(_seconds)
         for (method, path, status, by), seconds in answered.items():
             self._give(method, path or "other", status, by, seconds)  # never a client's own text, which has no end
-        whole, self.answered_whole = self.answered_whole, {}
+        whole, self.answered_whole = self.answered_whole, defaultdict(_seconds)
         for (endpoint, status), seconds in whole.items():
             self._give(endpoint.method, endpoint.path, status, "native", seconds)
         self._writes.give(families.group_writes)
@@ -245,11 +250,7 @@ class Observed:
         seconds = time.perf_counter() - scope[BEGAN]
         metrics = self._metrics
         metrics.under_way -= 1
-        key = (scope[MATCH].endpoint, status)
-        timed = metrics.answered_whole.get(key)
-        if timed is None:
-            timed = metrics.answered_whole[key] = Observations(_SECONDS)
-        timed.add(seconds)
+        metrics.answered_whole[scope[MATCH].endpoint, status].add(seconds)
         if self._log is not None:
             error = dict(headers).get(ERROR_ID, b"").decode() if status >= 500 else ""
             self._log.write(scope, status, len(body), seconds, "native", error)
@@ -275,11 +276,7 @@ class Observed:
             metrics.under_way -= 1
             if is_artifact:
                 metrics.artifacts_under_way[method] -= 1
-            key = (method, scope[MATCH].endpoint.path, exchange.status, exchange.by)
-            timed = metrics.answered.get(key)
-            if timed is None:
-                timed = metrics.answered[key] = Observations(_SECONDS)
-            timed.add(seconds)
+            metrics.answered[method, scope[MATCH].endpoint.path, exchange.status, exchange.by].add(seconds)
             if self._log is not None:
                 self._log.write(scope, exchange.status, exchange.sent, seconds, exchange.by, exchange.error)
 
