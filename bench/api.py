@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 API = "/api/2.0/mlflow"
+# An endpoint that Headrace passes through: once it answers, stock is up.
+PASSED_THROUGH = "/api/3.0/mlflow/scorers/online-configs?scorer_ids=none"
 # as MLflow's client sends them
 HEADERS = {
     "User-Agent": "mlflow-python-client/3.17.2",

@@ -100,7 +100,7 @@ def faults_of(rows: Iterable[Mapping[str, Any]], family: str) -> list[str]:
 
 def number(value: float | None, unit: str = "") -> str:
     """At least three significant digits, thousands separated."""
-    if value is None:
+    if value is None or math.isnan(value):  # what failed says so beside it
         return "-"
     digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{round(value, digits):,.{digits}f} {unit}".replace("requests/s", "/s").strip()

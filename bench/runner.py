@@ -99,7 +99,8 @@ class Runner:
                 folder = self.folder / f"start-{peer.name}"
                 try:
                     if peer.family not in made:
-                        made[peer.family] = self._started_once(peer, folder)
+                        made[peer.family] = self.databases.create("postgresql", f"start-{peer.family}", peer.migrated)
+                        self._start_once(peer, made[peer.family], folder)
                     rows = startup.measure(peer, made[peer.family], folder)
                 except FAILED as failure:
                     say(f"    FAILED: {failure}")
@@ -109,17 +110,15 @@ class Runner:
                     self.results.add("start", row, peer.name, measurement)
                 say("    " + ", ".join(f"{row.name} {number(m.value, row.unit)}" for row, m in rows))
 
-    def _started_once(self, peer: Peer, folder: Path) -> Database:
-        """A database that the family has had its first start on: it may have made tables or experiments of its own."""
-        database = self.databases.create("postgresql", f"start-{peer.family}", peer.migrated)
+    def _start_once(self, peer: Peer, database: Database, folder: Path) -> None:
+        """The family's first start on a database: it may make tables or experiments of its own."""
         process = peer.start(database, folder)
         try:
             process.wait_ready()
             if not peer.start_only:
-                api.call(process.port, "GET", "experiments/get?experiment_id=0", patience=60)
+                startup.wake(peer, process)
         finally:
             process.stop()
-        return database
 
     def load(self, kind: str, peers: Sequence[Peer], workloads: Sequence[Workload]) -> None:
         """All workloads on one kind of database, with all peers up and one of them under load at a time."""

@@ -7,8 +7,15 @@ from pathlib import Path
 from bench import api
 from bench.databases import Database
 from bench.peers import Peer
+from bench.process import ServerProcess
 from bench.rows import Row
 from bench.workloads import MEMORY, MEMORY_LAZY, READY, Measurement
+
+
+def wake(peer: Peer, server: ServerProcess) -> None:
+    """Have all of it running: Headrace starts stock when it is wanted. Raises ServerFailed."""
+    if peer.migrated:  # MLflow's own tables, and its API
+        server.wait_ready(api.PASSED_THROUGH)
 
 
 def measure(peer: Peer, database: Database, folder: Path) -> list[tuple[Row, Measurement]]:
@@ -21,7 +28,7 @@ def measure(peer: Peer, database: Database, folder: Path) -> list[tuple[Row, Mea
         ready = server.wait_ready()
         if peer.start_only:
             return [(MEMORY_LAZY, Measurement(server.settled_memory()))]
-        api.call(server.port, "GET", "experiments/get?experiment_id=0", patience=60)
+        wake(peer, server)
         weight = Measurement(server.settled_memory(), {"processes": len(server.tree())})
     finally:
         server.stop()

@@ -330,7 +330,7 @@ class PlainClient(Workload):
         program = REPOSITORY / "bench" / "client.py"
         uri = f"http://127.0.0.1:{server.port}"
         printed = subprocess.run(
-            [python, program, uri, run_id, str(effort.client_metrics)],
+            [python, "-P", program, uri, run_id, str(effort.client_metrics)],
             env=clean_environment({}),
             check=True,
             stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import requests
+from bench.api import PASSED_THROUGH as PASSED_THROUGH
 
 from tests.support.databases import Database
 from tests.support.processes import Process, free_port
@@ -26,8 +27,6 @@ STOCK_ENVIRONMENT = {
 }
 # How long a request waits for a stock that starts: 5 s of processor time, of which a busy machine has little.
 STOCK_SECONDS = 120
-# An endpoint that Headrace passes through: once it answers, stock is up.
-PASSED_THROUGH = "/api/3.0/mlflow/scorers/online-configs?scorer_ids=none"
 _BY_STOCK = re.compile(r'^headrace_requests_total{answered_by="stock",endpoint="([^"]+)",method="([^"]+)"', re.M)
 
 
