@@ -62,7 +62,7 @@ def test_queued_as_by_stock(
             metadata = {MADE_BY: run_id} if run_id else {}
             given = {"assessment": {"feedback": {"value": 1}, "metadata": metadata}, "trace_id": trace_id}
             message = msgspec.convert(given, messages.CreateAssessment)
-            return str(ask(endpoints.create_assessment(call, message))["assessment"]["assessment_id"])
+            return str(ask(endpoints.create_assessment(call, message))["assessment"].assessment_id)
 
         runner.run(headrace.start())
         call = Call(headrace, Settings())

@@ -38,6 +38,8 @@ _CLOSE_SECONDS = 2.0
 REPLAYED = "CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END"
 _LOOK_AGAIN_SECONDS = 0.005
 _MOST_DESCRIBED = 500  # texts of searches are many
+# A connection that has answered within so many seconds is asked a search without asking it first whether it is there.
+_FRESH_SECONDS = 1.0
 
 
 class Purpose(NamedTuple):
@@ -86,7 +88,27 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that is closed where no use can be made of it any more; the next statement needs another one."""
 
     asked_at = 0.0  # time.monotonic; 0 while nothing is asked
+    _answered_at = -_FRESH_SECONDS
+    _replans = False
     _replayed = 0  # as a standby last said
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._described: dict[str, Any] = {}
+
+    async def _get_statement(self, query: str, timeout: float | None, **options: Any) -> Any:
+        """As asyncpg's; of a search one without a name, whose types are asked for once."""
+        if not self._replans:
+            return await super()._get_statement(query, timeout, **options)
+        statement = self._described.get(query)
+        if statement is not None and time.monotonic() - self._answered_at < _FRESH_SECONDS:
+            statement.mark_unprepared()  # it is parsed, bound and executed in one message
+            return statement
+        options |= {"named": "", "use_cache": False}
+        statement = await super()._get_statement(query, ANSWER_SECONDS, **options)
+        if len(self._described) < _MOST_DESCRIBED:
+            self._described[query] = statement
+        return statement
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
         """As asyncpg's."""
@@ -98,6 +120,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
             raise
         finally:
             self.asked_at = 0.0
+            self._answered_at = time.monotonic()
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         """As asyncpg's. That a transaction begins takes no time, however long its statements may."""
@@ -128,12 +151,16 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
         A statement that is kept has, from its sixth use on, a plan for any parameters: it can be a hundred times
         slower.
         """
+        self._replans = True
         try:
-            statement = await self.prepare(query, name="", timeout=ANSWER_SECONDS)
-            return await statement.fetch(*args, timeout=STATEMENT_SECONDS + ANSWER_SECONDS)
+            rows = await super().fetch(query, *args, timeout=STATEMENT_SECONDS + ANSWER_SECONDS)
         except TimeoutError:
             self.terminate()
             raise
+        finally:
+            self._replans = False
+        self._answered_at = time.monotonic()
+        return rows
 
     async def has_replayed(self, position: int, within: float, timeout: float) -> bool:
         """Whether this standby has replayed its primary's log up to there, or does so within that many seconds."""
@@ -160,10 +187,6 @@ class PooledConnection(Connection):
 
     settings = ""  # SET LOCAL ...;
     alone = False
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._described: dict[str, Any] = {}
 
     async def _get_statement(self, query: str, timeout: float | None, **options: Any) -> Any:
         """As asyncpg's for a pooler, which parses, binds and executes in one message, but asks for the types once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from headrace.api.message import invalid
@@ -23,11 +24,15 @@ _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
 def timestamp(milliseconds: int) -> str:
     """Timestamp.ToJsonString. Raises Declined for a year that has not four digits."""
     seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z" if rest else f"{_second(seconds)}Z"
+
+
+@lru_cache(1_000)  # what is shown together has often happened at the same time
+def _second(seconds: int) -> str:
     try:
-        text = (_EPOCH + timedelta(seconds=seconds)).isoformat()
+        return (_EPOCH + timedelta(seconds=seconds)).isoformat()
     except OverflowError:
         raise Declined("a time that protobuf can't write") from None
-    return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
 
 
 def duration(milliseconds: int) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from headrace.errors import Declined
 from headrace.resources import proto_json
@@ -20,9 +22,42 @@ _MOST_OF_A_STACK_TRACE = 10_000
 _CUT = "[Stack trace is truncated]\n...\n"
 
 
-def by_trace(rows: Iterable[Sequence[Any]]) -> dict[str, list[dict[str, Any]]]:
+class Source(Struct, omit_defaults=True, gc=False):
+    """Who has said it."""
+
+    source_type: str
+    source_id: str | None = None
+
+
+class Feedback(Struct, omit_defaults=True, gc=False):
+    """`value` is JSON of any kind, None among it."""
+
+    value: Any
+    error: dict[str, str] | None = None
+
+
+class Assessment(Struct, omit_defaults=True, gc=False):
+    """An assessment, as its message has it."""
+
+    assessment_id: str
+    assessment_name: str
+    trace_id: str
+    source: Source
+    create_time: str
+    last_update_time: str
+    valid: bool
+    span_id: str | None = None
+    feedback: Feedback | None = None
+    expectation: dict[str, Any] | None = None
+    issue: dict[str, str] | None = None
+    metadata: dict[str, str] | None = None
+    rationale: str | None = None
+    overrides: str | None = None
+
+
+def by_trace(rows: Iterable[Sequence[Any]]) -> dict[str, list[Assessment]]:
     """Rows of COLUMNS as messages, by their trace."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Assessment]] = {}
     for row in rows:
         found.setdefault(row[1], []).append(assessment(*row))
     return found
@@ -32,37 +67,35 @@ def assessment(
     assessment_id: str, trace_id: str, name: str, kind: str, value: str, error: str | None, created: int, updated: int,
     source_type: str, source_id: str | None, span_id: str | None, rationale: str | None, overrides: str | None,
     valid: bool | int, metadata: str | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> Assessment:  # fmt: skip
     """SqlAssessments.to_mlflow_entity, then Assessment.to_proto. Raises Declined for a row that stock can't render."""
-    said: dict[str, Any] = {
-        "assessment_id": assessment_id,
-        "assessment_name": name,
-        "trace_id": trace_id,
-    }
-    if span_id is not None:
-        said["span_id"] = span_id
-    said["source"] = _source(source_type, source_id)
-    said["create_time"] = text = proto_json.timestamp(created)
-    said["last_update_time"] = text if updated == created else proto_json.timestamp(updated)
+    created_text = proto_json.timestamp(created)
+    said = Assessment(
+        assessment_id,
+        name,
+        trace_id,
+        _source(source_type, source_id),
+        created_text,
+        created_text if updated == created else proto_json.timestamp(updated),
+        bool(valid),
+        span_id,
+    )
     try:
         given = _loaded(value)
         if kind == "feedback":
-            said["feedback"] = _feedback(given, error)
+            said.feedback = _feedback(given, error)
         elif kind == "expectation":
-            said["expectation"] = _expectation(given)
+            said.expectation = _expectation(given)
         elif kind == "issue":
-            said["issue"] = {"issue_name": _text(given["issue_name"])}
+            said.issue = {"issue_name": _text(given["issue_name"])}
         else:
             raise Declined("an assessment of an unknown kind")
         if metadata is not None and (pairs := json.loads(metadata)):
-            said["metadata"] = {_text(key): str(item) for key, item in pairs.items()}
+            said.metadata = {_text(key): str(item) for key, item in pairs.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Declined("an assessment that can't be read") from None
-    if rationale is not None:
-        said["rationale"] = rationale
-    if overrides:
-        said["overrides"] = overrides
-    said["valid"] = bool(valid)
+    said.rationale = rationale
+    said.overrides = overrides or None
     return said
 
 
@@ -74,27 +107,29 @@ def _loaded(value: str) -> Any:
         return json.loads(value)
 
 
-def _source(source_type: str, source_id: str | None) -> dict[str, str]:
+@lru_cache(100)
+def _source(source_type: str, source_id: str | None) -> Source:
     source_type = source_type.upper()
     if source_type == "AI_JUDGE":
         source_type = "LLM_JUDGE"
     if source_type not in _SOURCES:
         raise Declined("an assessment of an unknown source")
-    return {"source_type": source_type} if source_id is None else {"source_type": source_type, "source_id": source_id}
+    return Source(source_type, source_id)
 
 
-def _feedback(given: Any, error: str | None) -> dict[str, Any]:
-    said: dict[str, Any] = {"value": proto_json.value(given)}
-    if error is not None:
-        found = json.loads(error)
-        said["error"] = {"error_code": _text(found["error_code"])}
-        if message := found.get("error_message"):
-            said["error"]["error_message"] = _text(message)
-        if trace := found.get("stack_trace"):
-            if len(_text(trace)) > _MOST_OF_A_STACK_TRACE:
-                trace = _CUT + trace[len(_CUT) - _MOST_OF_A_STACK_TRACE :]
-            said["error"]["stack_trace"] = trace
-    return said
+def _feedback(given: Any, error: str | None) -> Feedback:
+    value = proto_json.value(given)
+    if error is None:
+        return Feedback(value)
+    found = json.loads(error)
+    said = {"error_code": _text(found["error_code"])}
+    if message := found.get("error_message"):
+        said["error_message"] = _text(message)
+    if trace := found.get("stack_trace"):
+        if len(_text(trace)) > _MOST_OF_A_STACK_TRACE:
+            trace = _CUT + trace[len(_CUT) - _MOST_OF_A_STACK_TRACE :]
+        said["stack_trace"] = trace
+    return Feedback(value, said)
 
 
 def _expectation(given: Any) -> dict[str, Any]:

@@ -6,14 +6,17 @@ The session, token usage and cost are columns, and metadata to clients; the name
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
 from headrace.errors import Declined
 from headrace.resources import proto_json
+from headrace.resources.assessments.records import Assessment
 from headrace.resources.traces.token_sums import COST_COLUMNS, TOKEN_COLUMNS
 
 NAME = "mlflow.traceName"
@@ -50,38 +53,53 @@ class TraceInfo(Struct, gc=False):
     total_cost: float | None = None
     tags: dict[str, str | None] = {}
     metadata: dict[str, str | None] = {}
-    assessments: list[dict[str, Any]] = []
+    assessments: list[Assessment] = []
 
 
 _tokens, _costs = attrgetter(*TOKEN_COLUMNS), attrgetter(*COST_COLUMNS)
+_NO_TOKENS, _NO_COSTS = (None,) * len(TOKEN_COLUMNS), (None,) * len(COST_COLUMNS)
 COLUMNS = ", ".join(TraceInfo.__struct_fields__[:-3])
 WIDTH = len(TraceInfo.__struct_fields__) - 3
 
 
-def v3(info: TraceInfo) -> dict[str, Any]:
+class TraceInfoV3(Struct, omit_defaults=True, gc=False):
+    """A trace without its spans, as newer clients' message has it."""
+
+    trace_id: str
+    trace_location: Raw
+    request_time: str
+    state: str
+    client_request_id: str | None = None
+    request_preview: str | None = None
+    response_preview: str | None = None
+    execution_duration: str | None = None
+    trace_metadata: dict[str, str] = {}
+    assessments: list[Assessment] = []
+    tags: dict[str, str] = {}
+
+
+def v3(info: TraceInfo) -> TraceInfoV3:
     """TraceInfo.to_proto. Raises Declined for a row that stock can't render."""
-    said: dict[str, Any] = {"trace_id": info.request_id}
-    if info.client_request_id is not None:
-        said["client_request_id"] = info.client_request_id
-    said["trace_location"] = {
-        "type": "MLFLOW_EXPERIMENT",
-        "mlflow_experiment": {"experiment_id": str(info.experiment_id)},
-    }
-    if info.request_preview is not None:
-        said["request_preview"] = info.request_preview
-    if info.response_preview is not None:
-        said["response_preview"] = info.response_preview
-    said["request_time"] = proto_json.timestamp(info.timestamp_ms)
-    if info.execution_time_ms is not None:
-        said["execution_duration"] = proto_json.duration(info.execution_time_ms)
-    said["state"] = _state(info.status)
-    if metadata := _metadata(info):
-        said["trace_metadata"] = metadata
-    if info.assessments:
-        said["assessments"] = info.assessments
-    if tags := _tags(info):
-        said["tags"] = tags
-    return said
+    length = info.execution_time_ms
+    return TraceInfoV3(
+        info.request_id,
+        _location(info.experiment_id),
+        proto_json.timestamp(info.timestamp_ms),
+        _state(info.status),
+        info.client_request_id,
+        info.request_preview,
+        info.response_preview,
+        None if length is None else proto_json.duration(length),
+        _metadata(info),
+        info.assessments,
+        _tags(info),
+    )
+
+
+@lru_cache(100)
+def _location(experiment_id: int) -> Raw:
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": str(experiment_id)}}
+    return Raw(msgspec.json.encode(place))
 
 
 def v2(info: TraceInfo) -> dict[str, Any]:
@@ -111,20 +129,32 @@ def _state(status: str) -> str:
 
 
 def _metadata(info: TraceInfo) -> dict[str, str]:
-    given = {key: value for key, value in info.metadata.items() if key not in PROMOTED}
-    if info.session_id is not None:
-        given[SESSION] = info.session_id
-    if usage := {key: count for key, count in zip(TOKEN_COLUMNS, _tokens(info), strict=True) if count is not None}:
-        given[USAGE] = json.dumps(usage)
-    if cost := {key: value for key, value in zip(COST_COLUMNS, _costs(info), strict=True) if value is not None}:
-        given[COST] = json.dumps(cost)
+    given = info.metadata
+    if not PROMOTED.isdisjoint(given):
+        given = {key: value for key, value in given.items() if key not in PROMOTED}
+    tokens, costs = _tokens(info), _costs(info)
+    if info.session_id is not None or tokens != _NO_TOKENS or costs != _NO_COSTS:
+        given = given | _promoted(info.session_id, tokens, costs)
     return _shown(given, _SHOWN_METADATA)
 
 
+def _promoted(session_id: str | None, tokens: Sequence[Any], costs: Sequence[Any]) -> dict[str, str | None]:
+    given: dict[str, str | None] = {}
+    if session_id is not None:
+        given[SESSION] = session_id
+    if usage := {key: count for key, count in zip(TOKEN_COLUMNS, tokens, strict=True) if count is not None}:
+        given[USAGE] = json.dumps(usage)
+    if cost := {key: value for key, value in zip(COST_COLUMNS, costs, strict=True) if value is not None}:
+        given[COST] = json.dumps(cost)
+    return given
+
+
 def _tags(info: TraceInfo) -> dict[str, str]:
-    given = {key: value for key, value in info.tags.items() if key != NAME}
+    given = info.tags
     if info.trace_name is not None:
-        given[NAME] = info.trace_name
+        given = {**given, NAME: info.trace_name}
+    elif NAME in given:
+        given = {key: value for key, value in given.items() if key != NAME}
     return _shown(given, _SHOWN_TAG)
 
 

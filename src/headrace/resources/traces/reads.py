@@ -23,8 +23,11 @@ INFOS = Sql(f"SELECT {info.COLUMNS} FROM trace_info WHERE request_id IN :trace_i
 INFOS_OF_EXPERIMENTS = Sql(f"""
 SELECT {info.COLUMNS} FROM trace_info WHERE request_id IN :trace_ids AND experiment_id IN :experiment_ids
 """)
-TAGS = Sql("SELECT request_id, key, value FROM trace_tags WHERE request_id IN :trace_ids")
-METADATA = Sql("SELECT request_id, key, value FROM trace_request_metadata WHERE request_id IN :trace_ids")
+# tags and metadata
+PAIRS = Sql("""
+SELECT request_id, key, value, TRUE FROM trace_tags WHERE request_id IN :trace_ids
+UNION ALL SELECT request_id, key, value, FALSE FROM trace_request_metadata WHERE request_id IN :trace_ids
+""")
 ASSESSMENTS = Sql(f"""
 SELECT {records.COLUMNS} FROM assessments WHERE trace_id IN :trace_ids ORDER BY created_timestamp
 """)
@@ -33,7 +36,7 @@ SPANS = Sql("""
 SELECT trace_id, content FROM spans WHERE trace_id IN :trace_ids
 ORDER BY parent_span_id IS NOT NULL, start_time_unix_nano, span_id
 """)
-PARTS = (INFOS, TAGS, METADATA, ASSESSMENTS)
+PARTS = (INFOS, PAIRS, ASSESSMENTS)
 
 
 async def infos(db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None = None) -> list[TraceInfo]:
@@ -42,7 +45,7 @@ async def infos(db: Database, trace_ids: Sequence[str], experiment_ids: Sequence
         which = INFOS(trace_ids=list(trace_ids))
     else:
         which = INFOS_OF_EXPERIMENTS(trace_ids=list(trace_ids), experiment_ids=list(experiment_ids))
-    parts = (part(trace_ids=list(trace_ids)) for part in (TAGS, METADATA, ASSESSMENTS))
+    parts = (part(trace_ids=list(trace_ids)) for part in (PAIRS, ASSESSMENTS))
     rows, *others = await db.rows_of(which, *parts)
     found = {row[0]: row for row in rows}
     return _joined([found[each] for each in dict.fromkeys(trace_ids) if each in found], *others)
@@ -53,20 +56,15 @@ async def of_rows(db: Database, rows: Sequence[Sequence[Any]]) -> list[TraceInfo
     if not rows:
         return []
     ids = [row[0] for row in rows]
-    return _joined(rows, *await db.rows_of(*(part(trace_ids=ids) for part in (TAGS, METADATA, ASSESSMENTS))))
+    return _joined(rows, *await db.rows_of(*(part(trace_ids=ids) for part in (PAIRS, ASSESSMENTS))))
 
 
-def _joined(
-    rows: Sequence[Sequence[Any]], tags: Sequence[Any], metadata: Sequence[Any], assessments: Sequence[Any]
-) -> list[TraceInfo]:
+def _joined(rows: Sequence[Sequence[Any]], pairs: Sequence[Any], assessments: Sequence[Any]) -> list[TraceInfo]:
     traces = [TraceInfo(*tuple(row)[:WIDTH]) for row in rows]
     by_id = {trace.request_id: trace for trace in traces}
-    for trace_id, key, value in tags:
-        if trace_id in by_id:
-            by_id[trace_id].tags[key] = value
-    for trace_id, key, value in metadata:
-        if trace_id in by_id:
-            by_id[trace_id].metadata[key] = value
+    for trace_id, key, value, is_tag in pairs:
+        if (trace := by_id.get(trace_id)) is not None:
+            (trace.tags if is_tag else trace.metadata)[key] = value
     for trace_id, some in records.by_trace(assessments).items():
         if trace_id in by_id:
             by_id[trace_id].assessments = some

@@ -12,6 +12,7 @@ are RE2's there (db/sqlite.py), whose time is linear in the text, whatever the p
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from headrace.auth.objects import granted
 from headrace.db.query import Dialect, Query, Statement
 from headrace.resources.traces import info
 from headrace.resources.traces.info import NAME, SESSION
-from headrace.resources.traces.search import ANALYTICS, ATTRIBUTES, PROMPTS, RUN, TraceSearch
+from headrace.resources.traces.search import ANALYTICS, ATTRIBUTES, CONTENT, PROMPTS, RUN, TraceSearch
 from headrace.resources.traces.token_sums import COST_COLUMNS, TOKEN_COLUMNS, count_of, finite
 
 INFO = ", ".join(f"t.{column}" for column in info.COLUMNS.split(", "))
@@ -252,11 +253,29 @@ def _spans(sql: Statement, spans: Sequence[Condition], given: Sequence[Condition
 
 
 def _span(sql: Statement, condition: Condition) -> str:
-    if not condition.key.startswith(ATTRIBUTES):
-        return compare(sql, f"f.{condition.key}", condition)
-    name, value = strip_backticks(condition.key.removeprefix(ATTRIBUTES)), str(condition.value)
-    value = _within_content(name, value) if condition.comparator == "RLIKE" else f'%"{name}"{value}%'
-    return compare(sql, "f.content", Condition(Kind.SPAN, condition.key, condition.comparator, value))
+    key, comparator, value = condition.key, condition.comparator, str(condition.value)
+    if key == CONTENT:
+        return _content(sql, condition, value)
+    if not key.startswith(ATTRIBUTES):
+        return compare(sql, f"f.{key}", condition)
+    name = strip_backticks(key.removeprefix(ATTRIBUTES))
+    pattern = _within_content(name, value) if comparator == "RLIKE" else f'%"{name}"{value}%'
+    return _content(sql, Condition(Kind.SPAN, key, comparator, pattern), value)
+
+
+def _content(sql: Statement, condition: Condition, value: str) -> str:
+    """`f.content` against a pattern, or whatever it is, that was made of `value`.
+
+    PostgreSQL finds a text in half the time that LIKE takes, so it does that first. Measured on 10,000 contents of 480
+    bytes, of which one in ten has the text: LIKE 30 ms, and 18 ms without its needless %, this 11 ms. CASE, since
+    PostgreSQL would begin with the operator that it takes for the cheaper one, LIKE.
+    """
+    pattern = str(condition.value)
+    if condition.comparator != "LIKE" or sql.dialect is Dialect.SQLITE or "\\" in pattern:
+        return compare(sql, "f.content", condition)
+    met = compare(sql, "f.content", Condition(Kind.SPAN, CONTENT, "LIKE", re.sub("%%+", "%", pattern)))
+    longest = max(re.split("[%_]", value), key=len)
+    return f"CASE WHEN strpos(f.content, {sql.bind(longest)}) > 0 THEN {met} ELSE FALSE END" if longest else met
 
 
 def _within_content(name: str, pattern: str) -> str:
