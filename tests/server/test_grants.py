@@ -430,3 +430,59 @@ def test_logged_models(world: World) -> None:
     _, found = world.call("reader", "POST", f"{API}/logged-models/search", json=everywhere)
     assert {model["info"]["experiment_id"] for model in found["models"]} == {world.experiments["open"]}
     assert world.call("nobody", "POST", f"{API}/logged-models/search", json=everywhere) == (200, {})
+
+
+def test_an_assessment_is_not_taken_from_anothers_trace(world: World) -> None:
+    """Stock gives the row of that id to the trace that comes with it."""
+    theirs = f"/api/3.0/mlflow/traces/{world.traces['closed']}/assessments"
+    source = {"source_type": "HUMAN", "source_id": "me"}
+    assessment = {"assessment_name": "good", "feedback": {"value": True}, "source": source, "rationale": "private"}
+    made = world.guarded.request("POST", theirs, ADMIN_TOKEN, json={"assessment": assessment}).json()["assessment"]
+    info = {
+        "trace_id": world.traces["open"], "request_time": "2026-01-01T00:00:00Z", "state": "OK",
+        "trace_location": {
+            "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": world.experiments["open"]}},
+    }  # fmt: skip
+    assessment_id = made.pop("assessment_id")
+    for name in ("assessment_id", "assessmentId"):
+        taken = info | {"assessments": [made | {name: assessment_id, "feedback": {"value": False}}]}
+        status, refusal = world.call("writer", "POST", "/api/3.0/mlflow/traces", json={"trace": {"trace_info": taken}})
+        assert (status, "another trace's" in refusal["message"]) == (400, True)
+    kept = world.guarded.request("GET", f"{theirs}/{assessment_id}", ADMIN_TOKEN).json()["assessment"]
+    assert (kept["feedback"]["value"], kept["rationale"]) == (True, "private")
+
+
+def test_a_job_names_more_than_its_experiment(world: World) -> None:
+    """A prompt and a dataset, which stock reads for whoever asks: administrators start such jobs."""
+    config = {"dataset_id": world.datasets["closed"], "optimizer_type": 1}
+    body = {"experiment_id": world.experiments["open"], "source_prompt_uri": "prompts:/closed/1", "config": config}
+    assert world.status("writer", "POST", "/api/3.0/mlflow/prompt-optimization/jobs", json=body) == 403
+
+
+def test_a_run_that_has_moved_is_the_other_experiments(world: World) -> None:
+    made = world.guarded.request(
+        "POST", f"{API}/runs/create", ADMIN_TOKEN, json={"experiment_id": world.experiments["open"]}
+    ).json()
+    run = made["run"]["info"]["run_id"]
+    path = f"{API}/runs/get?run_id={run}"
+    assert world.status("reader", "GET", path) == 200
+    ended = {"run_id": run, "status": "FINISHED"}
+    assert world.guarded.status("POST", f"{API}/runs/update", ADMIN_TOKEN, json=ended) == 200
+    place = ("--artifacts-destination", str(world.guarded.folder / "artifacts"))
+    world.guarded.headrace("runs", "move", run, "--to", world.experiments["closed"], *place)
+    wait_until(lambda: world.status("reader", "GET", path) == 403, "the grant on the old experiment reaches no further")
+
+
+def test_grants_end_with_their_experiment(world: World) -> None:
+    """SQLite gives its number to the next one, once `mlflow gc` has removed it."""
+    create = f"{API}/experiments/create"
+    for what in ({"name": "second"}, {"name": "third", "artifact_location": "mlflow-artifacts:/elsewhere"}):
+        first = world.call("nobody", "POST", create, json={"name": "first"})[1]["experiment_id"]
+        get = f"{API}/experiments/get?experiment_id={first}"
+        assert world.status("nobody", "GET", get) == 200
+        world.guarded.database.execute("DELETE FROM experiments WHERE name = 'first'")
+        again = world.guarded.request("POST", create, ADMIN_TOKEN, json=what).json()["experiment_id"]
+        if world.guarded.database.backend == "sqlite":
+            assert again == first
+            assert world.status("nobody", "GET", get) == 403
+        assert world.status("nobody", "GET", f"{API}/experiments/get?experiment_id={again}") == 403

@@ -218,6 +218,38 @@ def test_searches_show_the_workspace(server: Server) -> None:
     assert "S" not in [each["name"] for each in default.send(*searches[0][:3]).json()["experiments"]]
 
 
+def test_what_is_named_beside_the_target_is_in_the_workspace(server: Server) -> None:
+    """A run or a model that a version's files are said to be of, the trace of a span, the assessments of a trace."""
+    ids: dict[str, str] = {}
+    ours, theirs = Team(server, OURS, ids), Team(server, THEIRS, ids)
+    for team, experiment in ((ours, "experiment"), (theirs, "other")):
+        made = team.send("POST", "2.0/mlflow/experiments/create", {"name": "beside"})
+        ids[experiment] = made.json()["experiment_id"]
+    info = ours.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]
+    model = ours.send("POST", "2.0/mlflow/logged-models", EXPERIMENT | {"name": "m"}).json()["model"]["info"]
+    assert theirs.send("POST", "2.0/mlflow/registered-models/create", {"name": "beside"}).status_code == 200
+    of_run = {"source": f"{info['artifact_uri']}/m", "run_id": info["run_id"]}
+    of_model = {"source": model["artifact_uri"], "model_id": model["model_id"]}
+    of_bucket = {"source": "s3://b/m", "model_id": model["model_id"]}
+    for source, status in ((of_run, 400), (of_model, 400), (of_bucket, 404)):
+        answer = theirs.send("POST", "2.0/mlflow/model-versions/create", {"name": "beside", **source})
+        assert answer.status_code == status, answer.text
+    assert "beside" not in ours.send("GET", "2.0/mlflow/logged-models/{model_id}", {"model_id": model["model_id"]}).text
+
+    trace = "tr-" + "7" * 32
+    started = {"trace": {"trace_info": TRACE_INFO | {"trace_id": trace}}}
+    assert ours.send("POST", "3.0/mlflow/traces", started).status_code == 200
+    assessed = {"trace_id": trace, "assessment": ASSESSMENT | {"trace_id": trace}}
+    made = ours.send("POST", "3.0/mlflow/traces/{trace_id}/assessments", assessed).json()["assessment"]
+    kept = ours.send("GET", "3.0/mlflow/traces/get", {"trace_id": trace, "allow_partial": "true"}).json()
+    ids |= {"ours": ids["experiment"], "experiment": ids["other"]}
+    spans = {"resourceSpans": [{"scopeSpans": [{"spans": [SPAN | {"traceId": "7" * 32}]}]}]}
+    assert theirs.send("POST", "/v1/traces", spans).status_code == 403
+    taken = {"trace": {"trace_info": TRACE_INFO | {"trace_id": "tr-" + "8" * 32, "assessments": [made]}}}
+    assert theirs.send("POST", "3.0/mlflow/traces", taken).status_code == 400
+    assert ours.send("GET", "3.0/mlflow/traces/get", {"trace_id": trace, "allow_partial": "true"}).json() == kept
+
+
 def test_which_workspace(server: Server) -> None:
     url = f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0"
     for name, status, words in (

@@ -34,7 +34,7 @@ class Access:
     def __init__(self, accounts: Accounts, authenticator: Authenticator, only_granted: bool) -> None:
         self._accounts, self._authenticator = accounts, authenticator
         self._only_granted = only_granted
-        self._experiments: dict[ObjectRef, tuple[str, ...]] = {}  # what never moves to another experiment
+        self._experiments: dict[ObjectRef, tuple[str, ...]] = {}  # of what moves by `headrace runs move` alone
         self._grants: dict[tuple[str, ...], Grants] = {}
         self._generation = -1
         _ALL.add(self)
@@ -124,6 +124,7 @@ class Access:
         if self._generation != self._authenticator.generation:
             self._generation = self._authenticator.generation
             self._grants.clear()
+            self._experiments.clear()
         key = grantees(who)
         if key not in self._grants:
             best: Grants = {}

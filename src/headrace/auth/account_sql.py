@@ -55,12 +55,6 @@ def state(dialect: Dialect) -> Query:
     return Query("SELECT name, value FROM headrace_state", [])
 
 
-def next_version(dialect: Dialect) -> Query:
-    return Query(
-        "UPDATE headrace_state SET value = CAST(CAST(value AS bigint) + 1 AS varchar) WHERE name = 'version'", []
-    )
-
-
 def any_user(dialect: Dialect) -> Query:
     return Query("SELECT 1 FROM headrace_users LIMIT 1", [])
 

@@ -17,7 +17,8 @@ from headrace.auth import account_sql as sql
 from headrace.clock import now_ms
 from headrace.db import connected
 from headrace.db.database import Database
-from headrace.db.query import Query
+from headrace.db.own_tables import NEXT_VERSION
+from headrace.db.query import Query, Runnable
 from headrace.errors import ConfigurationError, Declined, Unavailable
 from headrace.settings import Settings
 
@@ -126,7 +127,7 @@ class Accounts:
         dialect = self._store.dialect
         queries = [sql.leave_groups(name, dialect), *(sql.join_group(name, group, dialect) for group in set(groups))]
         # the version first: its row is locked then, and two sign-ins of the same user at once come one after the other
-        await self._transact([sql.next_version(dialect), *queries])
+        await self._transact([NEXT_VERSION(), *queries])
 
     # Tokens
 
@@ -204,18 +205,18 @@ class Accounts:
         except Declined as error:
             raise _broken(error) from error
 
-    async def _transact(self, queries: Sequence[Query]) -> Sequence[Sequence[Any]]:
+    async def _transact(self, queries: Sequence[Runnable]) -> Sequence[Sequence[Any]]:
         try:
             return await self._store.transact(queries)
         except Declined as error:
             raise _broken(error) from error
 
-    async def _change(self, *queries: Query) -> Sequence[Any]:
+    async def _change(self, *queries: Runnable) -> Sequence[Any]:
         """The rows of the first statement."""
         return (await self._transact(queries))[0]
 
     async def _revoke(self, *queries: Query) -> Sequence[Any]:
-        return await self._change(*queries, sql.next_version(self._store.dialect))
+        return await self._change(*queries, NEXT_VERSION())
 
 
 def _broken(error: Declined) -> Unavailable:

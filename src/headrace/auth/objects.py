@@ -313,7 +313,7 @@ OPTIONAL = frozenset({"new-trace", "model-version"})
 GRANTED_EXPERIMENT = Sql("""
 SELECT 1 FROM headrace_grants WHERE kind = 'experiment' AND object = :experiment_id AND grantee IN :grantees
 """)
-# kinds whose objects never move to another experiment
+# kinds whose objects move to another experiment by `headrace runs move` alone, which tells servers to look again
 FIXED = frozenset({"run", "trace", "logged-model"})
 
 

@@ -2,7 +2,8 @@
 
 With a run go its nested runs, the models that it logged, its traces, and its datasets, which belong to an experiment.
 Its files go, too: who may read them is decided by the experiment whose folder they are in, and gc removes that folder
-with the experiment. Files are copied first, then all rows change in one transaction, then the old files go.
+with the experiment. Files are copied first, then all rows change in one transaction, then the old files go. Servers
+with --grants keep in mind in which experiment a run is: the version of the accounts tells them to look again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from headrace.copy import move_sql as sql
 from headrace.copy.files import Files, Place
 from headrace.copy.report import Left, Report
 from headrace.db.database import Database
+from headrace.db.own_tables import NEXT_VERSION, exists
 from headrace.db.query import Runnable
 from headrace.errors import ApiError, ConfigurationError, Declined
 from headrace.resources.traces import change_sql
@@ -41,10 +43,13 @@ class Mover:
         self._db, self._place, self._dry = db, place, dry
         self._copied = Report()
         self.moved = Moved()
+        self._told: list[Runnable] = []
 
     async def move(self, ids: Sequence[str], to: str) -> Moved:
         """To the experiment of that name, or id. Raises ConfigurationError where there is none."""
         experiment = await self._experiment(to)
+        if await self._db.rows(exists("headrace_state")):
+            self._told = [NEXT_VERSION()]
         wanted = list(dict.fromkeys(ids))
         for which in wanted:  # grows by nested runs
             rows = await self._db.rows(sql.RUN(run_id=which))
@@ -102,6 +107,7 @@ class Mover:
             await self._db.change(
                 sql.MOVE(run_id=run_id, to=to),
                 *_rest(run_id, to, [row[0] for row in models], [row[0] for row in traces], moves),
+                *self._told,
             )
             for own, there, new in moves:
                 await self._remove(own, there, new)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from headrace.db.query import Bound, Dialect, Query, Sql
 
 _LOCK = 0x68656164726175
+# Whoever keeps in mind what these tables say of people and their rights reads it again.
+NEXT_VERSION = Sql("""
+UPDATE headrace_state SET value = CAST(CAST(value AS bigint) + 1 AS varchar) WHERE name = 'version'
+""")
 _EXISTS = Sql(
     postgresql="SELECT 1 FROM pg_tables WHERE tablename = :name AND schemaname = current_schema()",
     sqlite="SELECT 1 FROM sqlite_master WHERE name = :name",

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from headrace.artifacts.locations import Locations, Place
 from headrace.db.database import Database
+from headrace.db.own_tables import NEXT_VERSION, exists
 from headrace.db.query import Runnable, Sql
 from headrace.errors import Declined, HeadraceError
 from headrace.gc import sql
@@ -211,8 +212,8 @@ class Collector:
 
     async def _gone_experiment(self, number: int) -> None:
         statements = list(sql.REST_OF_EXPERIMENT)
-        if await self._db.rows(sql.GRANTS_ARE_KEPT()):
-            statements.append(sql.DROP_GRANTS)
+        if await self._db.rows(exists("headrace_grants")):
+            statements += [sql.DROP_GRANTS, NEXT_VERSION]
         statements.append(sql.GONE_EXPERIMENT)
         await self._transact(*(each(experiment_id=number, experiment_text=str(number)) for each in statements))
 

@@ -114,7 +114,3 @@ WHERE experiment_id = :experiment_id AND lifecycle_stage = 'deleted' AND last_up
 DROP_GRANTS = Sql("""
 DELETE FROM headrace_grants WHERE kind = 'experiment' AND object = :experiment_text
 """)
-GRANTS_ARE_KEPT = Sql(
-    postgresql="SELECT 1 FROM pg_tables WHERE tablename = 'headrace_grants' AND schemaname = current_schema()",
-    sqlite="SELECT 1 FROM sqlite_master WHERE name = 'headrace_grants'",
-)

@@ -88,7 +88,7 @@ GET    3.0/mlflow/scorers/online-configs                           read      -
 PUT    3.0/mlflow/scorers/online-config                            edit      experiment:experiment_id     experiment_id name sample_rate filter_string
 POST   3.0/mlflow/scorer/invoke                                    edit      -
 POST   3.0/mlflow/genai/evaluate/invoke                            edit      -
-POST   3.0/mlflow/prompt-optimization/jobs                         edit      experiment:experiment_id     experiment_id source_prompt_uri config tags
+POST   3.0/mlflow/prompt-optimization/jobs                         edit      -
 POST   3.0/mlflow/prompt-optimization/jobs/search                  read      experiment:experiment_id     experiment_id
 GET    3.0/mlflow/prompt-optimization/jobs/search                  read      experiment:experiment_id     experiment_id
 GET    3.0/mlflow/prompt-optimization/jobs/{job_id}                read      -

@@ -55,6 +55,8 @@ ON CONFLICT (assessment_id) DO NOTHING RETURNING 1
 """
 OVERRIDE_ONE = "UPDATE assessments SET valid = 0 WHERE assessment_id = :overrides AND trace_id = :trace_id"
 
+OF_OTHERS = Sql("SELECT assessment_id FROM assessments WHERE assessment_id IN :ids AND trace_id <> :trace_id")
+
 # Why one was not made: (trace_id, whether what it overrides is there, whether one of that trace has its id)
 WHY = Sql("""
 SELECT t.request_id,
@@ -66,7 +68,7 @@ WHERE t.request_id = :trace_id
 
 # Another one's id may be the same: only of its own trace.
 RESTORE_OVERRIDDEN = Sql("""
-UPDATE assessments SET valid = true WHERE assessment_id IN (
+UPDATE assessments SET valid = true WHERE trace_id = :trace_id AND assessment_id IN (
   SELECT d.overrides FROM assessments d WHERE d.trace_id = :trace_id AND d.assessment_id = :assessment_id)
 """)
 DELETE = Sql("DELETE FROM assessments WHERE trace_id = :trace_id AND assessment_id = :assessment_id")

@@ -12,12 +12,14 @@ from headrace.api.search import page_token
 from headrace.api.search.ast import ExperimentSearch
 from headrace.api.search.page_token import PageToken
 from headrace.api.search.sql import next_page
+from headrace.auth.access import forget_grants
 from headrace.auth.objects import Experiment as ExperimentTarget
 from headrace.auth.objects import ExperimentName, Filtered, NewExperiment
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import Duplicate, GuardFailed
-from headrace.db.query import Bound
+from headrace.db.own_tables import NEXT_VERSION
+from headrace.db.query import Bound, Dialect
 from headrace.entities import DatasetSummary, Experiment, KeyValue
 from headrace.errors import AlreadyExists, Declined, Forbidden, InvalidParameter, InvalidState, NotFound
 from headrace.resources import validation as valid
@@ -64,6 +66,8 @@ async def get_experiment_by_name(call: Call, message: messages.GetExperimentByNa
 async def create_experiment(call: Call, message: messages.CreateExperiment) -> object:
     """SqlAlchemyStore.create_experiment."""
     name = _name(message.name)
+    if call.settings.protected and call.db.dialect is Dialect.SQLITE:
+        await _drop_grants_of_removed(call)
     if message.artifact_location:
         if call.settings.enable_workspaces:
             raise InvalidParameter("artifact_location cannot be specified when workspaces are enabled")
@@ -88,6 +92,13 @@ async def create_experiment(call: Call, message: messages.CreateExperiment) -> o
     except Duplicate:
         raise _name_taken(name) from None
     return {"experiment_id": str(rows[0][0])}
+
+
+async def _drop_grants_of_removed(call: Call) -> None:
+    """What was granted on an experiment that is gone is nobody's on the next one with its number, whoever makes it."""
+    if await call.db.rows(sql.GRANTS_OF_REMOVED()):
+        await call.db.transact([sql.DROP_GRANTS_OF_REMOVED(), NEXT_VERSION()])
+        forget_grants()
 
 
 @endpoint("POST", "2.0/mlflow/experiments/search", Right.READ, Filtered(), sql.GET, replica=True)

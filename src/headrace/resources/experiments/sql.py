@@ -49,6 +49,15 @@ SELECT CAST(:grantee AS varchar), 'experiment', CAST(experiment_id AS varchar), 
 WHERE workspace = :workspace AND name = :name
 ON CONFLICT (grantee, kind, object) DO UPDATE SET permission = 'manage'
 """)
+# SQLite gives the number of an experiment that was removed (`mlflow gc`) to the next one.
+GRANTS_OF_REMOVED = Sql("""
+SELECT 1 FROM headrace_grants
+WHERE kind = 'experiment' AND CAST(object AS integer) NOT IN (SELECT experiment_id FROM experiments) LIMIT 1
+""")
+DROP_GRANTS_OF_REMOVED = Sql("""
+DELETE FROM headrace_grants
+WHERE kind = 'experiment' AND CAST(object AS integer) NOT IN (SELECT experiment_id FROM experiments)
+""")
 SET_TAG = Sql("""
 INSERT INTO experiment_tags (key, value, experiment_id)
 SELECT CAST(:key AS varchar), CAST(:value AS varchar), experiment_id FROM experiments

@@ -125,7 +125,7 @@ async def _of_run(call: Call, uri: str, parsed: SplitResult, run_id: str) -> Sou
     if parsed.scheme == "runs" and (parsed.netloc or not run_id or parsed.path[1:].partition("/")[0] != run_id):
         _not_inside(uri, "run_id")
     if parsed.scheme == "mlflow-artifacts":
-        rows = await call.db.rows(sql.RUN(run_id=run_id)) if run_id else ()
+        rows = await call.db.rows(sql.RUN(run_id=run_id, workspace=call.workspace)) if run_id else ()
         if not rows or not _is_within(uri, rows[0][0] or ""):
             _not_inside(uri, "run_id")
     return Source(uri, uri, run_id)
@@ -136,7 +136,7 @@ async def _of_logged_model(call: Call, uri: str, parsed: SplitResult, run_id: st
     its_own = parsed.scheme == "models" and _path(uri) == f"/{model_id}"
     if parsed.scheme == "runs" or (parsed.scheme == "models" and not its_own):
         _not_inside(uri, "model_id")
-    rows = await call.db.rows(sql.LOGGED_MODEL(model_id=model_id))
+    rows = await call.db.rows(sql.LOGGED_MODEL(model_id=model_id, workspace=call.workspace))
     if parsed.scheme == "mlflow-artifacts" and not (rows and _is_within(uri, rows[0][0])):
         _not_inside(uri, "model_id")
     if not rows:

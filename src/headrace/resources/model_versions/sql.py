@@ -171,8 +171,12 @@ ON CONFLICT (workspace, name, alias) DO UPDATE SET version = excluded.version RE
 """)
 
 # What a new version's source lies in.
-RUN = Sql("SELECT artifact_uri FROM runs WHERE run_uuid = :run_id")
+RUN = Sql("""
+SELECT r.artifact_uri FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id
+WHERE r.run_uuid = :run_id AND e.workspace = :workspace
+""")
 LOGGED_MODEL = Sql("""
-SELECT artifact_location, source_run_id FROM logged_models
-WHERE model_id = :model_id AND lifecycle_stage <> 'deleted'
+SELECT m.artifact_location, m.source_run_id FROM logged_models m
+JOIN experiments e ON e.experiment_id = m.experiment_id
+WHERE m.model_id = :model_id AND m.lifecycle_stage <> 'deleted' AND e.workspace = :workspace
 """)

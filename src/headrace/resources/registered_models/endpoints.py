@@ -13,6 +13,7 @@ from headrace.auth.objects import Filtered, NewModel, RegisteredModel
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import Duplicate, GuardFailed
+from headrace.db.own_tables import NEXT_VERSION
 from headrace.errors import AlreadyExists, Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.model_versions import sql as version_sql
@@ -39,7 +40,7 @@ async def create_registered_model(call: Call, message: messages.CreateRegistered
         statements += [
             sql.DROP_GRANTS(name=name),
             sql.GRANT_NEW(grantee=f"user:{call.sender.user}", name=name),
-            sql.NEXT_VERSION(),
+            NEXT_VERSION(),
         ]
     try:
         await call.db.change(sql.CREATE(now=now, description=description, **place), *statements)
@@ -102,7 +103,7 @@ async def rename_registered_model(call: Call, message: messages.RenameRegistered
         statements += [
             sql.DROP_GRANTS(name=new_name),
             sql.MOVE_GRANTS(name=name, new_name=new_name),
-            sql.NEXT_VERSION(),
+            NEXT_VERSION(),
         ]
     try:
         await call.db.change(sql.RENAME(workspace=call.workspace, name=name, new_name=new_name, now=now), *statements)
@@ -121,7 +122,7 @@ async def delete_registered_model(call: Call, message: messages.RegisteredModelO
     place = {"workspace": call.workspace, "name": name}
     statements = [statement(**place) for statement in sql.DELETE_ALL]
     if call.settings.protected:
-        statements += [sql.DROP_GRANTS(name=name), sql.NEXT_VERSION()]
+        statements += [sql.DROP_GRANTS(name=name), NEXT_VERSION()]
     try:
         await call.db.change(sql.LOCK(**place), *statements)
     except GuardFailed:

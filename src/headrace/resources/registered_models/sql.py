@@ -81,7 +81,4 @@ INSERT INTO headrace_grants (grantee, kind, object, permission) VALUES (:grantee
 ON CONFLICT (grantee, kind, object) DO UPDATE SET permission = 'manage'
 """)
 MOVE_GRANTS = Sql("UPDATE headrace_grants SET object = :new_name WHERE kind = 'model' AND object = :name")
-NEXT_VERSION = Sql("""
-UPDATE headrace_state SET value = CAST(CAST(value AS bigint) + 1 AS varchar) WHERE name = 'version'
-""")
 DROP_GRANTS = Sql("DELETE FROM headrace_grants WHERE kind = 'model' AND object = :name")

@@ -16,9 +16,10 @@ from headrace.auth.objects import Both, Experiment, NewTrace, Run, Trace
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
-from headrace.errors import Declined, InvalidParameter, NotFound
+from headrace.errors import AlreadyExists, Declined, InvalidParameter, NotFound
 from headrace.resources import proto_json
 from headrace.resources import validation as valid
+from headrace.resources.assessments.sql import OF_OTHERS
 from headrace.resources.traces import change_sql as sql
 from headrace.resources.traces import deletion, info, messages, reads, tags
 from headrace.resources.traces.info import NAME, TraceInfo
@@ -44,11 +45,12 @@ async def start_trace(call: Call, message: messages.StartTrace) -> object:
     own_tags, metadata = tags.of_trace(given.tags), tags.metadata_of_trace(given.trace_metadata)
     if place.type != "MLFLOW_EXPERIMENT" or place.mlflow_experiment is None or place.inference_table is not None:
         raise invalid("trace.trace_info.trace_location", place.type, "This server keeps traces in experiments.")
-    if given.assessments:
-        raise Declined("assessments that come with a trace")
     trace_id = _text(given.trace_id, MAX_ID, "trace.trace_info.trace_id")
     if not trace_id:
         raise missing("trace.trace_info.trace_id")
+    if given.assessments:
+        await _check_ids(call, trace_id, given.assessments)
+        raise Declined("assessments that come with a trace")
     length = given.execution_duration
     trace = TraceInfo(
         trace_id,
@@ -67,6 +69,15 @@ async def start_trace(call: Call, message: messages.StartTrace) -> object:
     if not started.is_new:
         trace = (await reads.infos(call.db, [trace_id]) or [trace])[0]
     return {"trace": {"trace_info": info.v3(trace)}}
+
+
+async def _check_ids(call: Call, trace_id: str, assessments: list[Any]) -> None:
+    """Stock takes an assessment that has the id of another trace's away from that one. Raises AlreadyExists."""
+    names = ("assessment_id", "assessmentId")
+    ids = [each[name] for each in assessments if isinstance(each, dict) for name in names if each.get(name)]
+    given = [valid.without_nul(each, "assessment_id") for each in ids if isinstance(each, str)]
+    if given and (taken := await call.db.rows(OF_OTHERS(ids=given, trace_id=trace_id))):
+        raise AlreadyExists(f"The assessment {taken[0][0]} is another trace's: leave its id out.")
 
 
 @endpoint("POST", "2.0/mlflow/traces", Right.EDIT, Experiment("experiment_id"), *_STARTED, audited="often")

@@ -103,7 +103,7 @@ async def _export(
     try:
         logged: LoggedSpans = await run(partial(_rows, spans))
         del spans  # while the rows are written there is no need for both
-        await call.db.submit(LogSpans(experiment_id, call.workspace, call.sender is not None, logged))
+        await call.db.submit(LogSpans(experiment_id, call.workspace, _only_here(call), logged))
     except Declined:
         spans = await run(decode)
         await _before_stock(call, experiment_id, spans)
@@ -121,11 +121,16 @@ def _rows(spans: list[Span]) -> LoggedSpans:
     return span_rows.rows(spans, _PRICES)
 
 
+def _only_here(call: Call) -> bool:
+    """Whether a trace that is there must be in the experiment that the request names: it alone was looked at."""
+    return call.sender is not None or call.settings.enable_workspaces
+
+
 async def _before_stock(call: Call, experiment_id: int, spans: list[Span]) -> None:
     """Stock adds spans to a trace of any experiment, and tags of its own: refuse what the sender may not do."""
     if any(f"mlflow.traceTag.{key}" in span.attributes for span in spans for key in SERVERS):
         raise Forbidden("A span tells a tag of its trace that is the server's own.")
-    if call.sender is None:
+    if not _only_here(call):
         return
     ids = sorted({span.trace_id for span in spans})
     for trace_id, of_experiment in await call.db.rows(_EXPERIMENTS_OF(trace_ids=ids)):
