@@ -83,8 +83,9 @@ def main() -> None:
     debug = configuration["log_level"] == "debug"
     if not debug:
         warnings.simplefilter("ignore")  # MLflow's own, of no use to who runs it
-    import uvicorn
-    from mlflow.server.fastapi_app import app
+    with child.importing():
+        import uvicorn
+        from mlflow.server.fastapi_app import app
 
     if configuration["jobs"] is not None:
         os.makedirs(os.environ["_MLFLOW_HUEY_STORAGE_PATH"], mode=0o700, exist_ok=True)

@@ -18,8 +18,9 @@ def main() -> None:
     parent = child.Parent()
     configuration = parent.read_configuration()
     parent.when_gone(lambda: os._exit(1))
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    with child.importing():
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
     let_engines_try_each()
     try:
