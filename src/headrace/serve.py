@@ -16,7 +16,7 @@ from headrace import log, renewal, uri
 from headrace.database import prepare
 from headrace.errors import ConfigurationError
 from headrace.process import BackOff, Child, Supervisor, run_once
-from headrace.settings import Settings
+from headrace.settings import OF_STOCK, Settings
 from headrace.stock.supervisor import Stock, make_runtime_directory
 
 
@@ -137,6 +137,9 @@ def _on_ready(settings: Settings, stock: Stock | None) -> None:
     if not settings.artifacts_only:
         log.say(f"  database   {uri.redact(settings.backend_store_uri)}")
     log.say(f"  artifacts  {uri.redact(artifacts)}")
+    off = [f"--{name.replace('_', '-')}" for name in OF_STOCK if not getattr(settings, name)]
+    if off and stock is not None and not settings.artifacts_only:
+        log.say(f"  off        what {', '.join(off)} turn on; --enable-all: all of it")
     log.say(f"  next step  export MLFLOW_TRACKING_URI={settings.url}")
     if settings.insecure_no_auth:
         log.say(

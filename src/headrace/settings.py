@@ -90,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     alb_arn: str = ""
     app_name: str | None = None
     trace_archival_config: str | None = None
+    enable_all: bool = False
     enable_jobs: bool = False
     enable_ai_gateway: bool = False
     enable_assistant: bool = False
@@ -318,6 +319,9 @@ _ACCESS_LOG = ("off", "text", "json")
 _AUDIT = ("changes", "all", "off")
 _COMPRESS = ("remote", "always", "never")
 _TRANSFER = ("proxy", "direct", "always-proxy")
+
+# What stock does that is off here unless it is asked for.
+OF_STOCK = ("enable_jobs", "enable_ai_gateway", "enable_assistant", "enable_webhooks")
 
 SETTINGS = (
     Setting(
@@ -759,6 +763,15 @@ SETTINGS = (
         from_mlflow=False,
     ),
     Setting(
+        "enable_all",
+        "HEADRACE_ENABLE_ALL",
+        parse_boolean,
+        "false",
+        "Turn on all that `mlflow server` has: jobs, the AI gateway, the assistant and webhooks, each but those that a "
+        "variable of their own sets to false. Read what each of them says.",
+        from_mlflow=False,
+    ),
+    Setting(
         "enable_jobs",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
         parse_boolean,
@@ -889,6 +902,8 @@ def resolve(
     if not asked_ssm:
         values.pop("ssm_prefix", None)  # another store wins
     _take_others(values, environment, say)
+    if values.get("enable_all"):
+        values = dict.fromkeys(OF_STOCK, True) | values
     given = "backend_store_uri" in values
     if not given and environment.get("DATABASE") and environment.get("HOST"):
         values = _of_container(values, environment) | values
@@ -1118,16 +1133,13 @@ def without_password(settings: Settings, passfile: str) -> Settings:
     return msgspec.structs.replace(settings, backend_store_uri=url)
 
 
-_OF_STOCK = ("enable_jobs", "enable_ai_gateway", "enable_assistant", "enable_webhooks")
-
-
 def _check_artifacts_only(settings: Settings) -> None:
     """Raises ConfigurationError for what a server of artifacts alone has no use for."""
     if not settings.artifacts_only:
         return
     if not settings.serve_artifacts:
         raise ConfigurationError("--artifacts-only and --no-serve-artifacts are both set: nothing is left to serve.")
-    for name in ("enable_workspaces", "grants", *_OF_STOCK):
+    for name in ("enable_all", "enable_workspaces", "grants", *OF_STOCK):
         if getattr(settings, name):
             raise ConfigurationError(
                 f"--artifacts-only and --{name.replace('_', '-')} are both set, but that needs what is in the database."
@@ -1147,14 +1159,15 @@ def _check_jobs(settings: Settings) -> None:
                 "--trace-archival-config needs --enable-jobs: it is MLflow's job runner that moves the traces."
             )
         return
+    option, instead = "--enable-jobs", "Leave one of them out."
+    if settings.enable_all:
+        option, instead = "--enable-all", "With MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false it leaves jobs off."
     if settings.database is None:
         raise ConfigurationError(
-            "--enable-jobs needs a backend store in a database (--backend-store-uri): jobs are kept there."
+            f"{option} needs a backend store in a database (--backend-store-uri): jobs are kept there."
         )
     if settings.grants:
-        raise ConfigurationError(
-            "--enable-jobs and --grants are both set, but a job works on any experiment. Leave one of them out."
-        )
+        raise ConfigurationError(f"{option} and --grants are both set, but a job works on any experiment. {instead}")
 
 
 def _check_workspaces(settings: Settings) -> None:
@@ -1186,7 +1199,7 @@ def _least(settings: Settings) -> tuple[int, int]:
 
 def _check_without_stock(settings: Settings) -> None:
     """Raises ConfigurationError for what only stock can do."""
-    wanted = [name for name in _OF_STOCK if getattr(settings, name)]
+    wanted = [name for name in ("enable_all", *OF_STOCK) if getattr(settings, name)]
     if not settings.native and not settings.artifacts_only:
         wanted.append("backend_store_uri")
     if not settings.models_here:

@@ -32,6 +32,7 @@ TRACED = """
 import json
 import mlflow
 from mlflow.genai.judges import make_judge
+from mlflow.genai.scorers import ScorerSamplingConfig
 
 experiment_id = mlflow.create_experiment("judged")
 mlflow.set_experiment("judged")
@@ -44,6 +45,8 @@ answer("what")
 mlflow.flush_trace_async_logging()
 instructions = "Is {{ outputs }} an answer to {{ inputs }}?"
 judge = make_judge(name="good", instructions=instructions, model="openai:/m", feedback_value_type=str)
+by_itself = make_judge(name="by_itself", instructions=instructions, model="gateway:/judging", feedback_value_type=str)
+by_itself.register().start(sampling_config=ScorerSamplingConfig(sample_rate=1.0))
 print(json.dumps({
     "experiment_id": experiment_id,
     "serialized_scorer": json.dumps(judge.model_dump()),
@@ -82,8 +85,9 @@ def job_processes(parent: psutil.Process) -> Sequence[psutil.Process]:
     return [each for each in parent.children(recursive=True) if "mlflow.server.jobs" in " ".join(each.cmdline())]
 
 
-def test_a_judge_gives_its_feedback_and_an_old_trace_goes_to_the_archive(serve: Serve, tmp_path: Path) -> None:
-    """One server for both, whose runner works on both once a minute."""
+def test_judges_give_their_feedback_and_an_old_trace_goes_to_the_archive(serve: Serve, tmp_path: Path) -> None:
+    """One server for all: a judge that is asked, one that judges new traces by itself through the AI gateway, and the
+    archive. The runner looks for the last two once a minute."""
     archive = tmp_path / "archive"
     configuration = tmp_path / "archival.yaml"
     configuration.write_text(
@@ -91,7 +95,12 @@ def test_a_judge_gives_its_feedback_and_an_old_trace_goes_to_the_archive(serve: 
     )
     with provider() as model:
         environment = {"HEADRACE_ADMIN_TOKEN": TOKEN, "OPENAI_API_KEY": "x", "OPENAI_API_BASE": model}
-        server = serve("--auth", "--enable-jobs", "--trace-archival-config", str(configuration), env=environment)
+        environment |= {
+            "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": "true",
+            "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http",
+            "MLFLOW_ONLINE_SCORING_DEFAULT_TRACE_COMPLETION_BUFFER_SECONDS": "0",
+        }
+        server = serve("--auth", "--enable-all", "--trace-archival-config", str(configuration), env=environment)
         headers = {"Authorization": f"Bearer {TOKEN}"}
 
         def ask(method: str, path: str, **more: Any) -> Any:
@@ -111,6 +120,13 @@ def test_a_judge_gives_its_feedback_and_an_old_trace_goes_to_the_archive(serve: 
         before = ask("GET", "traces/get", params=old)["trace"]["spans"]
         assert before
 
+        secret = {"secret_name": "of the judge", "secret_value": {"api_key": "x"}, "auth_config": {"api_base": model}}
+        made = ask("POST", "gateway/secrets/create", json=secret | {"provider": "openai"})["secret"]
+        definition = {"name": "judge", "secret_id": made["secret_id"], "provider": "openai", "model_name": "m"}
+        made = ask("POST", "gateway/model-definitions/create", json=definition)["model_definition"]
+        uses = {"model_definition_id": made["model_definition_id"], "linkage_type": "PRIMARY", "weight": 1}
+        ask("POST", "gateway/endpoints/create", json={"name": "judging", "model_configs": [uses]})
+
         environment = clean_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
         done = subprocess.run(
             [sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, timeout=300, check=True
@@ -123,12 +139,19 @@ def test_a_judge_gives_its_feedback_and_an_old_trace_goes_to_the_archive(serve: 
 
         wait_until(ended, "the job has ended", PATIENCE_SECONDS)
         assert ask("GET", f"jobs/{job['job_id']}")["status"] == "SUCCEEDED"
-        trace = ask("GET", f"traces/{asked['trace_ids'][0]}")["trace"]["trace_info"]
-        assert [(each["assessment_name"], each["feedback"]["value"]) for each in trace["assessments"]] == [
-            ("good", "yes")
-        ]
 
-        wait_until(lambda: any(each.is_file() for each in archive.rglob("*")), "the old trace is archived", 200)
+        def given() -> set[tuple[str, str]]:
+            trace = ask("GET", f"traces/{asked['trace_ids'][0]}")["trace"]["trace_info"]
+            return {(each["assessment_name"], each["feedback"]["value"]) for each in trace["assessments"]}
+
+        assert ("good", "yes") in given()
+        wait_until(
+            lambda: given() == {("good", "yes"), ("by_itself", "yes")}, "the judge judges by itself", PATIENCE_SECONDS
+        )
+
+        wait_until(
+            lambda: any(each.is_file() for each in archive.rglob("*")), "the old trace is archived", PATIENCE_SECONDS
+        )
 
         def archived() -> bool:
             info = ask("GET", f"traces/{old['trace_id']}")["trace"]["trace_info"]

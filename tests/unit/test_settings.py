@@ -12,7 +12,7 @@ import sqlalchemy
 from headrace import database_url
 from headrace.cli.reference import PAGES
 from headrace.errors import ConfigurationError
-from headrace.settings import SETTINGS, Settings, parse_quota, resolve
+from headrace.settings import OF_STOCK, SETTINGS, Settings, parse_quota, resolve
 from headrace.stock_options import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +149,9 @@ def test_basic_auth_is_taken_for_auth() -> None:
         ({"stock": "never", "enable_webhooks": "true"}, {}, "--enable-webhooks is stock MLflow's alone"),
         ({"stock": "never"}, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true"}, "--enable-jobs is stock MLflow's alone"),
         ({"enable_jobs": "true", "auth": "true", "grants": "true"}, {}, "a job works on any experiment"),
+        ({"enable_all": "true", "auth": "true", "grants": "true"}, {}, "--enable-all and --grants are both set"),
+        ({"enable_all": "true", "stock": "never"}, {}, "--enable-all is stock MLflow's alone"),
+        ({"enable_all": "true", "artifacts_only": "true"}, {}, "--artifacts-only and --enable-all are both set"),
         ({"enable_jobs": "true", "backend_store_uri": "./mlruns"}, {}, "--enable-jobs needs a backend store in a d"),
         ({"read_replica_backend_store_uri": "postgresql://h/d"}, {}, "both must be postgresql://"),
         (
@@ -188,6 +191,18 @@ def test_bad_values(flags: dict[str, str], environment: dict[str, str], text: st
     with pytest.raises(ConfigurationError, match=re.escape(text)) as caught:
         resolve(flags, environment)
     assert "hidden" not in str(caught.value)
+
+
+def test_all_that_stock_has() -> None:
+    def on(flags: dict[str, str], environment: dict[str, str]) -> set[str]:
+        settings = resolve(flags, environment)
+        return {name for name in OF_STOCK if getattr(settings, name)}
+
+    assert on({}, {}) == set()
+    assert on({"enable_all": "true"}, {}) == on({}, {"HEADRACE_ENABLE_ALL": "1"}) == set(OF_STOCK)
+    without = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "HEADRACE_ENABLE_ASSISTANT": "false"}
+    assert on({"enable_all": "true"}, without) == {"enable_ai_gateway", "enable_webhooks"}
+    assert on({"enable_all": "true", "auth": "true", "grants": "true"}, without) == on({"enable_all": "1"}, without)
 
 
 def test_settings_are_printed_without_passwords() -> None:

@@ -65,6 +65,18 @@ def _below(path: str) -> re.Pattern[str]:
 
 _API = r"/(ajax-)?api/[\d.]+/(preview/)?mlflow/"
 FEATURES = (
+    # What begins one; what there was is shown, and ends, all the same.
+    Feature(
+        "enable_jobs",
+        "Jobs",
+        re.compile(
+            rf"({_API}(scorer/invoke|issues/invoke|genai/evaluate/invoke|prompt-optimization/jobs)"
+            r"|/(ajax-)?api/[\d.]+/jobs)[/\s]*",
+            re.IGNORECASE,
+        ),
+        False,
+        {},
+    ),
     Feature("enable_webhooks", "Webhooks", _below(rf"{_API}webhooks"), False, {"2.0/mlflow/webhooks": b"{}"}),
     Feature(
         "enable_assistant",

@@ -105,7 +105,7 @@ class Authenticator:
             return await self._identify(_key(authorization, HEADER), self._of_token, rest.strip())
         if scheme.lower() == "basic":
             name, password = _basic(rest.strip())
-            if password.startswith(tokens.PREFIX) or self._is_admin_token(password):
+            if password.startswith(tokens.PREFIX) or self._is_admin_token(password) or self._is_jobs_token(password):
                 return await self._identify(_key(authorization, HEADER), self._of_token, password)
             key = _key(authorization, HEADER)
             return await self._identify(key, self._of_password, name, password, address, authorization)
@@ -203,6 +203,9 @@ class Authenticator:
         hashed = tokens.hash_of(token)
         return any(hmac.compare_digest(hashed, each) for each in self._admin_hashes)
 
+    def _is_jobs_token(self, token: str) -> bool:
+        return bool(self._jobs_hash) and hmac.compare_digest(tokens.hash_of(token), self._jobs_hash)
+
     def _read_admin_hashes(self) -> None:
         """Who came with one that counts no more is forgotten."""
         if not self._admin_file:
@@ -216,7 +219,7 @@ class Authenticator:
     async def _of_token(self, token: str) -> Principal | None:
         if self._is_admin_token(token):
             return Principal(ADMIN, Right.ADMIN, via="HEADRACE_ADMIN_TOKEN")
-        if self._jobs_hash and hmac.compare_digest(tokens.hash_of(token), self._jobs_hash):
+        if self._is_jobs_token(token):
             return Principal(JOBS, Right.MANAGE, via="a job")
         found = await self._accounts.token(tokens.hash_of(token))
         if found is None or (found.expires_at is not None and found.expires_at <= now_ms()):

@@ -85,7 +85,6 @@ POST   3.0/mlflow/review-queues/items/set-status                   edit      -
 POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id     experiment_id name serialized_scorer
 DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id     experiment_id name version
 GET    3.0/mlflow/scorers/online-configs                           read      -
-PUT    3.0/mlflow/scorers/online-config                            edit      experiment:experiment_id     experiment_id name sample_rate filter_string
 POST   3.0/mlflow/scorer/invoke                                    edit      -
 POST   3.0/mlflow/genai/evaluate/invoke                            edit      -
 POST   3.0/mlflow/prompt-optimization/jobs                         edit      -

@@ -128,7 +128,9 @@ def environment_of_jobs(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": settings.url,
         "MLFLOW_GATEWAY_URI": os.environ.get("MLFLOW_GATEWAY_URI") or settings.url,
     }
-    return values | ({"MLFLOW_TRACKING_TOKEN": settings.jobs_token} if settings.jobs_token else {})
+    if settings.jobs_token:  # as a password: what asks the AI gateway knows no MLFLOW_TRACKING_TOKEN
+        values |= {"MLFLOW_TRACKING_USERNAME": "jobs", "MLFLOW_TRACKING_PASSWORD": settings.jobs_token}
+    return values
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Answer(NamedTuple):
 
 # No user, as the UI takes stock's 404, too; a browser's console would count that as an error of each page.
 NOBODY = Answer(200, b"application/json", b"{}\n")
+# Whose use of the gateway its page shows; stock without users: 404.
+NO_USERS = Answer(200, b"application/json", b'{"users":[]}\n')
 # handlers.gateway_proxy_handler pretends that an empty gateway is running
 NO_GATEWAY = Answer(200, b"application/json", b'{"endpoints":[]}\n')
 # The UI reports to its makers what is clicked, unless its server says no: mlflow.telemetry.constant.FALLBACK_UI_CONFIG,
@@ -49,6 +51,7 @@ class Absent:
         }
         if not settings.protected:
             self._answers["GET", f"{api}/2.0/mlflow/users/current"] = NOBODY
+            self._answers["GET", f"{api}/2.0/mlflow/users/list"] = NO_USERS
         if not environment.get("MLFLOW_DEPLOYMENTS_TARGET"):
             self._answers["GET", f"{api}/2.0/mlflow/gateway-proxy"] = NO_GATEWAY
 

@@ -187,6 +187,11 @@ async def test_origins_that_are_allowed() -> None:
         ("enable_webhooks", "POST", "/api/2.0/mlflow/webhooks/1/test", 200),
         ("enable_assistant", "POST", "/ajax-api/3.0/mlflow/assistant/message", 403),
         ("enable_ai_gateway", "POST", "/gateway/chat/mlflow/invocations", 403),
+        ("enable_jobs", "POST", "/ajax-api/3.0/mlflow/scorer/invoke", 200),
+        ("enable_jobs", "POST", "/ajax-api/3.0/mlflow/issues/invoke", 200),
+        ("enable_jobs", "POST", "/ajax-api/3.0/mlflow/genai/evaluate/invoke", 200),
+        ("enable_jobs", "POST", "/ajax-api/3.0/mlflow/prompt-optimization/jobs", 200),
+        ("enable_jobs", "POST", "/ajax-api/3.0/jobs/", 200),
     ],
 )
 async def test_features_that_are_off(setting: str, method: str, path: str, reading: int) -> None:

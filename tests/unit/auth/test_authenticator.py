@@ -49,6 +49,17 @@ async def test_what_is_known_in_one_place_is_nothing_in_another(accounts: Accoun
         await authenticator.identify_session(header.decode())
 
 
+async def test_a_job_shows_its_token_either_way(accounts: Accounts) -> None:
+    """What asks the AI gateway within a job knows names and passwords only."""
+    authenticator = Authenticator(accounts, jobs_token="of-this-start")
+    for header in (b"Bearer of-this-start", basic("of-this-start")):
+        found = await authenticator.identify(header, "127.0.0.1")
+        assert (found.user, found.via) == ("MLflow's jobs", "a job")
+    for other in (Authenticator(accounts), Authenticator(accounts, jobs_token="of-another")):
+        with pytest.raises(Unauthenticated):
+            await other.identify(basic("of-this-start"), "127.0.0.1")
+
+
 async def test_a_password_that_was_right_is_not_held_up(accounts: Accounts) -> None:
     """Each change of accounts makes a worker forget whom it knows, and somebody may fail at a name without an end."""
     authenticator = Authenticator(accounts)

@@ -1,4 +1,7 @@
-"""Endpoints that read scorers. One whose model is the AI gateway's is left to stock, which knows its endpoints."""
+"""Endpoints that read scorers, and the one that lets them judge new traces.
+
+A scorer whose model is the AI gateway's is left to stock, which knows its endpoints.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from headrace.api.endpoint import Call, endpoint
 from headrace.auth.objects import Experiment
 from headrace.auth.principals import Right
 from headrace.db.query import Sql
-from headrace.errors import Declined, InvalidParameter, NotFound
+from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.experiments.endpoints import must_be_active
 from headrace.resources.scorers import messages
@@ -67,6 +70,16 @@ async def get_scorer(call: Call, message: messages.GetScorer) -> object:
             f" {message.experiment_id}."
         )
     return {"scorer": _scorer(found[0])}
+
+
+@endpoint("PUT", f"{PATH}online-config", Right.EDIT, EXPERIMENT)
+async def set_online_config(call: Call, message: messages.UpsertOnlineScoringConfig) -> object:
+    """Stock keeps it; where no job runner would ever look at it, it is refused. Raises Forbidden, Declined."""
+    if message.sample_rate and not call.settings.enable_jobs:
+        raise Forbidden(
+            "A judge of new traces needs MLflow's jobs, which are turned off here. --enable-jobs turns them on."
+        )
+    raise Declined("how much a judge judges")
 
 
 async def _versions(call: Call, message: messages.ListScorerVersions | messages.GetScorer) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.api.message import Int32, Message
+from headrace.api.message import Double, Int32, Message
 
 
 class ListScorers(Message):
@@ -25,3 +25,12 @@ class GetScorer(Message):
     experiment_id: str
     name: str
     version: Int32 | None = None
+
+
+class UpsertOnlineScoringConfig(Message):
+    """`UpsertOnlineScoringConfig`. `sample_rate`: the share of new traces, 0 to 1."""
+
+    experiment_id: str
+    name: str
+    sample_rate: Double = 0.0
+    filter_string: str | None = None
