@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from headrace import database_url, uri
@@ -29,11 +29,29 @@ if TYPE_CHECKING:
     import psycopg2.extensions
 
 Log = Callable[[str], None]
+Rows = Callable[[str], list[tuple[Any, ...]]]  # of a statement
 _MIGRATE = "headrace.stock.migrate"
 _LOCK = 0x68656164_72616365  # "headrace": one server at a time looks and initialises
 _PAUSE = 1.0  # seconds between two looks at a database that is not up, or that another server is at
 _SAID_AFTER = 3.0  # seconds of waiting for another server
 _REVISION = re.compile(r"^(down_)?revision\s*=\s*(?:[\"'](\w+)[\"']|None)", re.M)
+
+
+_SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+# Those that a statement finds along the search_path, whether the role may read them or not.
+_POSTGRES_TABLES = (
+    "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND pg_table_is_visible(oid) "
+    "AND relnamespace = ANY (current_schemas(false)::regnamespace[])"
+)
+_DEFAULT_EXPERIMENT = "SELECT 1 FROM experiments WHERE experiment_id = 0 OR name = 'Default'"
+
+
+class Found(NamedTuple):
+    """What is in a database: its tables, MLflow's revision, and how to ask it more."""
+
+    tables: set[str]
+    revision: str | None
+    rows: Rows
 
 
 class Revisions(NamedTuple):
@@ -69,10 +87,14 @@ def prepare(settings: Settings, log: Log) -> None:
     for store_uri, role in _stores(settings).items():
         database = database_url.parse(store_uri)
         if isinstance(database, PostgresURL | SqliteURL):
-            with _opened(database, log, deadline, starting=True) as (tables, revision):
-                if _is_empty(tables, revision, database.shown):
+            with _opened(database, log, deadline, starting=True) as found:
+                if _is_empty(found, database.shown):
                     log(f"making MLflow's tables in {database.shown}")
-                    _run_stock("initialise", role, store_uri, settings.default_artifact_root)
+                elif role == "registry" or found.rows(_DEFAULT_EXPERIMENT):
+                    continue
+                else:  # as stock at each of its starts; `mlflow db upgrade` on an empty database leaves it out
+                    log(f'making the experiment "Default" in {database.shown}')
+                _run_stock("initialise", role, store_uri, settings.default_artifact_root)
         elif database is not None:  # MySQL: stock alone can say whether it can use it
             _run_stock("initialise", role, store_uri, settings.default_artifact_root, wait=settings.database_wait)
         else:
@@ -110,8 +132,8 @@ def upgrade(settings: Settings, log: Log = lambda _: None) -> None:
     for store_uri, role in _stores(settings).items():
         database = database_url.parse(store_uri)
         if isinstance(database, PostgresURL | SqliteURL):
-            with _opened(database, log) as (tables, revision):
-                _check_owner(tables, revision, database.shown, may_be_empty=True)
+            with _opened(database, log) as found:
+                _check_owner(found, database.shown, may_be_empty=True)
         _run_stock("upgrade", role, store_uri, settings.default_artifact_root)
 
 
@@ -128,8 +150,8 @@ def check(settings: Settings) -> None:
             f"There is no database {database.path}. Look at --backend-store-uri, or at the folder that you are in; "
             "`headrace serve` and `headrace db create` make a new one."
         )
-    with _opened(database, lambda _: None) as (tables, revision):
-        _check_owner(tables, revision, database.shown, may_be_empty=False)
+    with _opened(database, lambda _: None) as found:
+        _check_owner(found, database.shown, may_be_empty=False)
 
 
 def is_made(database: PostgresURL | SqliteURL, writes: bool = True) -> bool:
@@ -139,17 +161,17 @@ def is_made(database: PostgresURL | SqliteURL, writes: bool = True) -> bool:
     """
     if isinstance(database, SqliteURL) and not Path(database.path).exists():
         return False
-    with _opened(database, lambda _: None, writes=writes) as (tables, revision):
-        _check_owner(tables, revision, database.shown, may_be_empty=True)
-        return not _is_empty(tables, revision, database.shown)
+    with _opened(database, lambda _: None, writes=writes) as found:
+        _check_owner(found, database.shown, may_be_empty=True)
+        return not _is_empty(found, database.shown)
 
 
-def _check_owner(tables: set[str], revision: str | None, shown: str, may_be_empty: bool) -> None:
-    if "experiments" in tables:
+def _check_owner(found: Found, shown: str, may_be_empty: bool) -> None:
+    if "experiments" in found.tables:
         return
-    if not tables and may_be_empty:
+    if not found.tables and may_be_empty:
         return
-    if not tables:
+    if not found.tables:
         raise ConfigurationError(
             f"There are no tables of MLflow in {shown}. Look at --backend-store-uri; `headrace serve` and "
             "`headrace db create` make them."
@@ -167,8 +189,9 @@ def _stores(settings: Settings) -> dict[str, str]:
     }
 
 
-def _is_empty(tables: set[str], revision: str | None, shown: str) -> bool:
+def _is_empty(found: Found, shown: str) -> bool:
     """Whether stock has to make its tables; SchemaOutOfDate if they are another MLflow's."""
+    tables, revision = found.tables, found.revision
     if revision is None and "experiments" not in tables:
         return True
     if "experiments" not in tables and revision not in installed_revisions().known:
@@ -215,43 +238,50 @@ def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: st
 @contextmanager
 def _opened(
     database: PostgresURL | SqliteURL, log: Log, deadline: float = 0, starting: bool = False, writes: bool = True
-) -> Iterator[tuple[set[str], str | None]]:
-    """The database's tables and MLflow revision.
+) -> Iterator[Found]:
+    """What is in the database.
 
     Until `deadline` (time.monotonic) it waits for a database that is not up. `starting`: it is made where it is
     missing, and other servers that start are kept waiting.
     """
     if isinstance(database, SqliteURL):
-        try:
-            found = _sqlite(database, writes)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(
-                f"The database {database.shown} can't be opened: {error}. Look at --backend-store-uri."
-            ) from None
-        yield found
+        with _sqlite(database, writes) as found:
+            yield found
     else:
         with _postgresql(database, log, deadline, starting) as found:
             yield found
 
 
-def _sqlite(database: SqliteURL, writes: bool) -> tuple[set[str], str | None]:
-    path = Path(database.path)
+@contextmanager
+def _sqlite(database: SqliteURL, writes: bool) -> Iterator[Found]:
+    with contextlib.ExitStack() as opened:
+        try:
+            connection = opened.enter_context(contextlib.closing(_open_sqlite(Path(database.path), writes)))
+            found = _found(_SQLITE_TABLES, lambda statement: [*connection.execute(statement)])
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(
+                f"The database {database.shown} can't be opened: {error}. Look at --backend-store-uri."
+            ) from None
+        yield found
+
+
+def _open_sqlite(path: Path, writes: bool) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     if writes and not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError("this user may not write it")
     file = path if writes else f"file:{quote(str(path.absolute()))}?mode=ro"
-    with contextlib.closing(sqlite3.connect(file, timeout=20, uri=not writes)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        revision = None
-        if "alembic_version" in tables:
-            revision = next((row[0] for row in connection.execute("SELECT version_num FROM alembic_version")), None)
-    return tables, revision
+    return sqlite3.connect(file, timeout=20, uri=not writes)
+
+
+def _found(tables: str, rows: Rows) -> Found:
+    """`tables`: the statement that names them."""
+    names = {name for (name,) in rows(tables)}
+    revisions = rows("SELECT version_num FROM alembic_version") if "alembic_version" in names else []
+    return Found(names, revisions[0][0] if revisions else None, rows)
 
 
 @contextmanager
-def _postgresql(
-    database: PostgresURL, log: Log, deadline: float, starting: bool
-) -> Iterator[tuple[set[str], str | None]]:
+def _postgresql(database: PostgresURL, log: Log, deadline: float, starting: bool) -> Iterator[Found]:
     import psycopg2
 
     connection = _connect(database, log, deadline, create=starting)
@@ -260,11 +290,16 @@ def _postgresql(
         connection.autocommit = not starting
         if starting:
             _wait_for_lock(cursor, database, log)
-        try:
-            found = _tables(cursor)
-        except psycopg2.Error as error:
-            raise _explained(database, error) from None
-        if starting and "experiments" not in found[0]:
+
+        def rows(statement: str) -> list[tuple[Any, ...]]:
+            try:
+                cursor.execute(statement)
+            except psycopg2.Error as error:
+                raise _explained(database, error) from None
+            return list(cursor)
+
+        found = _found(_POSTGRES_TABLES, rows)
+        if starting and "experiments" not in found.tables:
             _check_may_create(cursor, database)
         yield found
 
@@ -297,20 +332,6 @@ def _wait_for_lock(cursor: psycopg2.extensions.cursor, database: PostgresURL, lo
             log(f"waiting for another server, which makes or looks at the tables of {database.shown}")
             said = True
         time.sleep(0.1)
-
-
-def _tables(cursor: psycopg2.extensions.cursor) -> tuple[set[str], str | None]:
-    """Those that a statement finds along the search_path, whether the role may read them or not."""
-    cursor.execute(
-        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND pg_table_is_visible(oid) "
-        "AND relnamespace = ANY (current_schemas(false)::regnamespace[])"
-    )
-    tables = {name for (name,) in cursor.fetchall()}
-    revision = None
-    if "alembic_version" in tables:
-        cursor.execute("SELECT version_num FROM alembic_version")
-        revision = next((row[0] for row in cursor.fetchall()), None)
-    return tables, revision
 
 
 def _connect(database: PostgresURL, log: Log, deadline: float, create: bool) -> psycopg2.extensions.connection:

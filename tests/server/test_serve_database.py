@@ -86,6 +86,24 @@ def test_two_servers_that_start_at_once(databases: Databases, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_tables_without_an_experiment_get_the_default_one(
+    databases: Databases, backend: Backend, tmp_path: Path
+) -> None:
+    """As `mlflow db upgrade` leaves an empty database: stock makes it at its start, which may never come."""
+    ours, theirs = databases.migrated(backend), databases.migrated(backend)
+    ours.execute("DELETE FROM experiments")
+    done = run_headrace("db", "create", "--backend-store-uri", ours.uri, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'making the experiment "Default"' in done.stdout
+    assert contents(ours) == contents(theirs)
+    # One of that name with another id is left alone: stock's server would not start.
+    ours.execute("UPDATE experiments SET experiment_id = 7")
+    done = run_headrace("db", "create", "--backend-store-uri", ours.uri, cwd=tmp_path)
+    assert (done.returncode, "Default" in done.stdout) == (0, False), done.stderr
+    assert ours.query("SELECT experiment_id FROM experiments") == [{"experiment_id": 7}]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_older_schema_is_refused_and_upgraded_on_demand(
     databases: Databases, backend: Backend, tmp_path: Path
 ) -> None:
