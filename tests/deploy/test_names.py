@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from headrace.cli.main import cli
+from headrace.cli.commands import cli
 from headrace.database_url import PARAMETERS
 from headrace.settings import SETTINGS
 from tests.deploy.helm import NEEDED, containers, render

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from headrace.cli.main import cli
+from headrace.cli.commands import cli
 from headrace.errors import ConfigurationError
 from tests.server.conftest import Serve, run_headrace
 from tests.support.databases import Database, Databases

@@ -131,7 +131,8 @@ def test_our_processes_do_not_import_mlflow() -> None:
     for module, without in (
         ("worker", {"mlflow", "sqlalchemy", "boto3", "asyncpg", "httpcore", "google", "prometheus_client", "re2"}),
         ("serve", {"mlflow", "uvicorn", "asyncpg", "boto3", "asyncio", "ssl"}),
-        ("cli.main", {"asyncio", "ssl", "boto3"}),
+        ("cli.main", {"click", "asyncio"}),  # starts twice where a password is to be hidden
+        ("cli.commands", {"asyncio", "ssl", "boto3"}),
     ):
         done = subprocess.run([sys.executable, "-c", script.format(module)], capture_output=True, text=True, check=True)
         assert without.isdisjoint(done.stdout.split())
