@@ -16,7 +16,7 @@ import pytest_asyncio
 from headrace.database_url import PostgresURL, parse
 from headrace.db import connections, postgres_indexes
 from headrace.db.connections import WRITING, Connector, connect, explain
-from headrace.db.postgres import PostgresDatabase
+from headrace.db.postgres import READERS, PostgresDatabase
 from headrace.db.query import Query
 from headrace.errors import Unavailable
 from headrace.resources.runs.reads import get_run
@@ -24,7 +24,7 @@ from tests.contract.test_writes import new_run
 from tests.support.databases import Database, Databases
 from tests.support.faults import TcpProxy
 from tests.support.postgres import Postgres
-from tests.support.processes import free_port
+from tests.support.processes import eventually, free_port
 
 TOUCH = Query("UPDATE experiments SET last_update_time = 1 WHERE experiment_id = 0 RETURNING 1", [])
 
@@ -106,7 +106,7 @@ async def test_a_silent_read_is_tried_once_more(
 ) -> None:
     monkeypatch.setattr(store._readers, "_purpose", connections.READING._replace(seconds=1.0))
     assert store._pool is not None
-    await store._pool.expire_connections()
+    store._pool.expire()
     await store.rows(Query("SELECT 1", []))
     proxy.swallow()
     since = time.monotonic()
@@ -137,7 +137,7 @@ async def test_a_session_that_became_read_only(store: PostgresDatabase) -> None:
 
     async def become_read_only() -> None:
         assert store._pool is not None
-        async with store._pool.acquire() as reader:
+        async with store._pool.use(None) as reader:
             for connection in (await store._writing(), reader):
                 await connection.execute("SET default_transaction_read_only = on")
 
@@ -150,9 +150,28 @@ async def test_a_session_that_became_read_only(store: PostgresDatabase) -> None:
     await store.change(TOUCH)
 
 
+async def test_a_read_that_is_cancelled_keeps_its_place_until_its_connection_is_at_rest(
+    store: PostgresDatabase, proxy: TcpProxy
+) -> None:
+    pool = store._pool
+    assert pool is not None
+    connections_made = proxy.accepted
+    for _ in range(READERS + 1):
+        read = asyncio.create_task(store.rows(Query("SELECT 1 FROM pg_sleep(60)", [])))
+        await eventually(lambda: pool.idle < pool.size)
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+        assert pool.idle < pool.size
+        await eventually(lambda: pool.idle == pool.size)
+        assert [row[0] for row in await store.rows(Query("SELECT 7", []))] == [7]
+    # a connection for each word to PostgreSQL that a statement is cancelled, none for those that go on
+    assert proxy.accepted == connections_made + READERS + 1
+
+
 async def test_a_silent_transaction_keeps_no_lock(store: PostgresDatabase) -> None:
     assert store._pool is not None
-    async with store._pool.acquire() as reader:
+    async with store._pool.use(None) as reader:
         for connection in (await store._writing(), reader):
             assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "10s"
 

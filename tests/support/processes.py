@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -39,6 +40,15 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+async def eventually(done: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+    """As `wait_until`, while the loop goes on."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if done():
+                return
+            await asyncio.sleep(0.01)
 
 
 def wait_until(done: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:

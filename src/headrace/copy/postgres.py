@@ -16,6 +16,7 @@ from headrace.copy.tables import Table
 from headrace.database_url import PostgresURL
 from headrace.db import connections
 from headrace.db.connections import TOOL, Connector
+from headrace.db.pool import Pool
 from headrace.db.postgres import translate
 from headrace.db.query import Bound, Dialect
 from headrace.errors import Unavailable
@@ -31,7 +32,7 @@ class PostgresStore:
 
     def __init__(self, url: PostgresURL) -> None:
         self._url = url
-        self._pool: asyncpg.Pool | None = None
+        self._pool = Pool(Connector(url, TOOL).connect, CONNECTIONS)
         self._rights = Rights()
         self.shown = url.shown
 
@@ -77,15 +78,12 @@ class PostgresStore:
             yield PostgresWriter(connection, self._rights)
 
     async def close(self) -> None:
-        if self._pool is not None:
-            await connections.close_pool(self._pool)
+        await self._pool.close()
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
         with self._translated():
-            if self._pool is None:
-                self._pool = await Connector(self._url, TOOL).create_pool(CONNECTIONS)
-            async with self._pool.acquire() as connection:
+            async with self._pool.use(None) as connection:
                 yield connection
 
     @contextmanager

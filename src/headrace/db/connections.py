@@ -33,7 +33,7 @@ LOCK_TIMEOUT_SECONDS = 5
 # connection, and with a new one it is done within 10 s. A history may have to come from a cold disk.
 ANSWER_SECONDS = 8.0
 READ_SECONDS = 20.0
-_CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 # How far a standby is, in bytes of its primary's log; NULL for what is no standby (any more).
 REPLAYED = "CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END"
 _LOOK_AGAIN_SECONDS = 0.005
@@ -88,6 +88,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that is closed where no use can be made of it any more; the next statement needs another one."""
 
     asked_at = 0.0  # time.monotonic; 0 while nothing is asked
+    idle_since = 0.0  # the loop's time
     _answered_at = -_FRESH_SECONDS
     _replans = False
     _replayed = 0  # as a standby last said
@@ -247,7 +248,7 @@ class Connector:
             if 0 < connection.asked_at <= since:
                 connection.terminate()
 
-    async def connect(self, *_: Any, **__: Any) -> Connection:
+    async def connect(self) -> Connection:
         """A connection. Raises OSError (TimeoutError, NotWritable among them), asyncpg.PostgresError."""
         if not self._pooled:
             try:
@@ -260,12 +261,6 @@ class Connector:
                     raise
                 self._pooled = True
         return await self._connect(PooledConnection) if self._pooled else connection
-
-    async def create_pool(self, size: int) -> asyncpg.Pool:
-        """A pool of up to so many connections; none is made yet."""
-        return await asyncpg.create_pool(
-            min_size=0, max_size=size, reset=_keep_session, connect=self.connect, connection_class=Connection
-        )
 
     async def _connect(self, kind: type[Connection]) -> Connection:
         """To the first host that answers and is what is asked for."""
@@ -383,23 +378,9 @@ async def connect(database: PostgresURL, purpose: Purpose = TOOL) -> Connection:
 async def close(connection: Connection) -> None:
     """In order if the server answers."""
     try:
-        await connection.close(timeout=_CLOSE_SECONDS)
+        await connection.close(timeout=CLOSE_SECONDS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()
-
-
-async def close_pool(pool: asyncpg.Pool) -> None:
-    """In order if the server answers."""
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await pool.close()
-    except TimeoutError:
-        pool.terminate()
-
-
-# Sessions keep nothing that must be reset between uses; asyncpg's default would cost a round trip each time.
-async def _keep_session(connection: asyncpg.Connection) -> None:
-    pass
 
 
 async def _answers_itself(connection: Connection) -> bool:

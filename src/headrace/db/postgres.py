@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NoReturn
 
 import asyncpg
@@ -30,9 +30,9 @@ from headrace.db.database import (
     Write,
 )
 from headrace.db.group_commit import GroupCommit
+from headrace.db.pool import Pool, take_number
 from headrace.db.query import Dialect, Runnable
 from headrace.db.replica import Replica
-from headrace.db.turns import Turns, take_number
 from headrace.errors import Declined, HeadraceError, InvalidParameter, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -151,8 +151,7 @@ class PostgresDatabase(Database):
         self._url, self._builds_indexes = url, builds_indexes
         self._readers, self._most_readers = Connector(url, READING), readers
         self._writers = Connector(url, WRITING)
-        self._pool: asyncpg.Pool | None = None
-        self._turns = Turns(readers)
+        self._pool: Pool | None = None
         self._writer: Connection | None = None
         self._memory: dict[str, int] = {}
         self._commits = GroupCommit(
@@ -163,7 +162,7 @@ class PostgresDatabase(Database):
         self._indexing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        self._pool = await self._readers.create_pool(self._most_readers)
+        self._pool = Pool(self._readers.connect, self._most_readers)
 
     async def start(self) -> None:
         try:
@@ -186,7 +185,7 @@ class PostgresDatabase(Database):
         if self._writer is not None:
             await connections.close(self._writer)
         if self._pool is not None:
-            await connections.close_pool(self._pool)
+            await self._pool.close()
 
     @property
     def changed_tables(self) -> dict[str, str]:
@@ -194,16 +193,15 @@ class PostgresDatabase(Database):
 
     def load(self) -> Load:
         writer = self._writer is not None and not self._writer.is_closed()
-        pool = (self._pool.get_size(), self._pool.get_idle_size()) if self._pool is not None else (0, 0)
-        return Load(self._commits.waiting, pool[0] + writer, pool[1])
+        size, idle = (self._pool.size, self._pool.idle) if self._pool is not None else (0, 0)
+        return Load(self._commits.waiting, size + writer, idle)
 
     async def rows(self, statement: Runnable) -> Sequence[Any]:
         for last in (False, True):
             try:
-                async with self._connection() as connection:
-                    return await fetch(connection, statement)
+                return await self._fetch(statement)
             except Exception as error:
-                meaning = await self._after(error)
+                meaning = self._after(error)
                 if last or not isinstance(meaning, Lost):  # a dead connection tells nothing of the next one
                     raise meaning from error
         raise AssertionError("unreachable")
@@ -247,35 +245,40 @@ class PostgresDatabase(Database):
 
         return await self._on_connection(transaction)
 
+    async def _fetch(self, statement: Runnable) -> Sequence[Any]:
+        """As by `use`, whose two coroutines and generator would cost a read by key a tenth."""
+        pool = self._connected()
+        connection = await pool.take(RECONNECT_SECONDS)
+        try:
+            rows = await fetch(connection, statement)
+        except BaseException as error:
+            pool.give_back(connection, isinstance(error, asyncio.CancelledError))
+            raise
+        pool.give_back(connection)
+        return rows
+
     async def _on_connection(self, run: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
         try:
-            async with self._connection() as connection:
+            async with self._connected().use(RECONNECT_SECONDS) as connection:
                 return await run(connection)
         except Exception as error:
-            raise await self._after(error) from error
+            raise self._after(error) from error
 
-    async def _after(self, error: Exception) -> Exception:
+    def _after(self, error: Exception) -> Exception:
         """What it means. What is true of a silent or read-only connection is true of the others: they go, too."""
         if isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
-            await self._pool.expire_connections()
+            self._pool.expire()
             self._readers.give_up_silent()
         return translate(error)
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """One of the pool, when it is this request's turn. Raises TimeoutError."""
-        async with asyncio.timeout(RECONNECT_SECONDS) as limit, self._turns, self._connected().acquire() as connection:
-            limit.reschedule(None)
-            yield connection
-
-    def _connected(self) -> asyncpg.Pool:
+    def _connected(self) -> Pool:
         if self._pool is None:
             raise Unavailable("PostgreSQL is not connected yet. Send the request again in a moment.")
         return self._pool
 
     async def _columns(self) -> schema.Columns:
         columns: schema.Columns = {}
-        async with self._connection() as connection:
+        async with self._connected().use(RECONNECT_SECONDS) as connection:
             for row in await connection.fetch(COLUMNS, list(schema.TABLES)):
                 kind = (row["data_type"], row["key_position"])
                 columns.setdefault(row["table_name"], {})[row["column_name"]] = kind
@@ -293,7 +296,7 @@ class PostgresDatabase(Database):
                 session.again = again
                 return await self._apply(session, writes)
             except Exception as error:
-                meaning = await self._after(error)
+                meaning = self._after(error)
                 if isinstance(meaning, Again):
                     logger.info("deadlock or serialization failure: the group of %d writes is sent again", len(writes))
                 elif isinstance(meaning, Lost):

@@ -18,11 +18,10 @@ from headrace.database_url import PostgresURL
 from headrace.db import connections
 from headrace.db.connections import READING, Connector, explain
 from headrace.db.database import Database, Write
+from headrace.db.pool import Pool
 from headrace.db.query import Dialect, Query, Runnable
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from headrace.db.postgres import PostgresDatabase
 
 logger = logging.getLogger(__name__)
@@ -43,9 +42,9 @@ class Replica:
     def __init__(self, url: PostgresURL, primary: PostgresDatabase, most: int) -> None:
         # a replica takes no writes, whatever the primary's variables ask for
         self._url = msgspec.structs.replace(url, parameters=url.parameters | {"target_session_attrs": "any"})
-        self._primary, self._most = primary, most
+        self._primary = primary
         self._connector = Connector(self._url, READING)
-        self._pool: asyncpg.Pool | None = None
+        self._pool = Pool(self._connector.connect, most)
         self._watching: asyncio.Task[None] | None = None
         self._system = 0  # the primary's cluster
         self._problem: str | None = ""  # None while it can be used
@@ -53,15 +52,13 @@ class Replica:
 
     async def start(self) -> None:
         """Begin to look at it; a replica that is away keeps nobody from starting."""
-        self._pool = await self._connector.create_pool(self._most)
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
         """Disconnect."""
         if self._watching is not None:
             self._watching.cancel()
-        if self._pool is not None:
-            await connections.close_pool(self._pool)
+        await self._pool.close()
 
     async def reads(self) -> Database:
         """Where a request that begins now reads."""
@@ -78,11 +75,11 @@ class Replica:
         from headrace.db.postgres import Again, fetch, translate
         from headrace.errors import Unavailable
 
-        if self._pool is None or self._problem is not None or position <= self._missed:
+        if self._problem is not None or position <= self._missed:
             return None
         connection = None
         try:
-            async with self._pool.acquire(timeout=ANSWER_SECONDS) as connection:
+            async with self._pool.use(ANSWER_SECONDS) as connection:
                 if await connection.has_replayed(position, BEHIND_SECONDS, ANSWER_SECONDS):
                     return await fetch(connection, statement)
         except Exception as error:
@@ -104,11 +101,10 @@ class Replica:
 
     async def _look(self) -> str | None:
         """What is wrong with it, or None."""
-        assert self._pool is not None
         try:
             if not self._system:
                 [(self._system,)] = await self._primary.rows(Query(_SYSTEM, []))
-            async with self._pool.acquire(timeout=ANSWER_SECONDS) as connection:
+            async with self._pool.use(ANSWER_SECONDS) as connection:
                 system, replayed = await connection.fetchrow(_STATE, timeout=ANSWER_SECONDS)
         except Exception as error:
             return str(explain(error, self._url))
