@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import defaultdict
 
 import pytest
 
 from headrace.database_url import PostgresURL
 from headrace.db.postgres import PostgresDatabase
+from headrace.db.query import Dialect, Sql
+from headrace.resources.assessments import sql as assessment_sql
 from headrace.resources.logged_models import sql as model_sql
 from headrace.resources.runs import write_sql_postgres as sql
+from headrace.resources.traces import sql as trace_sql
+from headrace.resources.traces import starts
 from tests.support.databases import Databases
+
+
+def text_of(statement: Sql) -> str:
+    return statement.query(defaultdict(str), Dialect.POSTGRESQL).text
+
 
 STATEMENTS = {
     **{f"log, {variant}": sql.log_statement(*variant) for variant in itertools.product((True, False), repeat=4)},
@@ -24,6 +34,10 @@ STATEMENTS = {
     "set a tag": sql.SET_TAG,
     "delete a tag": sql.DELETE_TAG,
     "changed params": sql.CHANGED_PARAMS,
+    "put traces": text_of(starts.PUT),
+    "make traces of spans": text_of(Sql(trace_sql.NEW_TRACES)),
+    "add spans": text_of(Sql(trace_sql.SET_TRACES)),
+    "create assessments": text_of(assessment_sql.CREATE),
 }
 
 
@@ -37,10 +51,13 @@ async def test_no_write_reads_a_whole_table(url: PostgresURL, statement: str) ->
     store = PostgresDatabase(url, queue_limit=10)
     try:
         writer = await store._writing()
-        await writer.execute("SET plan_cache_mode = force_generic_plan")
+        assert await writer.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
         await writer.execute(f"PREPARE explained AS {STATEMENTS[statement]}")
         nulls = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", STATEMENTS[statement]))))
         plan = [row[0] for row in await writer.fetch(f"EXPLAIN EXECUTE explained ({nulls})")]
     finally:
         await store.close()
     assert not [line for line in plan if "Seq Scan" in line], "\n".join(plan)
+    # nor the whole of an index
+    for line, following in itertools.pairwise(plan):
+        assert not re.search("Index (Only )?Scan", line) or "Index Cond" in following, "\n".join(plan)

@@ -24,7 +24,8 @@ MODES: tuple[Mode, ...] = ("session", "transaction")
 IGNORED = {
     "none": "",
     "usual": "extra_float_digits",
-    "all": "extra_float_digits,jit,lock_timeout,idle_in_transaction_session_timeout,statement_timeout,enable_seqscan",
+    "all": "extra_float_digits,jit,lock_timeout,idle_in_transaction_session_timeout,statement_timeout,enable_seqscan,"
+    "plan_cache_mode",
 }
 Start = Callable[..., PgBouncer]
 

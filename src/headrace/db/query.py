@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -76,6 +76,12 @@ class Bound(NamedTuple):
     def render(self, dialect: Dialect) -> Query:
         """What a backend of this dialect runs."""
         return self.sql.query(self.values, dialect)
+
+
+def array(values: Iterable[Any]) -> list[Any]:
+    """A column's values for PostgreSQL's unnest; of one that has none no array, since unnest fills up with NULL."""
+    found = list(values)
+    return [] if found and found[0] is None and found.count(None) == len(found) else found
 
 
 # What a Database runs.

@@ -23,6 +23,7 @@ _NEW = ", ".join(f"n.{name}" for name in _ROW)
 
 # The lock, in the order of ingestion's: nobody gives a trace another start or experiment before the commit. The rows
 # that were made are returned; what is not among them has no trace, overrides nothing, or has an id that is taken.
+# OFFSET 0: what is looked up is looked up by key, also while there is little (tests/contract/test_write_plans.py).
 CREATE = Sql(
     postgresql=f"""
 WITH given AS (SELECT * FROM unnest({_ARRAYS}) AS n ({_COLUMNS}, workspace)),
@@ -33,9 +34,11 @@ traces AS (
   INSERT INTO assessments ({_COLUMNS}, valid, experiment_id, trace_timestamp_ms)
   SELECT {_NEW}, true, t.experiment_id, t.timestamp_ms FROM given n
   JOIN traces t ON t.request_id = n.trace_id
-  JOIN experiments e ON e.experiment_id = t.experiment_id AND e.workspace = n.workspace
-  WHERE n.overrides IS NULL OR EXISTS (
-    SELECT 1 FROM assessments o WHERE o.assessment_id = n.overrides AND o.trace_id = n.trace_id)
+  CROSS JOIN LATERAL (
+    SELECT workspace FROM experiments x WHERE x.experiment_id = t.experiment_id OFFSET 0
+  ) AS e
+  WHERE e.workspace = n.workspace AND (n.overrides IS NULL OR EXISTS (
+    SELECT 1 FROM assessments o WHERE o.assessment_id = n.overrides AND o.trace_id = n.trace_id OFFSET 0))
   ON CONFLICT (assessment_id) DO NOTHING RETURNING assessment_id, trace_id, overrides
 ), overridden AS (
   UPDATE assessments o SET valid = false FROM made

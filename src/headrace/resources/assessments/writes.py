@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.db.database import Write
-from headrace.db.query import Dialect, Sql
+from headrace.db.query import Dialect, Sql, array
 from headrace.errors import AlreadyExists, HeadraceError, NotFound
 from headrace.resources.assessments import sql
 from headrace.resources.assessments.given import AssessmentRow
@@ -44,7 +44,7 @@ class CreateAssessment(Write, frozen=True, gc=False):
         if KEEPS_ROLLUPS:
             queue = OF_TRACES.query(_traces(writes), Dialect.POSTGRESQL)
             await session.fetch(queue.text, *queue.values)
-        query = sql.CREATE.query({name: list(map(get, writes)) for name, get in _COLUMNS.items()}, Dialect.POSTGRESQL)
+        query = sql.CREATE.query({name: array(map(get, writes)) for name, get in _COLUMNS.items()}, Dialect.POSTGRESQL)
         made = {row[0] for row in await session.fetch(query.text, *query.values)}
         outcomes: list[Outcome] = []
         for write in writes:

@@ -63,8 +63,12 @@ WITH incoming AS (
     CASE WHEN right(e.artifact_location, 1) = '/' THEN e.artifact_location ELSE e.artifact_location || '/' END
       || 'models/' || r.model_id || '/artifacts',
     r.now, r.now, 1, 'active', r.model_type, r.source_run_id
-  FROM incoming r JOIN experiments e ON e.experiment_id = r.experiment_id AND e.workspace = r.workspace
-  WHERE e.lifecycle_stage = 'active' AND e.artifact_location ~ $14 AND length(e.artifact_location) <= 900
+  FROM incoming r CROSS JOIN LATERAL (
+    SELECT workspace, lifecycle_stage, artifact_location FROM experiments x
+    WHERE x.experiment_id = r.experiment_id OFFSET 0
+  ) AS e
+  WHERE e.workspace = r.workspace AND e.lifecycle_stage = 'active' AND e.artifact_location ~ $14
+    AND length(e.artifact_location) <= 900
   ON CONFLICT (model_id) DO NOTHING
   RETURNING model_id, experiment_id, artifact_location
 ), given_params AS (

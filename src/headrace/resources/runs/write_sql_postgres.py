@@ -148,7 +148,9 @@ WITH incoming AS (
     CASE WHEN right(e.artifact_location, 1) = '/' THEN e.artifact_location ELSE e.artifact_location || '/' END
       || r.run_uuid || '/artifacts',
     r.experiment_id
-  FROM incoming r JOIN experiments e USING (experiment_id)
+  FROM incoming r CROSS JOIN LATERAL (
+    SELECT lifecycle_stage, artifact_location FROM experiments x WHERE x.experiment_id = r.experiment_id OFFSET 0
+  ) AS e
   WHERE e.lifecycle_stage = 'active' AND e.artifact_location ~ $9 AND length(e.artifact_location) <= 157
   ON CONFLICT (run_uuid) DO NOTHING
   RETURNING run_uuid, artifact_uri

@@ -41,6 +41,11 @@ _TYPES = {
 }
 
 
+# The experiment e of the row n, looked up by its key alone (OFFSET 0), however few experiments there are.
+ITS_EXPERIMENT = """CROSS JOIN LATERAL (
+    SELECT workspace, lifecycle_stage, artifact_location FROM experiments x
+    WHERE x.experiment_id = n.experiment_id OFFSET 0
+  ) AS e"""
 # The folder of the trace n's artifacts in the experiment e, whose location is plain (trace_rows.artifact_location).
 FOLDER = """e.artifact_location || CASE WHEN e.artifact_location LIKE '%/' THEN '' ELSE '/' END
     || 'traces/' || n.request_id || '/artifacts'"""
@@ -126,8 +131,7 @@ _SPAN_COLUMNS = ", ".join(_SPAN)
 NEW_TRACES = f"""
 WITH given AS (
   SELECT n.*, {FOLDER} AS folder FROM {_NEW_ROWS}
-  JOIN experiments e ON e.experiment_id = n.experiment_id AND e.workspace = n.workspace
-  WHERE e.artifact_location ~ :plain
+  {ITS_EXPERIMENT} WHERE e.workspace = n.workspace AND e.artifact_location ~ :plain
 ), made AS (
   INSERT INTO trace_info ({", ".join(_TRACE)}, db_payload_generation)
   SELECT {", ".join(_TRACE)}, generations FROM given ORDER BY request_id

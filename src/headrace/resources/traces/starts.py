@@ -14,13 +14,14 @@ experiment now: in a statement of its own, which sees the spans that came meanwh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace.db.database import Write
-from headrace.db.query import Dialect, Sql
+from headrace.db.query import Dialect, Sql, array
 from headrace.errors import Declined, Forbidden, HeadraceError, InvalidParameter, InvalidState, NotFound
 from headrace.resources.traces.info import COLUMNS, TraceInfo
-from headrace.resources.traces.sql import FOLDER
+from headrace.resources.traces.sql import FOLDER, ITS_EXPERIMENT
 from headrace.resources.traces.trace_rows import PLAIN_LOCATION, Experiment, artifact_location
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from headrace.db.postgres import Session
 
 _COLUMNS = tuple(COLUMNS.split(", "))
+_GETTERS = {name: attrgetter(name) for name in _COLUMNS}
 _TYPES = {
     "experiment_id": "integer",
     **dict.fromkeys(("timestamp_ms", "execution_time_ms"), "bigint"),
@@ -52,14 +54,14 @@ def _unnest(prefix: str, types: dict[str, str], *columns: str) -> str:
     return f"unnest({arrays}) AS n ({', '.join(columns)})"
 
 
-_PUT = Sql(
+PUT = Sql(
     postgresql=f"""
 WITH given AS (
   SELECT n.*, {FOLDER} AS folder FROM {
         _unnest("trace_", _TYPES | {"only_here": "boolean"}, *_COLUMNS, "workspace", "only_here")
     }
-  JOIN experiments e ON e.experiment_id = n.experiment_id AND e.workspace = n.workspace
-  WHERE e.lifecycle_stage = 'active' AND e.artifact_location ~ :plain
+  {ITS_EXPERIMENT}
+  WHERE e.workspace = n.workspace AND e.lifecycle_stage = 'active' AND e.artifact_location ~ :plain
 ), put AS (
   INSERT INTO trace_info ({COLUMNS}) SELECT {COLUMNS} FROM given ORDER BY request_id
   ON CONFLICT (request_id) DO UPDATE SET {_SET}, db_payload_generation = trace_info.db_payload_generation + 1
@@ -193,7 +195,7 @@ async def _put(session: Session, writes: Sequence[StartTrace]) -> dict[str, Outc
 
     outcomes: dict[str, Outcome] = {}
     by_id = {write.info.request_id: write for write in writes}
-    for trace_id, is_new, folder, *was in await rows(_PUT, **_arrays(writes)):
+    for trace_id, is_new, folder, *was in await rows(PUT, **_arrays(writes)):
         outcomes[trace_id] = Started(is_new, folder)
         write = by_id[trace_id]
         if not is_new and was != [write.info.experiment_id, write.info.timestamp_ms]:
@@ -237,13 +239,13 @@ def _moves(write: StartTrace) -> list[tuple[Sql, dict[str, Any]]]:
 
 
 def _arrays(writes: Sequence[StartTrace]) -> dict[str, Any]:
-    """The parameters of _PUT, an array for each column."""
+    """The parameters of PUT, an array for each column."""
     infos = [write.info for write in writes]
     tags = [(info.request_id, key, value) for info in infos for key, value in info.tags.items()]
     metadata = [(info.request_id, key, value) for info in infos for key, value in info.metadata.items()]
     return {
         "plain": PLAIN_LOCATION.pattern,
-        **{f"trace_{name}": [getattr(info, name) for info in infos] for name in _COLUMNS},
+        **{f"trace_{name}": array(map(get, infos)) for name, get in _GETTERS.items()},
         "trace_workspace": [write.workspace for write in writes],
         "trace_only_here": [write.only_here for write in writes],
         **_columns("tag_", tags),

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from headrace.db.database import Write
-from headrace.db.query import Dialect, Sql
+from headrace.db.query import Dialect, Sql, array
 from headrace.errors import Declined, Forbidden, HeadraceError, NotFound
 from headrace.resources.traces import sql, trace_rows
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
@@ -304,12 +304,6 @@ def _trace_values(change: TraceChange) -> dict[str, Any]:
     return {**_fields(change.row, TraceRow), "generations": change.generations}
 
 
-def _column(get: Callable[[Any], Any], rows: Sequence[Any]) -> list[Any]:
-    """An array's values; of a column that has none, no array: unnest fills up with NULL."""
-    values = list(map(get, rows))
-    return [] if values and values[0] is None and values.count(None) == len(values) else values
-
-
 def _arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, list[Any]]:
     """The parameters of SET_TRACES, an array for each column."""
     rows = [change.row for change in changes]
@@ -317,9 +311,9 @@ def _arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[st
     moved = [change.row for change in changes if change.starts_earlier]
     users = [(change.row.request_id, change.user_id) for change in changes if change.user_id]
     return {
-        **{f"trace_{name}": _column(get, rows) for name, get in _COLUMNS[TraceRow].items()},
+        **{f"trace_{name}": array(map(get, rows)) for name, get in _COLUMNS[TraceRow].items()},
         "trace_generations": [change.generations for change in changes],
-        **{f"span_{name}": _column(get, spans) for name, get in _COLUMNS[SpanRow].items()},
+        **{f"span_{name}": array(map(get, spans)) for name, get in _COLUMNS[SpanRow].items()},
         **{f"tag_{name}": [tag[at] for tag in tags] for at, name in enumerate(("request_id", "key", "value"))},
         **{f"user_{name}": [user[at] for user in users] for at, name in enumerate(("request_id", "user_id"))},
         "moved_request_id": [row.request_id for row in moved],
