@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.access_log import AccessLog
 from headrace.api.bad_request import instead_of_failure
-from headrace.api.decode import check_content_type, check_nesting, decode, rewrite
+from headrace.api.decode import check_content_type, check_for_stock, decode, rewrite
 from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message
 from headrace.api.permits import Permit
@@ -69,6 +69,9 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _READING = ("GET", "HEAD")
 # Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
+# Stock says 503 here, which clients send again for minutes.
+_WORKSPACES = "3.0/mlflow/workspaces"
+_NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 _BODIES_HELD = 4  # as many of the largest at a time
 _OF_STOCK = frozenset((b"content-encoding", b"x-mlflow-workspace"))
 RECONNECT_SECONDS = 1.0
@@ -140,6 +143,8 @@ class App:
                     "MLFLOW_TRACKING_URI to that one."
                 )
                 await send_error(scope, send, error, scope[SECURITY] or ())
+            elif match.endpoint.path.startswith(_WORKSPACES) and not self._settings.enable_workspaces:
+                await send_error(scope, send, _NO_WORKSPACES, scope[SECURITY] or ())
             elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
                 content_type, content = text()
                 await send_whole(scope, send, 200, content, (content_type, NATIVE))
@@ -238,6 +243,7 @@ class App:
             def ask_stock(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
                 if is_malformed:
                     send = instead_of_failure(send, why)
+                    scope["extensions"] = {}  # nothing is answered past that
                 return self._to_stock(match, scope, receive, send, message, body, why)
 
             await self._in_pieces(ask_stock, scope, receive, send)
@@ -304,6 +310,7 @@ class App:
         length, chunked = _body_of(scope)
         if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
             try:
+                await check_for_stock(scope, b"")
                 await self._check_quota(match, scope, b"")
             except ApiError as error:
                 await send_error(scope, send, error, scope[SECURITY] or ())
@@ -326,8 +333,6 @@ class App:
                     raise Forbidden("A compressed request can't be checked. Send it as it is.")
                 message = decode(match, scope, body, permit)
                 await permit.check(message)
-            else:
-                await check_nesting(body)
             await self._check_quota(match, scope, body, message)
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())
@@ -345,11 +350,16 @@ class App:
         reason: str,
     ) -> None:
         permit: Permit | None = scope.get(PERMIT)
+        try:
+            await check_for_stock(scope, b"" if match.endpoint.raw or body is None else body)
+        except ApiError as error:
+            await send_error(scope, send, error, scope[SECURITY] or ())
+            return
         if permit is not None and permit.exact:
             assert message is not None
             if match.endpoint.target.filtered or match.endpoint.target.creates:
-                error = Forbidden("Stock MLflow would answer this with more than what you may see.")
-                await send_error(scope, send, error, scope[SECURITY] or ())
+                refusal = Forbidden("Stock MLflow would answer this with more than what you may see.")
+                await send_error(scope, send, refusal, scope[SECURITY] or ())
                 return
             body = rewrite(match, scope, message, body or b"")
         await self._stock.forward(scope, receive, send, body, route=_route(match, scope), reason=reason)

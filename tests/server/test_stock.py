@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -63,8 +64,28 @@ def test_without_it_what_only_it_can_answer_is_501_and_says_which_option_turns_i
     assert "--stock lazy" in refused.json()["message"]
     malformed = requests.post(f"{server.url}/api/2.0/mlflow/runs/search", data=b"{", timeout=10)
     assert malformed.status_code == 400
+    check_what_stock_would_fail_at(server)
     assert server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
     assert "answered 501, for want of stock: GET 3.0/mlflow/scorers/online-configs" in server.log
+
+
+def check_what_stock_would_fail_at(server: Serving) -> None:
+    """It is refused before it gets there, or its failure is told as a 400."""
+    api = "/api/2.0/mlflow"
+    bodies = {
+        f"{api}/experiments/create": {"name": "a", "artifact_location": "s3://b/a\0"},
+        "/api/3.0/mlflow/issues": {"experiment_id": "0", "name": "\ud800", "description": "d"},
+        "/api/3.0/mlflow/label-schemas/create": json.loads("[" * 101 + "]" * 101),
+    }
+    for path, body in bodies.items():
+        assert requests.post(server.url + path, json=body, timeout=10).status_code == 400, path
+    for path in (
+        f"{api}/artifacts/list?run_id=a%00",
+        f"{api}/experiments/search?max_results=5&page_token=%C3%A9",
+        "/graphql",
+    ):
+        assert server.get(path).status_code == 400, path
+    assert "--enable-workspaces" in server.get("/api/3.0/mlflow/workspaces").json()["message"]
 
 
 def check_it_has_no_port_and_no_other_processes_and_is_small(server: Serving, stock: psutil.Process) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
+import re
 from itertools import accumulate
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,6 +21,12 @@ from headrace.errors import InvalidParameter
 
 MAX_DEPTH = 100  # json_format.ParseDict's
 _LARGE = 1024 * 1024
+# What stock's parser takes for the beginning of JSON: blanks, also of UTF-16 and -32, and their marks.
+_JSON = re.compile(rb'[\s\0\xef\xbb\xbf\xfe\xff]*[\[{"]')
+# Escapes of NUL and of half a pair, numbers that may be too large, and names that are no JSON.
+_SUSPECT = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[eE]\+?[0-9]{3}|[0-9]{309}|NaN|Infinity")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NUL = "a NUL character, which no database can hold."
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
@@ -52,12 +61,55 @@ def check_content_type(scope: Scope) -> None:
             raise InvalidParameter("Bad Request. Content-Type must be one of ['application/json'].")
 
 
-async def check_nesting(body: bytes) -> None:
-    """Raises InvalidParameter for JSON that is nested more deeply than protobuf takes it; stock's parser only fails."""
-    if body[:100].lstrip()[:1] in (b"{", b"[") and body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        depth = _depth(body) if len(body) < _LARGE else await asyncio.to_thread(_depth, body)
-        if depth > MAX_DEPTH:
-            raise InvalidParameter(f"The request's body is nested {depth} deep; {MAX_DEPTH} is the most.")
+async def check_for_stock(scope: Scope, body: bytes) -> None:
+    """Raises InvalidParameter for what stock only fails at: JSON that is nested more deeply than protobuf takes it, and
+    what a database can't hold, in a text or a number."""
+    if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
+        raise InvalidParameter(f"The request has {_NUL}")
+    if not _JSON.match(body):
+        return
+    if len(body) < _LARGE:
+        _check_json(body)
+    else:
+        await asyncio.to_thread(_check_json, body)
+
+
+def _check_json(body: bytes) -> None:
+    """Raises InvalidParameter; what is no JSON is stock's to refuse."""
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and (depth := _depth(body)) > MAX_DEPTH:
+        raise InvalidParameter(f"The request's body is nested {depth} deep; {MAX_DEPTH} is the most.")
+    if body[:1] in (b"{", b"[") and not _SUSPECT.search(body):  # the usual one
+        return
+    try:
+        value = json.loads(body, parse_constant=_not_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return
+    _check_texts(value)
+    if isinstance(value, str) and _JSON.match(inner := value.encode()):  # which stock decodes again
+        _check_json(inner)
+
+
+def _check_texts(value: Any) -> None:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidParameter(f"The request's body has {_NUL}")
+        if _SURROGATE.search(value):
+            raise InvalidParameter("The request's body has half of a surrogate pair, which is no character.")
+    elif isinstance(value, dict):
+        for each in (*value, *value.values()):
+            _check_texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_texts(each)
+
+
+def _not_finite(text: str) -> float:
+    raise InvalidParameter(f"The request's body has the number {text[:50]}, which is not finite.")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _not_finite(text)
 
 
 def _depth(body: bytes) -> int:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from headrace.asgi.responses import JSON, NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import SecurityPolicy
-from headrace.asgi.types import PREFIX, SECURITY, Application, Receive, Scope, Send
+from headrace.asgi.types import PREFIX, SECURITY, Application, Headers, Receive, Scope, Send
 from headrace.errors import ApiError, Forbidden
 from headrace.settings import Settings
 
@@ -40,6 +40,8 @@ CROSS_ORIGIN = b"Cross-origin request blocked"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 # What a page of another site may send without asking first (the Fetch standard's "safelisted" types).
 _OF_FORMS = (b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data", b"")
+# What is decided here by its value, and read again behind: whose first one, or whose last one, counts there?
+_ONCE = frozenset((b"host", b"origin", b"sec-fetch-site", b"content-type", b"content-encoding"))
 _FORWARDED = frozenset((b"forwarded", *map(b"x-forwarded-".__add__, (b"for", b"proto", b"host", b"port", b"prefix"))))
 _PREFIX = re.compile(r"(/[\w.~-]+){1,20}/?", re.ASCII)
 
@@ -124,6 +126,9 @@ class Shield:
         if scope["type"] != "http":
             return self._app(scope, receive, send)
         headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]) and (name := _said_twice(scope["headers"])):
+            text = b"The request has the header %b twice, with different values. Send it once." % name
+            return send_whole(scope, send, 400, text, (_TEXT, NATIVE))
         if not _FORWARDED.isdisjoint(headers):
             self._from_proxy(scope)
         refusal = None if self._off else self._refusal(scope, headers)
@@ -196,6 +201,15 @@ class Shield:
         prefix = "".join(part.strip().rstrip("/") for part in said.split(","))
         if _PREFIX.fullmatch(prefix) and prefix != self._prefix:
             scope[PREFIX] = prefix
+
+
+def _said_twice(headers: Headers) -> bytes:
+    """A header of _ONCE that has two values; empty for none."""
+    given: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _ONCE and given.setdefault(name, value) != value:
+            return name
+    return b""
 
 
 def proxies_of(settings: Settings) -> Callable[[str], bool]:

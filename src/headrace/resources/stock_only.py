@@ -103,8 +103,6 @@ PATCH  3.0/jobs/cancel/{job_id}                                    edit      -
 POST   3.0/mlflow/demo/generate                                    edit      -
 POST   3.0/mlflow/demo/delete                                      edit      -
 
-GET    /graphql                                                    read      -
-
 GET    3.0/mlflow/mcp-servers                                      read      -
 POST   3.0/mlflow/mcp-servers                                      edit      -
 GET    3.0/mlflow/mcp-servers/{path:path}                          read      -

@@ -23,6 +23,7 @@ async def ask(
     path: str,
     headers: Mapping[str, str] | None = None,
     client: str = "192.0.2.1",
+    again: tuple[tuple[str, str], ...] = (),
     **settings: Any,
 ) -> tuple[int, dict[str, Any]]:
     """The status, and what the application behind got (or what was answered instead)."""
@@ -49,7 +50,7 @@ async def ask(
         "path": path,
         "scheme": "http",
         "client": (client, 1234),
-        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "headers": [(name.encode(), value.encode()) for name, value in (*given.items(), *again)],
     }
     await Shield(application, msgspec.structs.replace(Settings(), **settings))(scope, receive, send)
     got.setdefault("body", sent[1]["body"])
@@ -244,6 +245,18 @@ async def test_no_letters_turn_them_on(path: str) -> None:
         assert (await ask("POST", near))[0] == 200
 
 
+@pytest.mark.parametrize("name", ["host", "origin", "sec-fetch-site", "content-type"])
+async def test_what_decides_is_said_once(name: str) -> None:
+    """Who reads the request behind may go by the other one."""
+    values = {"host": "localhost:5000", "origin": "http://localhost", "sec-fetch-site": "same-origin"} | JSON
+    good = {name: values[name]}
+    for other in ("evil.example", ""):
+        assert (await ask("POST", WRITE, good, again=((name, other),)))[0] == 400
+        assert (await ask("POST", WRITE, {name: other}, again=tuple(good.items())))[0] == 400
+    assert (await ask("POST", WRITE, good, again=tuple(good.items())))[0] == 200
+    assert (await ask("POST", WRITE, {"cookie": "a=b"} | JSON, again=(("cookie", "c=d"),)))[0] == 200
+
+
 async def test_only_trusted_proxies_speak_for_others() -> None:
     forwarded = {"x-forwarded-for": "203.0.113.9, 198.51.100.7, 10.0.0.2", "x-forwarded-proto": "https"}
     forwarded["x-forwarded-prefix"] = "/team"
@@ -278,6 +291,6 @@ async def test_a_proxy_that_makes_no_sense_speaks_for_itself(text: str) -> None:
     ],
 )
 async def test_a_prefix_is_a_plain_path(said: str, prefix: str) -> None:
-    options = {"client": "10.0.0.1", "trusted_proxies": "10.0.0.1/32", "static_prefix": "/kept"}
+    options: dict[str, Any] = {"client": "10.0.0.1", "trusted_proxies": "10.0.0.1/32", "static_prefix": "/kept"}
     _, got = await ask("GET", "/kept/", {"x-forwarded-prefix": said}, **options)
     assert got["prefix"] == prefix

@@ -66,8 +66,6 @@ def test_a_gigantic_token_is_refused() -> None:
     [
         "x",
         "....",
-        token([]),
-        token(7),
         token({}),
         token({"offset": 0}),
         token({"offset": "5"}),
@@ -76,4 +74,15 @@ def test_a_gigantic_token_is_refused() -> None:
 )
 def test_the_rest_is_stocks_to_judge(text: str) -> None:
     with pytest.raises(Declined):
+        decode(text, QUERY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["é", "\U0001f600", token([]), token(7), token("x"), token(None), token({"offset": -1}), token({"offset": 2**63}),
+     token({"offset": str(2**64)}), token({"offset": "-5"}), token({"offset": [1]}), token({"offset": 1.5}),
+     base64.b64encode(b'{"offset": Infinity}').decode(), base64.b64encode(b"[" * 100_000).decode()],
+)  # fmt: skip
+def test_what_stock_would_fail_at_is_refused(text: str) -> None:
+    with pytest.raises(BadPageToken, match="not one that this server gave"):
         decode(text, QUERY)

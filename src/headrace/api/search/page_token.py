@@ -8,7 +8,10 @@ As the offset is in it, stock can go on with it should it have to.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import json
+from typing import Any
 
 import msgspec
 
@@ -48,19 +51,16 @@ def decode(text: str, query: str) -> PageToken:
     """The token that a client gave with the search of this fingerprint; of the first page when there is none.
 
     Raises:
-        BadPageToken: it is one of Headrace's, but of another search.
-        Declined: it is neither Headrace's nor plainly stock's.
+        BadPageToken: it is one of Headrace's, but of another search; or stock would fail at it.
+        Declined: it is neither Headrace's nor plainly stock's, which has words for it.
     """
     if not text:
         return PageToken(0)
     if len(text) > _MAX_LENGTH:
         raise BadPageToken("The page_token is too long to be one of this server's.")
-    try:
-        given = msgspec.json.decode(base64.b64decode(text, validate=True))
-        offset = given["offset"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Declined("not a page token of this server") from error
-    if type(offset) is not int or not 1 <= offset < 2**31:
+    given = _read(text)
+    offset = given["offset"]
+    if type(offset) is not int or offset >= 2**31:
         raise Declined("a page token with an odd offset")
     if "after" not in given:
         return PageToken(offset)
@@ -74,3 +74,26 @@ def decode(text: str, query: str) -> PageToken:
             "order_by of the request that it came from, or leave it out to begin at the first page."
         )
     return token
+
+
+def _read(text: str) -> dict[str, Any]:
+    """As SearchUtils.parse_start_offset_from_page_token reads it. Raises BadPageToken, Declined."""
+    bad = BadPageToken("The page_token is not one that this server gave. Leave it out to begin at the first page.")
+    try:
+        given = json.loads(base64.b64decode(text.encode("ascii")))
+    except (UnicodeEncodeError, RecursionError):
+        raise bad from None
+    except ValueError as error:
+        raise Declined("not a page token of this server") from error
+    if not isinstance(given, dict):
+        raise bad
+    offset = given.get("offset")
+    if not offset:
+        raise Declined("a page token without an offset")
+    with contextlib.suppress(ValueError):
+        offset = int(offset) if isinstance(offset, str) else offset
+    if isinstance(offset, str):
+        raise Declined("a page token whose offset is no number")
+    if not isinstance(offset, int) or not 1 <= offset < 2**63:
+        raise bad
+    return given

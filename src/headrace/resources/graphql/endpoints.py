@@ -199,6 +199,12 @@ async def execute(call: Call, message: GraphQL) -> object:
     return {"data": {operation.root_field: response}, "errors": None}
 
 
+@endpoint("GET", "/graphql", Right.READ, Filtered())
+async def execute_by_get(call: Call, message: GraphQL) -> object:
+    """handlers._graphql: stock looks for a body, and fails where a GET has none."""
+    raise Malformed("a query is sent by POST, as JSON")
+
+
 def require(condition: bool, why: str) -> None:
     """Raise Malformed unless the condition holds."""
     if not condition:
