@@ -67,7 +67,7 @@ async def start_trace(call: Call, message: messages.StartTrace) -> object:
     )
     started = await _start(call, trace, given.trace_metadata)
     if not started.is_new:
-        trace = (await reads.infos(call.db, [trace_id]) or [trace])[0]
+        trace = await reads.one(call.db, trace_id) or trace
     return {"trace": {"trace_info": info.v3(trace)}}
 
 
@@ -128,10 +128,10 @@ async def end_trace_v2(call: Call, message: messages.EndTraceV2) -> object:
         await call.db.change(end, *rest)
     except GuardFailed:
         raise _unknown(trace_id) from None
-    found = await reads.infos(call.db, [trace_id])
-    if not found:
+    found = await reads.one(call.db, trace_id)
+    if found is None:
         raise _unknown(trace_id)
-    return {"trace_info": info.v2(found[0])}
+    return {"trace_info": info.v2(found)}
 
 
 @endpoint("PATCH", "3.0/mlflow/traces/{trace_id}/tags", Right.EDIT, ID, sql.SET_TAG, sql.SET_NAME)

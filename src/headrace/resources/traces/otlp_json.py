@@ -14,6 +14,7 @@ import json
 import math
 from binascii import b2a_base64
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -77,6 +78,7 @@ def _span(given: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
+@lru_cache(1_000)  # the trace's is in each of its spans, and most spans have children
 def _id(text: str, size: int) -> str:
     """An id in base64, of this many bytes."""
     number = int.from_bytes(base64.b64decode(text, validate=True))
@@ -105,6 +107,8 @@ def _pairs(attributes: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _pair(key: str, value: Any) -> dict[str, Any]:
+    if type(value) is str and value.isascii() and key and key.isascii():  # nearly all are
+        return {"key": key, "value": {"string_value": value}}
     pair: dict[str, Any] = {"key": _text(key)} if key else {}
     if value is not None:
         pair["value"] = any_value(value)

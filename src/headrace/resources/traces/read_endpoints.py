@@ -59,13 +59,11 @@ async def get_trace(call: Call, message: messages.GetTrace) -> object:
 
 async def _with_spans(call: Call, trace_id: str) -> tuple[TraceInfo, list[str]]:
     """Raises NotFound, and as reads.check_spans_are_here."""
-    valid.without_nul(trace_id, "trace_id")
-    found = await reads.infos(call.db, [trace_id])
-    if not found:
+    found = await reads.whole(call.db, valid.without_nul(trace_id, "trace_id"))
+    if found is None:
         raise NotFound(f"Trace with ID {trace_id} is not found.")
-    contents = await reads.spans(call.db, found)
     reads.check_spans_are_here(found[0])
-    return found[0], contents.get(trace_id, [])
+    return found
 
 
 async def _shown(trace: TraceInfo, contents: list[str]) -> dict[str, Any]:
@@ -83,15 +81,13 @@ async def _shown(trace: TraceInfo, contents: list[str]) -> dict[str, Any]:
 @endpoint("GET", "3.0/mlflow/traces/batchGet", Right.READ, Trace("trace_ids"), *reads.PARTS, reads.SPANS)
 async def batch_get_traces(call: Call, message: messages.BatchGet) -> object:
     """SqlAlchemyStore.batch_get_traces: those that are whole."""
-    traces = await _batch(call, message)
-    contents = await reads.spans(call.db, traces)
-    for trace in traces:
+    traces = await reads.wholes(call.db, *_batch(message))
+    for trace, _ in traces:
         reads.check_spans_are_here(trace)
     shown = []
-    for trace in traces:
-        of_trace = contents.get(trace.request_id, [])
-        if reads.is_whole(trace, of_trace):
-            shown.append(await _shown(trace, of_trace))
+    for trace, contents in traces:
+        if reads.is_whole(trace, contents):
+            shown.append(await _shown(trace, contents))
             await asyncio.sleep(0)
     return {"traces": shown} if shown else {}
 
@@ -99,15 +95,14 @@ async def batch_get_traces(call: Call, message: messages.BatchGet) -> object:
 @endpoint("POST", "3.0/mlflow/traces/batchGetInfos", Right.READ, Trace("trace_ids"), *reads.PARTS)
 async def batch_get_trace_infos(call: Call, message: messages.BatchGet) -> object:
     """SqlAlchemyStore.batch_get_trace_infos."""
-    traces = await _batch(call, message)
+    traces = await reads.infos(call.db, *_batch(message))
     return {"trace_infos": list(map(info.v3, traces))} if traces else {}
 
 
-async def _batch(call: Call, message: messages.BatchGet) -> list[TraceInfo]:
+def _batch(message: messages.BatchGet) -> tuple[list[str], list[int] | None]:
+    """The ids of traces, and those of the experiments that they must be in."""
     ids = [valid.without_nul(trace_id, "trace_ids") for trace_id in message.trace_ids]
-    if message.experiment_ids is None:
-        return await reads.infos(call.db, ids)
-    return await reads.infos(call.db, ids, valid.experiment_ids(message.experiment_ids))
+    return ids, None if message.experiment_ids is None else valid.experiment_ids(message.experiment_ids)
 
 
 @endpoint("GET", "3.0/mlflow/traces/{trace_id}", Right.READ, ID, *reads.PARTS)
@@ -128,17 +123,16 @@ async def get_trace_artifact(call: Call, message: messages.GetTraceArtifact) -> 
     """handlers.get_trace_artifact_handler."""
     if not message.request_id:
         raise InvalidParameter('Request must include the "request_id" query parameter.')
-    found = await reads.infos(call.db, [valid.without_nul(message.request_id, "request_id")])
-    if not found:
+    found = await reads.whole(call.db, valid.without_nul(message.request_id, "request_id"))
+    if found is None:
         raise NotFound(f"Trace with ID {message.request_id} is not found.")
-    trace = found[0]
+    trace, contents = found
     if message.path or trace.tags.get(reads.LOCATION) != reads.HERE:
         if call.sender is not None:
             await _check_location(call, trace)
         raise Declined("files, which stock serves")
-    contents = await reads.spans(call.db, found)
     try:
-        data = otlp_json.artifact(contents.get(trace.request_id, []))
+        data = otlp_json.artifact(contents)
     except (ValueError, AttributeError, RecursionError):
         raise Declined("a span that only stock may read") from None
     return Response(data, content_type=b"application/json", headers=_ATTACHMENT)
@@ -156,10 +150,10 @@ async def _check_location(call: Call, trace: TraceInfo) -> None:
 
 
 async def _info(call: Call, trace_id: str) -> TraceInfo:
-    found = await reads.infos(call.db, [valid.without_nul(trace_id, "trace_id")])
-    if not found:
+    found = await reads.one(call.db, valid.without_nul(trace_id, "trace_id"))
+    if found is None:
         raise NotFound(f"Trace with ID '{trace_id}' not found.")
-    return found[0]
+    return found
 
 
 @endpoint("POST", "3.0/mlflow/traces/search", Right.READ, TraceLocations("locations"), *_SEARCHED, replica=True)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from headrace.db.database import Database
-from headrace.db.query import Sql
+from headrace.db.query import Dialect, Sql
 from headrace.errors import Declined, NotFound
 from headrace.resources.assessments import records
 from headrace.resources.traces import info
@@ -37,18 +37,91 @@ SELECT trace_id, content FROM spans WHERE trace_id IN :trace_ids
 ORDER BY parent_span_id IS NOT NULL, start_time_unix_nano, span_id
 """)
 PARTS = (INFOS, PAIRS, ASSESSMENTS)
+# One trace: one statement, with a plan that is kept. (What has a list of few ids is planned anew each time.)
+_WHOLE = f"""
+SELECT t.*, g.*, m.*, a.*, {{spans}} AS spans
+FROM (SELECT {info.COLUMNS} FROM trace_info WHERE request_id = :trace_id) t,
+LATERAL (SELECT array_agg(key) AS tags, array_agg(value) AS tag_values FROM trace_tags WHERE request_id = :trace_id) g,
+LATERAL (
+  SELECT array_agg(key) AS metadata, array_agg(value) AS metadata_values
+  FROM trace_request_metadata WHERE request_id = :trace_id
+) m,
+LATERAL (
+  SELECT array_agg(ROW({records.COLUMNS}) ORDER BY created_timestamp) AS assessments
+  FROM assessments WHERE trace_id = :trace_id
+) a
+"""
+_CONTENTS = """(
+  SELECT array_agg(content ORDER BY parent_span_id IS NOT NULL, start_time_unix_nano, span_id)
+  FROM spans WHERE trace_id = :trace_id
+)"""
+_INFO, _TRACE = (
+    Sql(postgresql=_WHOLE.format(spans=spans), sqlite="SELECT 1") for spans in ("CAST(NULL AS varchar[])", _CONTENTS)
+)
+
+
+async def one(db: Database, trace_id: str) -> TraceInfo | None:
+    """The trace, without its spans."""
+    found = await _one(db, trace_id, with_spans=False)
+    return found and found[0]
+
+
+async def whole(db: Database, trace_id: str) -> tuple[TraceInfo, list[str]] | None:
+    """The trace, and the contents of its spans. Raises as `_contents`."""
+    found = await _one(db, trace_id, with_spans=True)
+    return found and (found[0], _contents(*found))
+
+
+async def _one(db: Database, trace_id: str, with_spans: bool) -> tuple[TraceInfo, Sequence[str]] | None:
+    if db.dialect is Dialect.SQLITE:
+        parts = (*PARTS, SPANS) if with_spans else PARTS
+        rows, pairs, assessments, *spans = await db.rows_of(*(part(trace_ids=[trace_id]) for part in parts))
+        found = _joined(rows, pairs, assessments)
+        return (found[0], [content for some in spans for _, content in some]) if found else None
+    rows = await db.rows((_TRACE if with_spans else _INFO)(trace_id=trace_id))
+    if not rows:
+        return None
+    *columns, tags, tag_values, metadata, metadata_values, assessments, contents = rows[0]
+    trace = TraceInfo(*columns)
+    if tags:
+        trace.tags = dict(zip(tags, tag_values, strict=True))
+    if metadata:
+        trace.metadata = dict(zip(metadata, metadata_values, strict=True))
+    if assessments:
+        trace.assessments = [records.assessment(*row) for row in assessments]
+    return trace, contents or ()
 
 
 async def infos(db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None = None) -> list[TraceInfo]:
     """Those of the traces that there are, each once, in the order of the ids."""
+    return (await _many(db, trace_ids, experiment_ids))[0]
+
+
+async def wholes(
+    db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None = None
+) -> list[tuple[TraceInfo, list[str]]]:
+    """As `infos`, each with the contents of its spans. Raises as `_contents`."""
+    traces, rows = await _many(db, trace_ids, experiment_ids, SPANS)
+    contents: dict[str, list[str]] = {}
+    for trace_id, content in rows:
+        contents.setdefault(trace_id, []).append(content)
+    return [(trace, _contents(trace, contents.get(trace.request_id, ()))) for trace in traces]
+
+
+async def _many(
+    db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None, *more: Sql
+) -> tuple[list[TraceInfo], Sequence[Any]]:
+    """The traces, and the rows of one statement more."""
+    ids = list(trace_ids)
     if experiment_ids is None:
-        which = INFOS(trace_ids=list(trace_ids))
+        which = INFOS(trace_ids=ids)
     else:
-        which = INFOS_OF_EXPERIMENTS(trace_ids=list(trace_ids), experiment_ids=list(experiment_ids))
-    parts = (part(trace_ids=list(trace_ids)) for part in (PAIRS, ASSESSMENTS))
-    rows, *others = await db.rows_of(which, *parts)
+        which = INFOS_OF_EXPERIMENTS(trace_ids=ids, experiment_ids=list(experiment_ids))
+    parts = (part(trace_ids=ids) for part in (PAIRS, ASSESSMENTS, *more))
+    rows, pairs, assessments, *others = await db.rows_of(which, *parts)
     found = {row[0]: row for row in rows}
-    return _joined([found[each] for each in dict.fromkeys(trace_ids) if each in found], *others)
+    traces = _joined([found[each] for each in dict.fromkeys(ids) if each in found], pairs, assessments)
+    return traces, others[0] if others else ()
 
 
 async def of_rows(db: Database, rows: Sequence[Sequence[Any]]) -> list[TraceInfo]:
@@ -83,16 +156,13 @@ def check_spans_are_here(trace: TraceInfo) -> None:
         raise NotFound("Trace data not stored in tracking store")
 
 
-async def spans(db: Database, traces: Sequence[TraceInfo]) -> dict[str, list[str]]:
-    """The contents of the spans of each trace that has some. Raises Declined while stock archives one of them."""
-    contents: dict[str, list[str]] = {}
-    ids = [trace.request_id for trace in traces if trace.tags.get(LOCATION) == HERE]
-    if ids:
-        for trace_id, content in await db.rows(SPANS(trace_ids=ids)):
-            if not content:
-                raise Declined("the trace is being archived")
-            contents.setdefault(trace_id, []).append(content)
-    return contents
+def _contents(trace: TraceInfo, contents: Sequence[str]) -> list[str]:
+    """Those of a trace whose spans are here. Raises Declined while stock archives one of them."""
+    if trace.tags.get(LOCATION) != HERE:
+        return []
+    if not all(contents):
+        raise Declined("the trace is being archived")
+    return list(contents)
 
 
 def is_whole(trace: TraceInfo, contents: Sequence[str]) -> bool:
