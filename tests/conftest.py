@@ -9,13 +9,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from headrace.child import importing
 from tests.support.databases import Databases
 from tests.support.postgres import Postgres
 from tests.support.servers import Server, start_moto
@@ -82,6 +83,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores, as tests wait for servers; at most 4, as each has servers of its own."""
     return min((os.cpu_count() or 1) + 1, 4)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Each worker imports all tests, and MLflow with them."""
+    with importing():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
