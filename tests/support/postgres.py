@@ -174,8 +174,9 @@ class Postgres:
             self._process = None
 
     def remove(self) -> None:
+        """End it. Its files, 650 of each database, go in the meantime: nobody waits for that."""
         self.stop(signal.SIGQUIT)
-        shutil.rmtree(self._folder)
+        os.posix_spawnp("rm", ["rm", "-rf", str(self._folder)], os.environ)
 
     def execute(self, sql: str, *options: str) -> None:
         """Run one statement outside of a transaction, as the superuser, or as psql's options say."""
