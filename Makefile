@@ -42,7 +42,7 @@ bench: $(READY)  ## Headrace beside stock MLflow and FastTrackML; ARGS='--quick'
 	$(BIN)/python -m bench $(ARGS)
 
 drill: $(READY)  ## kill, cut off and overload real servers under load, count what is lost; ARGS='--long' for hours, ARGS=kills for one
-	$(BIN)/python -m drill $(ARGS)
+	$(BIN)/python -m drill $(DRILL) $(ARGS)
 
 rehearse: $(READY) .venv-awscli/.ready .venv-deploy/.ready  ## from source to a running server: a real Docker engine, registry and TLS, moto as AWS
 	rehearsal/run.sh $(ARGS)
