@@ -67,6 +67,8 @@ $(UV):
 $(READY): requirements/dev.txt pyproject.toml | $(UV)
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+# Compiled once: each of the workers, servers and clients of `make test` that start together would do it by itself.
+	@$(BIN)/python -W ignore -c "import mlflow.cli, mlflow.server.fastapi_app"
 	@touch $@
 
 $(PROVIDER): tests/support/oidc_provider/package-lock.json
