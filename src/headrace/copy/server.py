@@ -6,52 +6,44 @@ that they are. The environment has the client's credentials (MLFLOW_TRACKING_TOK
 an API (logged models, traces) has nothing of it.
 """
 
-# ruff: noqa: S608  (the texts are made of constants of this module)
-
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sqlite3
 import sys
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from headrace.copy.reading import PAGE, PROMPTS, pages, registered_models, tags_of, versions
+from headrace.copy.stage import Point, Run, Stage, finite, same_id
 
 AT_ONCE = 8  # requests
-_LARGEST = 1.7976931348623157e308  # as MLflow's databases have infinity
-_NAMES = uuid.UUID("6f1a7e04-6a0e-4f53-9c3f-0f3c2a3f5a10")  # ids that the API does not tell are made, always the same
 
 
 def main(file: str) -> None:
     """Make the database. Raises MlflowException."""
     from mlflow import MlflowClient
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     asked = json.load(sys.stdin)
     url = asked["source"]
-    store = SqlAlchemyStore(f"sqlite:///{file}", "mlflow-artifacts:/")
     with contextlib.closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as database:
-        Stage(MlflowClient(url, url), database, store, set(asked["known"])).all(set(asked["experiments"]))
+        Server(MlflowClient(url, url), Stage(file, database), set(asked["known"])).all(set(asked["experiments"]))
 
 
-class Stage:
-    """`store` is MLflow's own on the same database, for what it takes with its ids: traces."""
+class Server:
+    """What it has, to be put into the stage. MLflow's own store takes with their ids: traces."""
 
-    def __init__(self, client: Any, database: sqlite3.Connection, store: Any, known: set[str]) -> None:
-        self._client, self._database, self._store, self._known = client, database, store, known
+    def __init__(self, client: Any, stage: Stage, known: set[str]) -> None:
+        self._client, self._stage, self._known = client, stage, known
+        self._database, self._store, self._insert = stage.database, stage.store, stage.insert
         self._threads = ThreadPoolExecutor(AT_ONCE)
 
     def all(self, names: set[str]) -> None:
         """Experiments of these names, or all; the registry."""
         from mlflow.entities import ViewType
 
-        self._database.execute("DELETE FROM experiments")
         found = [
             each
             for each in pages(lambda token: self._client.search_experiments(ViewType.ALL, 1000, page_token=token))
@@ -79,19 +71,10 @@ class Stage:
         search, order = self._client.search_runs, ["attribute.start_time"]
         return pages(lambda token: search([experiment_id], "", ViewType.ALL, PAGE, order, token))
 
-    def _insert(self, table: str, *rows: dict[str, Any]) -> None:
-        if rows:
-            marks = ", ".join(f":{column}" for column in rows[0])
-            text = f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES ({marks}) ON CONFLICT DO NOTHING"
-            self._database.executemany(text, rows)
-
     def _experiment(self, experiment: Any) -> None:
         number = int(experiment.experiment_id)
-        self._insert("experiments", {
-            "experiment_id": number, "name": experiment.name, "artifact_location": experiment.artifact_location,
-            "lifecycle_stage": "active", "creation_time": experiment.creation_time,
-            "last_update_time": experiment.last_update_time, "workspace": "default",
-        })  # fmt: skip
+        times = experiment.creation_time, experiment.last_update_time
+        self._stage.experiment(number, experiment.name, experiment.artifact_location, *times)
         tags = experiment.tags.items()
         self._insert("experiment_tags", *({"experiment_id": number, "key": k, "value": v} for k, v in tags))
 
@@ -100,33 +83,32 @@ class Stage:
         known = run_id in self._known
         keys = () if known else data.metrics
         histories = list(self._threads.map(lambda key: self._client.get_metric_history(run_id, key), keys))
-        self._database.execute("BEGIN")
-        deleted = info.lifecycle_stage == "deleted"
-        self._insert("runs", {
-            "run_uuid": run_id, "name": info.run_name, "experiment_id": int(info.experiment_id),
-            "source_type": "UNKNOWN", "source_name": "", "entry_point_name": "", "source_version": "",
-            "user_id": info.user_id, "status": info.status, "start_time": info.start_time, "end_time": info.end_time,
-            "lifecycle_stage": info.lifecycle_stage, "artifact_uri": info.artifact_uri,
-            "deleted_time": int(time.time() * 1000) if deleted else None,
-        })  # fmt: skip
-        if known:
-            self._database.execute("COMMIT")
-            return
-        self._insert("params", *({"run_uuid": run_id, "key": k, "value": v} for k, v in data.params.items()))
-        self._insert("tags", *({"run_uuid": run_id, "key": k, "value": v} for k, v in data.tags.items()))
-        for history in histories:
-            points = [{"run_uuid": run_id, **_point(metric)} for metric in history]
-            self._insert("metrics", *points)
-            if points:
-                self._insert("latest_metrics", max(points, key=lambda p: (p["step"], p["timestamp"], p["value"])))
-        self._inputs(run)
-        self._database.execute("COMMIT")
+        row = Run(
+            run_id,
+            int(info.experiment_id),
+            info.run_name,
+            info.user_id,
+            info.status,
+            info.start_time,
+            info.end_time,
+            info.artifact_uri,
+            info.lifecycle_stage,
+            *(() if known else (data.params, data.tags)),
+        )
+        with self._stage.run(row):
+            if known:
+                return
+            for history in histories:
+                points = (Point(metric.key, metric.value, metric.timestamp, metric.step or 0) for metric in history)
+                self._stage.points(run_id, points)
+            self._stage.latest(run_id)
+            self._inputs(run)
 
     def _inputs(self, run: Any) -> None:
         run_id, number = run.info.run_id, int(run.info.experiment_id)
         for given in run.inputs.dataset_inputs if run.inputs else ():
             dataset = given.dataset
-            which, link = _made(number, dataset.name, dataset.digest), _made(run_id, dataset.name, dataset.digest)
+            which, link = same_id(number, dataset.name, dataset.digest), same_id(run_id, dataset.name, dataset.digest)
             self._insert("datasets", {
                 "dataset_uuid": which, "experiment_id": number, "name": dataset.name, "digest": dataset.digest,
                 "dataset_source_type": dataset.source_type, "dataset_source": dataset.source,
@@ -135,9 +117,9 @@ class Stage:
             self._link(link, "DATASET", which, "RUN", run_id)
             self._insert("input_tags", *({"input_uuid": link, "name": t.key, "value": t.value} for t in given.tags))
         for model in run.inputs.model_inputs if run.inputs else ():
-            self._link(_made(run_id, "in", model.model_id), "RUN_INPUT", run_id, "MODEL_INPUT", model.model_id)
+            self._link(same_id(run_id, "in", model.model_id), "RUN_INPUT", run_id, "MODEL_INPUT", model.model_id)
         for model in run.outputs.model_outputs if run.outputs else ():
-            link = _made(run_id, "out", model.model_id)
+            link = same_id(run_id, "out", model.model_id)
             self._link(link, "RUN_OUTPUT", run_id, "MODEL_OUTPUT", model.model_id, model.step)
 
     def _link(self, link: str, kind: str, source: str, to_kind: str, to: str, step: int = 0) -> None:
@@ -163,10 +145,11 @@ class Stage:
             self._insert("logged_model_tags", *(own | {"tag_key": k, "tag_value": v} for k, v in model.tags.items()))
             for metric in model.metrics or ():
                 name, digest = metric.dataset_name, metric.dataset_digest
+                dataset = same_id(int(experiment_id), name, digest) if name else None
                 self._insert("logged_model_metrics", own | {
                     "metric_name": metric.key, "metric_timestamp_ms": metric.timestamp, "metric_step": metric.step,
-                    "metric_value": _value(metric.value), "run_id": metric.run_id, "dataset_name": name,
-                    "dataset_digest": digest, "dataset_uuid": _made(int(experiment_id), name, digest) if name else None,
+                    "metric_value": finite(metric.value), "run_id": metric.run_id, "dataset_name": name,
+                    "dataset_digest": digest, "dataset_uuid": dataset,
                 })  # fmt: skip
 
     def _traces(self, experiment_id: str) -> None:
@@ -216,22 +199,6 @@ def _there(search: Callable[[str | None], Any]) -> Iterator[Any]:
     except MlflowException as error:
         if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
             raise
-
-
-def _made(*parts: object) -> str:
-    return uuid.uuid5(_NAMES, json.dumps(parts)).hex
-
-
-def _value(value: float) -> float:
-    return 0.0 if math.isnan(value) else max(-_LARGEST, min(_LARGEST, value))
-
-
-def _point(metric: Any) -> dict[str, Any]:
-    value = metric.value
-    return {
-        "key": metric.key, "value": _value(value), "timestamp": metric.timestamp, "step": metric.step or 0,
-        "is_nan": math.isnan(value),
-    }  # fmt: skip
 
 
 if __name__ == "__main__":
