@@ -205,10 +205,9 @@ def test_what_is_no_source_is_refused_with_what_to_do(databases: Databases, tmp_
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("x")
     for source, said in (
-        ("board", "Read them with TensorBoard's EventAccumulator"),
-        ("board/events.out.tfevents.1", "Read them with TensorBoard's EventAccumulator"),
-        ("wandb", "Read them with wandb's own Api"),
-        ("empty", "MLflow can't read the runs in empty:"),
+        ("board/events.out.tfevents.1", "is a file of a run. Name its folder: board."),
+        ("wandb", "W&B's runs in wandb can't be read: ValueError: run-1.wandb: it is no .wandb file"),
+        ("empty", "MLflow's runs in empty can't be read:"),
         ("mlflow.db", "Name a SQLite database as sqlite:///mlflow.db."),
     ):
         done = run_headrace("copy", source, target, cwd=tmp_path)

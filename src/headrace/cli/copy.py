@@ -48,7 +48,7 @@ def copy(
     """Copy experiments, runs, models, traces and their artifacts from one database to another.
 
     SOURCE and TARGET are URLs of databases (postgresql://, sqlite:///PATH) or servers (http://...); SOURCE can be a
-    folder of runs (./mlruns), too. Started again it copies what is missing.
+    folder of runs, too: MLflow's (./mlruns), TensorBoard's, W&B's (./wandb). Started again it copies what is missing.
     """
     from headrace.copy import ends
     from headrace.copy.options import Options
@@ -57,6 +57,8 @@ def copy(
         raise click.UsageError("--into needs exactly one --experiment.")
     if ends.place(source) == ends.place(target):
         raise click.UsageError("SOURCE and TARGET are the same database.")
+    if without_artifacts and ends.is_unpacked(source):
+        raise click.UsageError("--without-artifacts is for files that stay where they are; those of SOURCE do not.")
     server = source if ends.is_server(source) else None
     options = Options(experiments, into, source_artifacts, server, not without_artifacts, dry_run)
     report = (_to_server if ends.is_server(target) else _to_database)(source, target, settings, options)

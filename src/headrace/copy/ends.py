@@ -9,11 +9,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from headrace import database_url
-from headrace.copy import sql
+from headrace.copy import sql, tensorboard, wandb
 from headrace.copy.store import Source, Store
 from headrace.database import is_made, prepare
 from headrace.database_url import DatabaseURL, PostgresURL, SqliteURL
@@ -21,8 +22,13 @@ from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 from headrace.uri import redact
 
-_TENSORBOARD = "events.out.tfevents.*"
-_WANDB = ("*.wandb", "offline-run-*", "wandb/offline-run-*", "wandb/run-*")
+# what a folder can have, and the module that reads it
+_READERS = {
+    "MLflow": "headrace.copy.filestore",
+    "TensorBoard": "headrace.copy.tensorboard",
+    "W&B": "headrace.copy.wandb",
+}
+_NEEDS = {"TensorBoard": "tensorboard", "W&B": "wandb"}  # a package, which Headrace itself does without
 
 
 @contextmanager
@@ -62,7 +68,7 @@ def _database(text: str) -> DatabaseURL | None:
     if found is None and not is_server(text):
         raise ConfigurationError(
             f"{redact(text)} is no source that can be copied. Name a database (postgresql://..., sqlite:///PATH), "
-            "a server (http://...) or a folder of runs (./mlruns)."
+            "a server (http://...) or a folder of runs (./mlruns, TensorBoard's, ./wandb)."
         )
     if isinstance(found, PostgresURL | SqliteURL) and not is_made(found, writes=False):
         raise ConfigurationError(f"There are no tables of MLflow in {found.shown}. Look at SOURCE.")
@@ -72,10 +78,33 @@ def _database(text: str) -> DatabaseURL | None:
 @contextmanager
 def _of_folder(text: str) -> Iterator[SqliteURL]:
     folder = Path(text.removeprefix("file://"))
-    _check_folder(folder)
-    asked = {"source": str(folder)}
-    with _made_by("headrace.copy.filestore", asked, f"MLflow can't read the runs in {folder}") as made:
+    writer = _writer_of(folder)
+    package = _NEEDS.get(writer)
+    if package is not None and find_spec(package) is None:
+        raise ConfigurationError(
+            f"{folder} has runs of {writer}, which are read by a package that is not installed here: "
+            f"pip install 'headrace[{package}]'."
+        )
+    with _made_by(_READERS[writer], {"source": str(folder)}, f"{writer}'s runs in {folder} can't be read") as made:
         yield made
+
+
+def is_unpacked(text: str) -> bool:
+    """Whether the files of its runs are unpacked for the copy, and are gone with it."""
+    return Path(text.removeprefix("file://")).exists() and _writer_of(Path(text.removeprefix("file://"))) != "MLflow"
+
+
+def _writer_of(folder: Path) -> str:
+    """Whose runs are in it. Raises ConfigurationError for a file."""
+    if folder.is_file():
+        if folder.match(tensorboard.FILES) or folder.suffix == ".wandb":
+            raise ConfigurationError(f"{folder} is a file of a run. Name its folder: {folder.parent}.")
+        raise ConfigurationError(f"{folder} is a file. Name a SQLite database as sqlite:///{folder}.")
+    if wandb.logs(folder):
+        return "W&B"
+    if not any(folder.rglob("meta.yaml")) and any(folder.rglob(tensorboard.FILES)):
+        return "TensorBoard"
+    return "MLflow"
 
 
 def is_server(text: str) -> bool:
@@ -134,7 +163,9 @@ def place(text: str) -> object:
 
 @contextmanager
 def _made_by(module: str, asked: dict[str, Any], failed: str) -> Iterator[SqliteURL]:
-    """The database that a module of ours makes with MLflow's code, in a process of its own; it is gone afterwards.
+    """The database that a module of ours makes with MLflow's code, in a process of its own.
+
+    It is gone afterwards, with the files beside it.
 
     What is asked goes by standard input: a URL may have a password, which an argument would show.
     """
@@ -146,25 +177,3 @@ def _made_by(module: str, asked: dict[str, Any], failed: str) -> Iterator[Sqlite
             words = done.stderr.strip().rpartition("\n")[2]
             raise ConfigurationError(f"{failed}: {redact(words)[:500].rstrip('.')}. Look at SOURCE.")
         yield database
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises ConfigurationError for what is not MLflow's."""
-    if folder.is_file():
-        if folder.match(_TENSORBOARD):
-            raise _tensorboard(folder)
-        raise ConfigurationError(f"{folder} is a file. Name a SQLite database as sqlite:///{folder}.")
-    if any(folder.rglob(_TENSORBOARD)) and not any(folder.glob("**/meta.yaml")):
-        raise _tensorboard(folder)
-    if any(found for pattern in _WANDB for found in folder.glob(pattern)):
-        raise ConfigurationError(
-            f"{folder} has runs of W&B, which Headrace does not read. Read them with wandb's own Api and log them with "
-            "MLflow's client, or send them to W&B with `wandb sync`."
-        )
-
-
-def _tensorboard(where: Path) -> ConfigurationError:
-    return ConfigurationError(
-        f"{where} has TensorBoard's event files, which Headrace does not read. Read them with TensorBoard's "
-        "EventAccumulator and log them with MLflow's client (log_batch)."
-    )
