@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -37,91 +38,110 @@ SELECT trace_id, content FROM spans WHERE trace_id IN :trace_ids
 ORDER BY parent_span_id IS NOT NULL, start_time_unix_nano, span_id
 """)
 PARTS = (INFOS, PAIRS, ASSESSMENTS)
-# One trace: one statement, with a plan that is kept. (What has a list of few ids is planned anew each time.)
+# PostgreSQL: all of a trace in a row.
 _WHOLE = f"""
 SELECT t.*, g.*, m.*, a.*, {{spans}} AS spans
-FROM (SELECT {info.COLUMNS} FROM trace_info WHERE request_id = :trace_id) t,
-LATERAL (SELECT array_agg(key) AS tags, array_agg(value) AS tag_values FROM trace_tags WHERE request_id = :trace_id) g,
+FROM (SELECT {info.COLUMNS} FROM trace_info WHERE {{which}}) t,
+LATERAL (
+  SELECT array_agg(key) AS tags, array_agg(value) AS tag_values FROM trace_tags WHERE request_id = t.request_id
+) g,
 LATERAL (
   SELECT array_agg(key) AS metadata, array_agg(value) AS metadata_values
-  FROM trace_request_metadata WHERE request_id = :trace_id
+  FROM trace_request_metadata WHERE request_id = t.request_id
 ) m,
 LATERAL (
   SELECT array_agg(ROW({records.COLUMNS}) ORDER BY created_timestamp) AS assessments
-  FROM assessments WHERE trace_id = :trace_id
+  FROM assessments WHERE trace_id = t.request_id
 ) a
 """
 _CONTENTS = """(
   SELECT array_agg(content ORDER BY parent_span_id IS NOT NULL, start_time_unix_nano, span_id)
-  FROM spans WHERE trace_id = :trace_id
+  FROM spans WHERE trace_id = t.request_id
 )"""
-_INFO, _TRACE = (
-    Sql(postgresql=_WHOLE.format(spans=spans), sqlite="SELECT 1") for spans in ("CAST(NULL AS varchar[])", _CONTENTS)
-)
+
+
+def _wholes(which: str) -> tuple[Sql, Sql]:
+    """Without, and with the contents of the spans."""
+    without, with_spans = (_WHOLE.format(which=which, spans=spans) for spans in ("CAST(NULL AS varchar[])", _CONTENTS))
+    return Sql(postgresql=without, sqlite="SELECT 1"), Sql(postgresql=with_spans, sqlite="SELECT 1")
+
+
+# Equality, since PostgreSQL takes a list of one id for cheaper than one of any length, and plans it anew each time.
+_ONE = _wholes("request_id = :trace_id")
+_SOME = _wholes("request_id IN :trace_ids")
+_SOME_OF_EXPERIMENTS = _wholes("request_id IN :trace_ids AND experiment_id IN :experiment_ids")
 
 
 async def one(db: Database, trace_id: str) -> TraceInfo | None:
     """The trace, without its spans."""
-    found = await _one(db, trace_id, with_spans=False)
-    return found and found[0]
+    found = await infos(db, [trace_id])
+    return found[0] if found else None
+
+
+async def infos(db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None = None) -> list[TraceInfo]:
+    """Those of the traces that there are, each once, in the order of the ids."""
+    return [trace for trace, _ in await _read(db, trace_ids, experiment_ids, with_spans=False)]
 
 
 async def whole(db: Database, trace_id: str) -> tuple[TraceInfo, list[str]] | None:
-    """The trace, and the contents of its spans. Raises as `_contents`."""
-    found = await _one(db, trace_id, with_spans=True)
-    return found and (found[0], _contents(*found))
+    """The trace, and the contents of its spans. Raises as `wholes`."""
+    found = await wholes(db, [trace_id])
+    return found[0] if found else None
 
 
-async def _one(db: Database, trace_id: str, with_spans: bool) -> tuple[TraceInfo, Sequence[str]] | None:
+async def wholes(
+    db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None = None
+) -> list[tuple[TraceInfo, list[str]]]:
+    """As `infos`, each with the contents of its spans, if these are here.
+
+    Raises Declined while stock archives one of them.
+    """
+    found = await _read(db, trace_ids, experiment_ids, with_spans=True)
+    return [(trace, _contents(trace, contents)) for trace, contents in found]
+
+
+async def _read(
+    db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None, with_spans: bool
+) -> list[tuple[TraceInfo, Sequence[str]]]:
+    ids = list(dict.fromkeys(trace_ids))
+    experiments = None if experiment_ids is None else list(experiment_ids)
     if db.dialect is Dialect.SQLITE:
-        parts = (*PARTS, SPANS) if with_spans else PARTS
-        rows, pairs, assessments, *spans = await db.rows_of(*(part(trace_ids=[trace_id]) for part in parts))
-        found = _joined(rows, pairs, assessments)
-        return (found[0], [content for some in spans for _, content in some]) if found else None
-    rows = await db.rows((_TRACE if with_spans else _INFO)(trace_id=trace_id))
-    if not rows:
-        return None
-    *columns, tags, tag_values, metadata, metadata_values, assessments, contents = rows[0]
+        found = await _from_parts(db, ids, experiments, with_spans)
+    else:
+        if experiments is not None:
+            statement = _SOME_OF_EXPERIMENTS[with_spans](trace_ids=ids, experiment_ids=experiments)
+        else:
+            statement = _ONE[with_spans](trace_id=ids[0]) if len(ids) == 1 else _SOME[with_spans](trace_ids=ids)
+        found = {row[0]: _from_row(row) for row in await db.rows(statement)}
+    return [found[trace_id] for trace_id in ids if trace_id in found]
+
+
+def _from_row(row: Sequence[Any]) -> tuple[TraceInfo, Sequence[str]]:
+    """A row of _WHOLE."""
+    *columns, tags, tag_values, metadata, metadata_values, assessments, contents = row
     trace = TraceInfo(*columns)
     if tags:
         trace.tags = dict(zip(tags, tag_values, strict=True))
     if metadata:
         trace.metadata = dict(zip(metadata, metadata_values, strict=True))
     if assessments:
-        trace.assessments = [records.assessment(*row) for row in assessments]
+        trace.assessments = [records.assessment(*each) for each in assessments]
     return trace, contents or ()
 
 
-async def infos(db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None = None) -> list[TraceInfo]:
-    """Those of the traces that there are, each once, in the order of the ids."""
-    return (await _many(db, trace_ids, experiment_ids))[0]
-
-
-async def wholes(
-    db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None = None
-) -> list[tuple[TraceInfo, list[str]]]:
-    """As `infos`, each with the contents of its spans. Raises as `_contents`."""
-    traces, rows = await _many(db, trace_ids, experiment_ids, SPANS)
-    contents: dict[str, list[str]] = {}
-    for trace_id, content in rows:
-        contents.setdefault(trace_id, []).append(content)
-    return [(trace, _contents(trace, contents.get(trace.request_id, ()))) for trace in traces]
-
-
-async def _many(
-    db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None, *more: Sql
-) -> tuple[list[TraceInfo], Sequence[Any]]:
-    """The traces, and the rows of one statement more."""
-    ids = list(trace_ids)
+async def _from_parts(
+    db: Database, ids: list[str], experiment_ids: list[int] | None, with_spans: bool
+) -> dict[str, tuple[TraceInfo, Sequence[str]]]:
     if experiment_ids is None:
         which = INFOS(trace_ids=ids)
     else:
-        which = INFOS_OF_EXPERIMENTS(trace_ids=ids, experiment_ids=list(experiment_ids))
-    parts = (part(trace_ids=ids) for part in (PAIRS, ASSESSMENTS, *more))
-    rows, pairs, assessments, *others = await db.rows_of(which, *parts)
-    found = {row[0]: row for row in rows}
-    traces = _joined([found[each] for each in dict.fromkeys(ids) if each in found], pairs, assessments)
-    return traces, others[0] if others else ()
+        which = INFOS_OF_EXPERIMENTS(trace_ids=ids, experiment_ids=experiment_ids)
+    parts = (PAIRS, ASSESSMENTS, SPANS) if with_spans else (PAIRS, ASSESSMENTS)
+    rows, pairs, assessments, *spans = await db.rows_of(which, *(part(trace_ids=ids) for part in parts))
+    contents: dict[str, list[str]] = {}
+    for trace_id, content in chain(*spans):
+        contents.setdefault(trace_id, []).append(content)
+    return {each.request_id: (each, contents.get(each.request_id, ())) for each in _joined(rows, pairs, assessments)}
 
 
 async def of_rows(db: Database, rows: Sequence[Sequence[Any]]) -> list[TraceInfo]:
