@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
+import pytest
 
+from headrace.db.postgres import Session
 from headrace.db.query import Dialect, Sql
-from headrace.resources.traces import sql, trace_rows
+from headrace.errors import Declined, NotFound
+from headrace.resources.traces import sql, trace_rows, writes
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
 from headrace.resources.traces.token_sums import stored_node
 from headrace.resources.traces.trace_rows import TraceChange, TraceRow, TraceState
+from headrace.resources.traces.writes import LogSpans
 from tests.support.databases import Database, Databases
 from tests.support.traces import decoded, rows_of
 from tests.unit.traces.spans import MILLION, SPAN_IDS, START, body, span
@@ -136,3 +141,95 @@ async def test_two_workers_of_one_trace(databases: Databases) -> None:
     assert {(row["status"], row["db_payload_generation"]) for row in found} == {("OK", 4)}
     assert {(row["timestamp_ms"] - START // MILLION, row["execution_time_ms"]) for row in found} == {(1, 4)}
     assert {row["input_tokens"] for row in found} == {1}  # of the root, which covers the others
+
+
+class Statements:
+    """A connection that counts the statements of writes."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def fetch(self, text: str, *values: Any) -> Any:
+        self.count += 1
+        return await self._connection.fetch(text, *values)
+
+
+def step(number: int, trace_id: bytes, **fields: Any) -> LoggedSpans:
+    """A request of one span, as MLflow's SDK sends them: the first is the root."""
+    given = {"span_id": SPAN_IDS[number], "parent_id": SPAN_IDS[1] if number > 1 else b"", "name": f"step {number}"}
+    times = {"start": START + number * MILLION, "end": START + (9 - number) * MILLION}
+    return decoded(body(span({"a": number}, trace_id=trace_id, **(given | times | fields)), resource={"team": "a"}))
+
+
+def of_trace(database: Database, trace_id: bytes) -> dict[str, Any]:
+    """The rows of a trace, without its id."""
+    tables = ("trace_info", "spans", "trace_tags", "trace_request_metadata")
+    text = f"tr-{trace_id.hex()}"
+    found = rows_of(database)
+    return {
+        table: [
+            {key: value for key, value in row.items() if key not in ("request_id", "trace_id", "content")}
+            for row in found[table]
+            if text in (row.get("request_id"), row.get("trace_id")) and row.get("key") != "mlflow.artifactLocation"
+        ]
+        for table in tables
+    }
+
+
+async def test_span_by_span_is_as_merged(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order, what one statement does for each span is what reading and merging does."""
+    database = databases.migrated("postgresql")
+    connection = await connect(database)
+    session = Session(connection, {})
+
+    async def send(number: int, trace_id: bytes) -> None:
+        write = LogSpans(EXPERIMENT, "default", False, step(number, trace_id))
+        assert await LogSpans.apply_postgres(session, [write, write]) == [None, None]
+
+    async def nothing(*_: Any) -> set[str]:
+        return set()
+
+    orders = list(itertools.permutations(range(1, 5)))
+    try:
+        for at, order in enumerate(orders):
+            for number in (*order, order[0]):
+                await send(number, bytes([at + 1]) * 16)
+        monkeypatch.setattr(writes, "_at_once", nothing)
+        for at, order in enumerate(orders):
+            for number in (*order, order[0]):
+                await send(number, bytes([at + 101]) * 16)
+    finally:
+        await connection.close()
+    for at in range(len(orders)):
+        assert of_trace(database, bytes([at + 1]) * 16) == of_trace(database, bytes([at + 101]) * 16), orders[at]
+
+
+async def test_span_by_span_takes_one_statement(databases: Databases) -> None:
+    """But for the first, of which it is not known that its trace is new."""
+    database = databases.migrated("postgresql")
+    connection = await connect(database)
+    counted: Any = Statements(connection)
+    session = Session(counted, {})
+
+    async def send(number: int, experiment: int = EXPERIMENT) -> Any:
+        (outcome,) = await LogSpans.apply_postgres(
+            session, [LogSpans(experiment, "default", False, step(number, b"\1" * 16))]
+        )
+        return outcome
+
+    try:
+        assert isinstance(await send(2, 77), NotFound)
+        counted.count = 0
+        assert [await send(number) for number in (2, 3, 4)] == [None, None, None]
+        assert counted.count == 4
+        await connection.execute(
+            "UPDATE trace_tags SET value = 'ARCHIVE_REPO' WHERE key = 'mlflow.trace.spansLocation'"
+        )
+        assert isinstance(await send(5), Declined)
+    finally:
+        await connection.close()
+    assert len(rows_of(database)["spans"]) == 3

@@ -36,7 +36,8 @@ STATEMENTS = {
     "changed params": sql.CHANGED_PARAMS,
     "put traces": text_of(starts.PUT),
     "make traces of spans": text_of(Sql(trace_sql.NEW_TRACES)),
-    "add spans": text_of(Sql(trace_sql.SET_TRACES)),
+    "add spans": text_of(Sql(trace_sql.ADD_SPANS)),
+    "set traces": text_of(Sql(trace_sql.SET_TRACES)),
     "create assessments": text_of(assessment_sql.CREATE),
 }
 

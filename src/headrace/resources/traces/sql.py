@@ -10,12 +10,15 @@ order:
              such a request leaves its group before anything is written.
     new      PostgreSQL: NEW_TRACES writes the traces that are not there yet, whole, and answers which they are. It
              waits for another worker that is about to make the same trace; what that one has made is locked, read and
-             merged like the others. A trace whose spans come together, with its root, is tried with NEW_TRACES alone,
-             before anything else: it is a commit of its own, and the usual group is done with it.
+             merged like the others.
     sums     STORED_NODES of the traces for which `trace_rows.needs_nodes`.
     merge    `trace_rows.merged`, in Python: the row, its tags, its user.
     write    PostgreSQL: SET_TRACES with arrays, one statement, however many requests. SQLite: PUT_TRACE, PUT_SPAN,
              PUT_TAG, ADD_USER, MOVE_ASSESSMENTS, once a row.
+
+PostgreSQL: the usual group is done before all that, with one or two statements that commit by themselves. NEW_TRACES
+for traces whose spans come together, with their root. ADD_SPANS for those whose spans come one by one, as MLflow's SDK
+sends them, and for what is not there then, NEW_TRACES.
 
 Nobody can come between LOCK_TRACES and the commit, so the last writer of a trace sees the spans of all before it, and
 the sums are right. start_trace must lock the row, too; it overwrites (stock's _start_trace_once).
@@ -148,6 +151,45 @@ WITH given AS (
   SELECT n.request_id, 'mlflow.trace.user', n.user_id FROM {_USER_ROWS} JOIN made ON made.request_id = n.request_id
 )
 SELECT request_id FROM made
+"""
+
+# Spans of traces that are there, in one statement: (request_id, whether it is done) of those. Not done are traces whose
+# spans are elsewhere, and those that begin earlier now. A statement sees other tables as they were when it began, but
+# ON CONFLICT sees the tag as it is: so nobody has archived the trace before the lock.
+ADD_SPANS = f"""
+WITH locked AS (
+  SELECT request_id FROM trace_info WHERE request_id IN :trace_request_id ORDER BY request_id FOR UPDATE
+), located AS (
+  INSERT INTO trace_tags (request_id, key, value)
+  SELECT request_id, 'mlflow.trace.spansLocation', 'TRACKING_STORE' FROM locked
+  ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value WHERE trace_tags.value = excluded.value
+  RETURNING request_id
+), changed AS (
+  UPDATE trace_info t SET
+    execution_time_ms = greatest(
+      t.timestamp_ms + t.execution_time_ms, n.timestamp_ms + n.execution_time_ms) - t.timestamp_ms,
+    status = CASE
+      WHEN t.status IN ('IN_PROGRESS', 'STATE_UNSPECIFIED') AND n.status <> 'IN_PROGRESS' THEN n.status
+      ELSE t.status END,
+    request_preview = coalesce(t.request_preview, n.request_preview),
+    response_preview = coalesce(t.response_preview, n.response_preview),
+    trace_name = coalesce(n.trace_name, t.trace_name),
+    db_payload_generation = t.db_payload_generation + n.generations
+  FROM {_TRACE_ROWS} JOIN located ON located.request_id = n.request_id
+  WHERE t.request_id = n.request_id AND t.timestamp_ms <= n.timestamp_ms
+  RETURNING t.request_id, t.experiment_id
+), put_spans AS (
+  INSERT INTO spans (experiment_id, {_SPAN_COLUMNS})
+  SELECT changed.experiment_id, n.* FROM {_SPAN_ROWS} JOIN changed ON changed.request_id = n.trace_id
+  ON CONFLICT (trace_id, span_id) DO UPDATE SET experiment_id = excluded.experiment_id, {_set(_SPAN, 2)}
+), put_tags AS (
+  INSERT INTO trace_tags (request_id, key, value)
+  SELECT n.* FROM {_TAG_ROWS} JOIN changed ON changed.request_id = n.request_id
+  WHERE n.key <> 'mlflow.trace.spansLocation'
+  ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
+)
+SELECT locked.request_id, changed.request_id IS NOT NULL
+FROM locked LEFT JOIN changed ON changed.request_id = locked.request_id
 """
 
 # The statements of a CTE see the rows as they were before it: here they are told whose experiment is whose.

@@ -5,7 +5,7 @@ The order of the statements, and why it is that one, is told in sql.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from headrace.db.query import Dialect, Sql, array
 from headrace.errors import Declined, Forbidden, HeadraceError, NotFound
 from headrace.resources.traces import sql, trace_rows
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
-from headrace.resources.traces.tags import ARTIFACTS
+from headrace.resources.traces.tags import ARTIFACTS, SPANS
 from headrace.resources.traces.token_sums import Node, stored_node
 from headrace.resources.traces.trace_rows import Experiment, TraceChange, TraceRow, TraceState
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _BYTES_OF_A_ROW = 10_000
 
 _EXPERIMENTS, _TRACE_STATES, _STORED_NODES = map(Sql, (sql.EXPERIMENTS, sql.TRACE_STATES, sql.STORED_NODES))
-_LOCK_TRACES, _NEW_TRACES, _SET_TRACES = (
-    Sql(postgresql=text, sqlite="SELECT 1") for text in (sql.LOCK_TRACES, sql.NEW_TRACES, sql.SET_TRACES)
+_LOCK_TRACES, _NEW_TRACES, _ADD_SPANS, _SET_TRACES = (
+    Sql(postgresql=text, sqlite="SELECT 1") for text in (sql.LOCK_TRACES, sql.NEW_TRACES, sql.ADD_SPANS, sql.SET_TRACES)
 )
 
 # What becomes of a write: None, or the exception that its caller shall see.
@@ -55,8 +55,8 @@ class LogSpans(Write, frozen=True, gc=False):
 
     @classmethod
     async def apply_postgres(cls, session: Session, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
-        made = await _put_whole(session, writes)
-        left = [at for at, write in enumerate(writes) if write.logged.traces[0].trace_id not in made]
+        done = await _at_once(session, writes)
+        left = [at for at, write in enumerate(writes) if write.logged.traces[0].trace_id not in done]
         outcomes: list[Outcome] = [None] * len(writes)
         if left:
             async with session.connection.transaction():
@@ -107,37 +107,78 @@ async def _rows(session: Session, statement: Sql, **values: Any) -> list[Any]:
     return [tuple(row) for row in await session.fetch(query.text, *query.values)]
 
 
-async def _put_whole(session: Session, writes: Sequence[LogSpans]) -> set[str]:
-    """Write the traces of which this group has the root and all between, if they are new: the ids of those."""
+# trace_id -> the requests with spans of it
+Traces = Mapping[str, Sequence[LogSpans]]
+
+
+async def _at_once(session: Session, writes: Sequence[LogSpans]) -> set[str]:
+    """Write what one statement can, of traces that come in requests of their own: the ids of those traces."""
     by_trace: dict[str, list[LogSpans]] = {}
     for write in writes:
         for trace in write.logged.traces:
             by_trace.setdefault(trace.trace_id, []).append(write)
-    whole = {trace_id: of_trace for trace_id, of_trace in by_trace.items() if _is_whole(of_trace)}
-    if not whole:
-        return set()
-    changes = [
-        trace_rows.merged(None, of_trace[0].experiment_id, [write.logged.traces[0] for write in of_trace])
-        for _, of_trace in sorted(whole.items())
-    ]
-    spans = {
-        (row.trace_id, row.span_id): row for of_trace in whole.values() for w in of_trace for row in w.logged.spans
+    alone = {trace_id: of_trace for trace_id, of_trace in by_trace.items() if _is_alone(of_trace)}
+    whole = {trace_id: of_trace for trace_id, of_trace in alone.items() if _is_whole(of_trace)}
+    done = await _put_new(session, whole)
+    plain = {
+        trace_id: of_trace
+        for trace_id, of_trace in alone.items()
+        if trace_id not in whole and not any(map(_needs_more, of_trace))
     }
-    workspaces = [whole[change.row.request_id][0].workspace for change in changes]
-    made = await _rows(session, _NEW_TRACES, **_new_arrays(changes, list(spans.values()), workspaces))
-    return {row[0] for row in made}
+    if plain:
+        rows = await _rows(session, _ADD_SPANS, **_arrays(_changes(plain), _spans(plain)))
+        there = {row[0] for row in rows}
+        done |= {trace_id for trace_id, is_done in rows if is_done}
+        done |= await _put_new(session, {each: plain[each] for each in plain if each not in there})
+    return done
+
+
+async def _put_new(session: Session, traces: Traces) -> set[str]:
+    """Write those that are new: their ids."""
+    if not traces:
+        return set()
+    changes = _changes(traces)
+    workspaces = [traces[change.row.request_id][0].workspace for change in changes]
+    rows = await _rows(session, _NEW_TRACES, **_new_arrays(changes, _spans(traces), workspaces))
+    return {row[0] for row in rows}
+
+
+def _changes(traces: Traces) -> list[TraceChange]:
+    """What the requests say of each, in the order of their ids."""
+    return [
+        trace_rows.merged(None, of_trace[0].experiment_id, [write.logged.traces[0] for write in of_trace])
+        for _, of_trace in sorted(traces.items())
+    ]
+
+
+def _spans(traces: Traces) -> list[SpanRow]:
+    """Each once, as it was sent last."""
+    rows = (row for of_trace in traces.values() for write in of_trace for row in write.logged.spans)
+    return list({(row.trace_id, row.span_id): row for row in rows}.values())
+
+
+def _is_alone(writes: Sequence[LogSpans]) -> bool:
+    """Whether these requests, all that there are of a trace, are of nothing else, and of one experiment."""
+    first = writes[0]
+    return all(
+        len(write.logged.traces) == 1
+        and (write.experiment_id, write.workspace) == (first.experiment_id, first.workspace)
+        for write in writes
+    )
 
 
 def _is_whole(writes: Sequence[LogSpans]) -> bool:
-    """Whether these requests, all that there are of a trace, are of nothing else, and no span's parent is missing."""
-    first = writes[0]
-    for write in writes:
-        home = (write.experiment_id, write.workspace)
-        if len(write.logged.traces) > 1 or home != (first.experiment_id, first.workspace):
-            return False
+    """Whether no span's parent is missing."""
     nodes = [node for write in writes for node in write.logged.traces[0].nodes]
     known = {None, *(node.span_id for node in nodes)}
     return all(node.parent_id in known for node in nodes)
+
+
+def _needs_more(write: LogSpans) -> bool:
+    """Whether spans of a trace that is there can't be added without looking at what it has."""
+    said = write.logged.traces[0]
+    tells = said.has_usage or said.has_cost or said.session_id or said.user_id
+    return bool(tells) or write.only_here or said.tags[SPANS] != "TRACKING_STORE"
 
 
 async def _merge(session: Session, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
