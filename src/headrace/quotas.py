@@ -18,7 +18,8 @@ from headrace.db.database import Database
 from headrace.db.own_tables import making
 from headrace.db.query import Sql
 from headrace.errors import HeadraceError, QuotaExceeded
-from headrace.settings import Settings, parse_quota
+from headrace.settings import Settings
+from headrace.settings.values import parse_quota
 from headrace.sweeps import again_and_again, until_done
 from headrace.usage import artifacts_of, points_of, shown_bytes
 

@@ -22,7 +22,8 @@ import msgspec
 from headrace import log, rds_token
 from headrace.database_url import PostgresURL
 from headrace.errors import ConfigurationError
-from headrace.settings import Settings, without_password
+from headrace.settings import Settings
+from headrace.settings.resolve import without_password
 from headrace.ssm import Secrets, read_secrets
 
 PASSFILE, ADMIN_TOKENS = "passfile", "admin-tokens"

@@ -16,7 +16,8 @@ from headrace import log, renewal, uri
 from headrace.database import prepare
 from headrace.errors import ConfigurationError
 from headrace.process import BackOff, Child, Supervisor, run_once
-from headrace.settings import OF_STOCK, Settings
+from headrace.settings import Settings
+from headrace.settings.table import OF_STOCK
 from headrace.stock.supervisor import Stock, make_runtime_directory
 
 

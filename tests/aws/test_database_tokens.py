@@ -26,7 +26,8 @@ from headrace.aws.stacks import Stack
 from headrace.database import check
 from headrace.errors import ConfigurationError
 from headrace.server_role import create_server_role
-from headrace.settings import Settings, resolve
+from headrace.settings import Settings
+from headrace.settings.resolve import resolve
 from tests.aws.conftest import KEYS, REGION
 from tests.aws.template import Template
 from tests.support import tls

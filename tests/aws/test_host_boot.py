@@ -10,7 +10,7 @@ import pytest
 
 from headrace.asgi.security import SecurityPolicy
 from headrace.aws import templates
-from headrace.settings import resolve
+from headrace.settings.resolve import resolve
 
 LAUNCHED, WANTED = "example.org/headrace:launched", "example.org/headrace:wanted"
 NONE = "None"  # what the CLI makes of a list without a first

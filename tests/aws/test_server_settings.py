@@ -17,7 +17,8 @@ from headrace.aws.deployment import Choices
 from headrace.aws.server_settings import SETTABLE, changes
 from headrace.cli.aws import aws
 from headrace.errors import AwsError, ConfigurationError
-from headrace.settings import SETTINGS, resolve
+from headrace.settings.resolve import resolve
+from headrace.settings.table import SETTINGS
 from tests.aws.conftest import Account
 
 NAME = "mlflow"

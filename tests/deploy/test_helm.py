@@ -159,7 +159,7 @@ def test_the_server_understands_its_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 def resolved(env: dict[str, str]) -> Settings:
-    from headrace.settings import resolve
+    from headrace.settings.resolve import resolve
 
     return resolve({}, env)
 

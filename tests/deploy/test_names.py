@@ -14,7 +14,7 @@ import yaml
 
 from headrace.cli.commands import cli
 from headrace.database_url import PARAMETERS
-from headrace.settings import SETTINGS
+from headrace.settings.table import SETTINGS
 from tests.deploy.helm import NEEDED, containers, render
 from tests.deploy.parts import DEPLOY, ROOT
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.settings import Settings, resolve
+from headrace.settings import Settings
+from headrace.settings.resolve import resolve
 from tests.deploy.parts import DEPLOY, settings_of_the_unit
 
 UNIT = DEPLOY / "systemd" / "headrace.service"

@@ -14,7 +14,8 @@ import pytest
 from headrace import stock_options
 from headrace.api.endpoint import UNDECLARED, Router
 from headrace.resources import all_endpoints
-from headrace.settings import SETTINGS, Settings
+from headrace.settings import Settings
+from headrace.settings.table import SETTINGS
 from tests.support.processes import clean_environment
 
 # Where MLflow's server looks at variables: what only clients, models and autologging read is none of a server's.

@@ -11,7 +11,7 @@ from botocore.stub import Stubber
 
 from headrace import ssm
 from headrace.errors import ConfigurationError
-from headrace.settings import resolve
+from headrace.settings.resolve import resolve
 from tests.support.processes import free_port
 from tests.support.servers import Server
 

@@ -12,7 +12,10 @@ import sqlalchemy
 from headrace import database_url
 from headrace.cli.reference import PAGES
 from headrace.errors import ConfigurationError
-from headrace.settings import OF_STOCK, SETTINGS, Settings, parse_quota, resolve
+from headrace.settings import Settings
+from headrace.settings.resolve import resolve
+from headrace.settings.table import OF_STOCK, SETTINGS
+from headrace.settings.values import parse_quota
 from headrace.stock_options import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,8 @@ from headrace.aws.client import Answer, Cloud, polling
 from headrace.aws.stacks import Say, Stack
 from headrace.database_url import PostgresURL
 from headrace.errors import AwsError, SchemaOutOfDate
-from headrace.settings import Settings, resolve
+from headrace.settings import Settings
+from headrace.settings.resolve import resolve
 
 BUSY_SECONDS = 1800
 """For which a command waits for what else RDS does with the database, its backup say."""

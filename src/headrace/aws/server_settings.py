@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from headrace import settings
 from headrace.aws.client import Cloud
 from headrace.errors import ConfigurationError
-from headrace.settings import Setting
+from headrace.settings import table
+from headrace.settings.resolve import resolve
+from headrace.settings.table import Setting
 from headrace.ssm import SETTINGS
 
 _LONGEST = 4096  # characters of a parameter's value
@@ -38,7 +39,7 @@ _OWNED = {
     "admin_token": "generated into SSM as ADMIN_TOKEN",
     "expose_prometheus": "none here: the container's file system is read-only",
 }
-SETTABLE = {each.name: each for each in settings.SETTINGS if each.name not in _OWNED}
+SETTABLE = {each.name: each for each in table.SETTINGS if each.name not in _OWNED}
 
 
 class Changed(NamedTuple):
@@ -77,7 +78,7 @@ def changes(found: Mapping[str, str], put: Mapping[str, str], unset: tuple[str, 
             )
     after = {name: text for name, text in found.items() if name not in removed} | chosen
     environment = {SETTABLE[name].environment: text for name, text in after.items() if name in SETTABLE}
-    settings.resolve({"backend_store_uri": "postgresql://mlflow@database/mlflow", "host": "0.0.0.0"}, environment)  # noqa: S104
+    resolve({"backend_store_uri": "postgresql://mlflow@database/mlflow", "host": "0.0.0.0"}, environment)  # noqa: S104
     return Changed({name: text for name, text in chosen.items() if secret(name) or found.get(name) != text}, removed)
 
 
@@ -118,7 +119,7 @@ def _revision(name: str) -> str:
 
 def _setting(typed: str) -> Setting:
     """As the server's flag, its environment variable, or the setting's own name. Raises ConfigurationError."""
-    known = {alias: each for each in settings.SETTINGS for alias in (each.name, each.environment)}
+    known = {alias: each for each in table.SETTINGS for alias in (each.name, each.environment)}
     name = typed if typed in known else typed.removeprefix("--").replace("-", "_").lower()
     if name not in known:
         near = difflib.get_close_matches(name, SETTABLE, 1)

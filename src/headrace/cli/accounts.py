@@ -19,7 +19,8 @@ import click
 import msgspec
 
 from headrace.cli.serve import option
-from headrace.settings import SETTINGS, resolve
+from headrace.settings.resolve import resolve
+from headrace.settings.table import SETTINGS
 
 if TYPE_CHECKING:
     from headrace.auth.accounts import Accounts

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from headrace.cli.accounts import as_json, print_table, to_look_at_accounts
-from headrace.settings import parse_age
+from headrace.settings.values import parse_age
 
 if TYPE_CHECKING:
     from headrace.auth.accounts import Accounts

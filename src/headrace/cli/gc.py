@@ -13,7 +13,8 @@ from headrace.cli.accounts import as_json
 from headrace.cli.output import print_report, show_progress
 from headrace.cli.stores import with_settings
 from headrace.errors import ConfigurationError
-from headrace.settings import Settings, parse_age
+from headrace.settings import Settings
+from headrace.settings.values import parse_age
 
 if TYPE_CHECKING:
     from headrace.gc.collector import Named, Report

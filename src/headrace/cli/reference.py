@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from headrace.settings import CONTAINER, SETTINGS
+from headrace.settings.table import CONTAINER, SETTINGS
 from headrace.stock_options import CLIENTS, REFUSED, STOCKS, WITHOUT_EFFECT, WORKS, Variables
 
 _HEAD = """\

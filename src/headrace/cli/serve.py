@@ -1,4 +1,4 @@
-"""`headrace serve`: its options come from the table in headrace.settings."""
+"""`headrace serve`: its options come from headrace.settings.table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import click
 from headrace import log
 from headrace.cli.env_file import env_file
 from headrace.errors import ConfigurationError
-from headrace.settings import SETTINGS, Setting, parse_boolean, resolve
+from headrace.settings.resolve import resolve
+from headrace.settings.table import SETTINGS, Setting
+from headrace.settings.values import parse_boolean
 from headrace.stock_options import REFUSED, Refused
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from headrace.cli.serve import option
-from headrace.settings import SETTINGS, resolve
+from headrace.settings.resolve import resolve
+from headrace.settings.table import SETTINGS
 
 Command = Callable[..., Any]
 

@@ -16,7 +16,7 @@ from botocore.session import Session
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.s3 import CREDENTIALS_KEPT, Buckets, Credentials
 from headrace.errors import Declined
-from headrace.settings import resolve
+from headrace.settings.resolve import resolve
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,170 @@
+"""Combinations of settings that can't work; each is refused with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headrace import database_url, uri
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings, least_connections
+from headrace.settings.table import OF_STOCK
+
+
+def check(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """Combinations that can't work."""
+    for name in ("backend_store_uri", "read_replica_backend_store_uri", "registry_store_uri"):
+        try:
+            database_url.parse(getattr(settings, name) or "", environment)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--{name.replace('_', '-')}: {error}") from None
+    if settings.protected and not settings.native:
+        raise ConfigurationError(
+            f"--host is {settings.host}, where requests need a user or a token, but users are kept in a backend store "
+            "on PostgreSQL or SQLite only. Use one, or --insecure-no-auth behind a proxy that asks who is there."
+        )
+    _check_database_auth(settings, environment)
+    _check_replica(settings)
+    _check_artifacts_only(settings)
+    _check_single_sign_on(settings)
+    _check_workspaces(settings)
+    _check_jobs(settings)
+    if settings.grants and not settings.protected:
+        raise ConfigurationError("--grants is set, but this server asks nobody who they are. Set --auth.")
+    if settings.stock == "never":
+        _check_without_stock(settings)
+    database = settings.database
+    if isinstance(database, database_url.SqliteURL) and database.path in ("", ":memory:"):
+        raise ConfigurationError(
+            f"--backend-store-uri is {settings.backend_store_uri}, a database in memory, which several processes can't "
+            "share. Name a file: sqlite:///PATH."
+        )
+    least = sum(least_connections(settings))
+    if settings.database_connections and settings.database_connections < least:
+        raise ConfigurationError(
+            f"--database-connections is {settings.database_connections}, but {settings.workers} workers and stock "
+            f"MLflow need {least}. Raise it, or lower --workers."
+        )
+    return settings
+
+
+def _check_database_auth(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Raises ConfigurationError where a token of IAM could not be had, or would go to who knows whom."""
+    if settings.db_auth != "iam" or not settings.native:
+        return
+    database = database_url.parse(settings.backend_store_uri, environment)
+    if not isinstance(database, database_url.PostgresURL) or len(database.hosts) != 1 or database.hosts[0].is_socket:
+        raise ConfigurationError("--db-auth iam is for an RDS instance: --backend-store-uri must name its address.")
+    if "@" not in settings.backend_store_uri or database.parameters.get("password"):
+        raise ConfigurationError(
+            "--db-auth iam takes no password: write postgresql://ROLE@ADDRESS/DATABASE, without one, and unset "
+            "PGPASSWORD."
+        )
+    if database.parameters.get("sslmode") != "verify-full":
+        raise ConfigurationError(
+            "--db-auth iam sends a token, which only the right server may get: set sslmode=verify-full, and "
+            "sslrootcert to the certificates of RDS (https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem)."
+        )
+
+
+def _check_replica(settings: Settings) -> None:
+    """Raises ConfigurationError for a read replica that can't be one."""
+    if not settings.read_replica_backend_store_uri:
+        return
+    if settings.replica is None or not isinstance(settings.database, database_url.PostgresURL):
+        raise ConfigurationError(
+            "--read-replica-backend-store-uri is a standby of PostgreSQL, and --backend-store-uri its primary: both "
+            "must be postgresql://... Leave it out."
+        )
+    if settings.db_auth == "iam":
+        raise ConfigurationError(
+            "--read-replica-backend-store-uri and --db-auth iam are both set, but no tokens are made for a replica. "
+            "Use --db-auth password, or leave the replica out."
+        )
+
+
+def _check_artifacts_only(settings: Settings) -> None:
+    """Raises ConfigurationError for what a server of artifacts alone has no use for."""
+    if not settings.artifacts_only:
+        return
+    if not settings.serve_artifacts:
+        raise ConfigurationError("--artifacts-only and --no-serve-artifacts are both set: nothing is left to serve.")
+    for name in ("enable_all", "enable_workspaces", "grants", *OF_STOCK):
+        if getattr(settings, name):
+            raise ConfigurationError(
+                f"--artifacts-only and --{name.replace('_', '-')} are both set, but that needs what is in the database."
+            )
+    if not settings.protected and settings.backend_store_uri != Settings().backend_store_uri:
+        raise ConfigurationError(
+            "--artifacts-only and --backend-store-uri are both set, but a server of artifacts alone that asks nobody "
+            "who they are has no use for a database. Leave it out, or set --auth."
+        )
+
+
+def _check_jobs(settings: Settings) -> None:
+    """Raises ConfigurationError for what jobs can't go with, or what needs them."""
+    if not settings.enable_jobs:
+        if settings.trace_archival_config:
+            raise ConfigurationError(
+                "--trace-archival-config needs --enable-jobs: it is MLflow's job runner that moves the traces."
+            )
+        return
+    option, instead = "--enable-jobs", "Leave one of them out."
+    if settings.enable_all:
+        option, instead = "--enable-all", "With MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false it leaves jobs off."
+    if settings.database is None:
+        raise ConfigurationError(
+            f"{option} needs a backend store in a database (--backend-store-uri): jobs are kept there."
+        )
+    if settings.grants:
+        raise ConfigurationError(f"{option} and --grants are both set, but a job works on any experiment. {instead}")
+
+
+def _check_workspaces(settings: Settings) -> None:
+    """Raises ConfigurationError for what workspaces can't go with."""
+    if not settings.enable_workspaces:
+        return
+    if settings.grants:
+        raise ConfigurationError(
+            "--enable-workspaces and --grants are both set, but a grant says no workspace. Use roles with workspaces, "
+            "or grants without them."
+        )
+    for name in ("workspace_store_uri", "registry_store_uri"):
+        if getattr(settings, name) not in (None, "", settings.backend_store_uri):
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} is another store than --backend-store-uri, but with --enable-workspaces "
+                "all are in one database. Leave it out."
+            )
+    if not settings.native:
+        raise ConfigurationError(
+            "--enable-workspaces needs a backend store on PostgreSQL or SQLite (--backend-store-uri)."
+        )
+
+
+def _check_without_stock(settings: Settings) -> None:
+    """Raises ConfigurationError for what only stock can do."""
+    wanted = [name for name in ("enable_all", *OF_STOCK) if getattr(settings, name)]
+    if not settings.native and not settings.artifacts_only:
+        wanted.append("backend_store_uri")
+    if not settings.models_here:
+        wanted.append("registry_store_uri")
+    for name in wanted:
+        given = getattr(settings, name)
+        shown = f"--{name.replace('_', '-')}" + ("" if given is True else f" {uri.redact(given)}")
+        raise ConfigurationError(
+            f"{shown} is stock MLflow's alone, and --stock is never. Use --stock lazy, or leave it out."
+        )
+
+
+def _check_single_sign_on(settings: Settings) -> None:
+    """Raises ConfigurationError for half of it."""
+    asked = bool(settings.oidc_issuer or settings.alb_arn)
+    if settings.oidc_issuer and not (settings.oidc_client_id or settings.oidc_audience):
+        raise ConfigurationError(
+            "--oidc-issuer is set, but neither --oidc-client-id (for people) nor --oidc-audience (for programs)."
+        )
+    if asked and not settings.oidc_roles:
+        raise ConfigurationError(
+            "Single sign-on is set up, but nobody has a role. Set --oidc-roles, such as ml-admins=admin,*=viewer."
+        )
+    if asked and not settings.protected:
+        raise ConfigurationError("Single sign-on is set up, but this server asks nobody who they are. Set --auth.")
