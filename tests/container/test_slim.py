@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import BACKENDS, Backend, Databases
-from tests.support.processes import Process, clean_environment, free_port
+from tests.support.processes import GUESSED_REQUIREMENTS, Process, clean_environment, free_port
 from tests.support.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def test_the_fourteen_flows(server: Server, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=clean_environment() | {"GIT_PYTHON_REFRESH": "quiet"},
+        env=clean_environment() | GUESSED_REQUIREMENTS | {"GIT_PYTHON_REFRESH": "quiet"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("begins: ") == 14

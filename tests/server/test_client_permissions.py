@@ -14,7 +14,6 @@ from mlflow.exceptions import MlflowException
 from headrace.auth.principals import ROLES, Right
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import Databases
-from tests.support.servers import PASSED_THROUGH
 
 
 @dataclass
@@ -77,7 +76,7 @@ CALLS = {name: (Right.READ, call) for name, call in READ.items()} | {
 def guarded(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     users = {"viewer": "viewer", "editor": "editor"}
     folder = tmp_path_factory.mktemp("client-permissions")
-    found = start_guarded(databases.migrated("sqlite"), folder, users=users, until=PASSED_THROUGH)
+    found = start_guarded(databases.migrated("sqlite"), folder, users=users)
     yield found
     found.server.stop()
 

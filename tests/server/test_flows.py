@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.support.databases import BACKENDS, Backend, Databases
-from tests.support.processes import clean_environment
+from tests.support.processes import GUESSED_REQUIREMENTS, clean_environment
 from tests.support.servers import PASSED_THROUGH, Server, answered_by_stock, start_headrace
 
 SCRIPT = Path(__file__).with_name("flows.py")
@@ -44,7 +44,7 @@ def test_fourteen_flows_wake_no_stock(server: Server, tmp_path: Path) -> None:
         stderr=errors,
         text=True,
         cwd=tmp_path,
-        env=clean_environment() | {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_TRACKING_USERNAME": ""},
+        env=clean_environment() | GUESSED_REQUIREMENTS | {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_TRACKING_USERNAME": ""},
     )
     with errors, process:
         assert process.stdin is not None

@@ -13,7 +13,6 @@ import pytest
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases
 from tests.support.processes import clean_environment, wait_until
-from tests.support.servers import PASSED_THROUGH
 
 API = "/api/2.0/mlflow"
 DATASETS = "/api/3.0/mlflow/datasets"
@@ -45,7 +44,6 @@ def world(
     users = {"reader": "viewer", "writer": "viewer", "manager": "viewer", "nobody": "editor", "team": "viewer"}
     guarded = start_guarded(
         databases.migrated(request.param), tmp_path_factory.mktemp("grants"), "--grants", users=users,
-        until=PASSED_THROUGH,
     )  # fmt: skip
     experiments, runs, traces, datasets = {}, {}, {}, {}
 

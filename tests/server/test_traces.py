@@ -18,7 +18,7 @@ from tests.server.conftest import Serving
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases
 from tests.support.processes import clean_environment
-from tests.support.servers import PASSED_THROUGH, Server, start_headrace
+from tests.support.servers import Server, start_headrace
 from tests.unit.traces.spans import SPAN_IDS, body, span
 
 MLFLOW_SDK = """
@@ -79,7 +79,7 @@ print(json.dumps({
 def server(
     request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    server = start_headrace(databases.migrated(request.param), tmp_path_factory.mktemp("traces"), until=PASSED_THROUGH)
+    server = start_headrace(databases.migrated(request.param), tmp_path_factory.mktemp("traces"), until="/health")
     yield server
     server.stop()
 
@@ -155,7 +155,7 @@ def guarded(
     backend, grants = request.param
     guarded = start_guarded(
         databases.migrated(backend), tmp_path_factory.mktemp("granted"), *(["--grants"] if grants else []),
-        users={"writer": "viewer"}, until=PASSED_THROUGH,
+        users={"writer": "viewer"},
     )  # fmt: skip
     for name in ("open", "closed"):
         guarded.request("POST", API + "experiments/create", ADMIN_TOKEN, json={"name": name})

@@ -18,6 +18,9 @@ from pathlib import Path
 POLL_SECONDS = 0.05
 # For what must happen, however slow or busy the machine is; a wait that ends costs only what it takes.
 PATIENCE_SECONDS = 60.0
+# For clients that log models: MLflow would find out what a model needs by a process that imports MLflow and the model
+# anew, 4 s of processor time of which no server sees anything.
+GUESSED_REQUIREMENTS = {"MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "0"}
 # Reads process groups from its standard input, negative ones for those that have ended; at the input's end it kills
 # the ones that are left.
 _HEIR = """
