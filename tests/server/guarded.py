@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
+from click.testing import CliRunner
 
+from headrace.cli.commands import cli
 from tests.support.databases import Database
 from tests.support.processes import clean_environment
 from tests.support.servers import STOCK_SECONDS, Server, start_headrace
@@ -28,16 +30,12 @@ class Guarded:
     folder: Path
 
     def headrace(self, *arguments: str, stdin: str = "") -> str:
-        """What the command prints, which must work."""
-        done = subprocess.run(
-            [Path(sys.executable).with_name("headrace"), *arguments, "--backend-store-uri", self.database.uri],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=clean_environment(),
-            cwd=self.folder,
-        )
-        assert done.returncode == 0, done.stderr
+        """What the command prints, which must work. In this process: dozens of them set up what the tests ask."""
+        clean = clean_environment()
+        runner = CliRunner(env={name: clean.get(name) for name in os.environ})
+        with contextlib.chdir(self.folder):
+            done = runner.invoke(cli, [*arguments, "--backend-store-uri", self.database.uri], input=stdin)
+        assert done.exit_code == 0, (done.output, done.exception)
         return done.stdout.strip()
 
     def request(self, method: str, path: str, token: str | None = None, **more: Any) -> requests.Response:
