@@ -44,7 +44,9 @@ def test_fourteen_flows_wake_no_stock(server: Server, tmp_path: Path) -> None:
         stderr=errors,
         text=True,
         cwd=tmp_path,
-        env=clean_environment() | GUESSED_REQUIREMENTS | {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_TRACKING_USERNAME": ""},
+        env=clean_environment()
+        | GUESSED_REQUIREMENTS
+        | {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_TRACKING_USERNAME": ""},
     )
     with errors, process:
         assert process.stdin is not None
