@@ -212,7 +212,15 @@ MULTIPART = (
 )
 
 UNGUARDED = tuple(
-    Attack(cve, f"{step.method} {step.path}", (step,), viewer=viewer, editor=editor)
+    # jobs are off, which all are told alike
+    Attack(
+        cve,
+        f"{step.method} {step.path}",
+        (step,),
+        viewer,
+        editor,
+        nobody=(403,) if step.path.endswith("jobs/") else (401,),
+    )
     for cve, step, viewer, editor in (
         ("CVE-2026-0545", post("/ajax-api/3.0/jobs/", job_name="run_shell", params={}), (403,), (403,)),
         ("CVE-2026-0545", post("/ajax-api/3.0/jobs/search"), (403,), (403,)),
@@ -228,7 +236,12 @@ UNGUARDED = tuple(
         ("CVE-2026-8147", Step("PATCH", "/api/3.0/mlflow/traces/tr-1/tags", {"key": "a"}), (403,), (400, 404)),
         ("CVE-2026-8147", post("/api/3.0/mlflow/traces/delete-traces", experiment_id="0"), (403,), (400,)),
         ("GHSA-3p64-6gvh-82v5", post("runs/log-inputs", run_id="{run}"), (403,), (200, 400)),
-        ("GHSA-m97m-jq2c-qw46", Step("PUT", AJAX3 + "scorers/online-config", {}), (403,), (400,)),
+        (
+            "GHSA-m97m-jq2c-qw46",
+            Step("PUT", AJAX3 + "scorers/online-config", {"experiment_id": "0", "name": "{name}"}),
+            (403,),
+            (400, 404),
+        ),
         ("CVE-2026-3198", get(AJAX3 + "gateway/secrets/list"), (403,), (403,)),
         ("CVE-2026-33866", get(AJAX + "logged-models/m-1/artifacts/files?artifact_file_path=a"), (404,), (404,)),
         ("CVE-2023-6014", post("/signup", username="{name}", password="x"), (403,), (403,)),
