@@ -1,4 +1,6 @@
-"""Traces beside stock's: `python -m bench.traces [--quick]`, which is one round on PostgreSQL.
+"""Traces beside stock's: `python -m bench.traces [--quick | --once] [--postgresql | --sqlite]`.
+
+--once is one round, --quick one short one with fewer traces, of PostgreSQL unless SQLite is named.
 
 There are 50,000 traces (5,000 for --quick) of ten spans, with three tags and two assessments each. What is sent to
 /v1/traces are traces of 10 spans with 4 attributes of 300 bytes each; what was acknowledged is counted afterwards.
@@ -8,23 +10,25 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bench import api
+from bench import api, raw_inserts
 from bench.databases import KINDS, fetch, run
-from bench.turns import ROUNDS, SECONDS, Row, Subject, Table, compare
+from bench.turns import ROUNDS, SECONDS, Row, Subject, Table, Task, compare
 
 TRACES, QUICK_TRACES = 50_000, 5_000
 SPANS, ATTRIBUTES, LENGTH = 10, 4, 300
 START = 1_700_000_000_000_000_000
 TRACE_ID = b"\xff" * 16
 INGESTION = "/v1/traces"
-# the experiment that is full, and those that new traces go to
+# the experiment that is full, those that new traces go to, and the one of the traced function
 FULL, NEW = 1, 2
 EXPERIMENTS = 64
+TRACED = NEW + EXPERIMENTS
 
 
 def trace() -> bytes:
@@ -101,14 +105,23 @@ def _got(body: bytes) -> bool:
     return all(len(each["spans"]) == SPANS for each in found.get("traces") or [found["trace"]])
 
 
+def _traced_function(port: int, seconds: float) -> float:
+    command = [sys.executable, "-m", "bench.traced_function", str(port), str(seconds), str(TRACED)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
 _IDS = "&".join(f"trace_ids=tr-{each.hex()}" for each in KNOWN)
 ROWS = (
     Row(f"{INGESTION}, p50", 1, lambda _: export(os.urandom(16)), lambda body: not body, 8, latency=True),
-    Row(f"{INGESTION}, 8 connections", 8, lambda _: export(os.urandom(16)), lambda body: not body, 15),
+    Row(
+        f"{INGESTION}, 8 connections", 8, lambda _: export(os.urandom(16)), lambda body: not body, 15,
+        limit=lambda database, seconds: raw_inserts.rate(database, f"tr-{KNOWN[0].hex()}", 8, seconds), share=0.6,
+    ),
     Row(
         f"{INGESTION}, 64 connections", 64, lambda number: export(os.urandom(16), NEW + number % EXPERIMENTS),
         lambda body: not body, 1,
     ),
+    Task("a function with nine children, wall time", _traced_function, 6),
     Row("traces/start v3", 1, _start, lambda body: "trace_info" in json.loads(body)["trace"], 12),
     Row(
         "traces/get, 10 spans", 1, lambda _: _v3("GET", f"traces/get?trace_id=tr-{KNOWN[0].hex()}"), _got, 8,
@@ -138,7 +151,7 @@ def fill(traces: int) -> list[str]:
     return [
         f"""INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, creation_time,
           last_update_time, workspace)
-        {numbers.format(NEW + EXPERIMENTS)} SELECT n, 'experiment ' || n, 's3://bucket/' || n, 'active', 0, 0, 'default'
+        {numbers.format(TRACED)} SELECT n, 'experiment ' || n, 's3://bucket/' || n, 'active', 0, 0, 'default'
         FROM numbers""",
         f"""INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, execution_time_ms, status,
           request_preview, response_preview, trace_name, db_payload_generation)
@@ -173,16 +186,19 @@ def check(subject: Subject) -> None:
     if subject.database.kind != "postgresql":
         return
     sent = sum(number for title, number in subject.answered.items() if title.startswith(INGESTION))
-    found = run(fetch(subject.database.uri, f"SELECT count(*) FROM spans WHERE experiment_id >= {NEW}"))[0][0]
+    theirs = f"experiment_id >= {NEW} AND experiment_id < {TRACED} AND trace_id NOT LIKE '{raw_inserts.PREFIX}%'"
+    found = run(fetch(subject.database.uri, f"SELECT count(*) FROM spans WHERE {theirs}"))[0][0]
     if found < sent * SPANS:
         raise RuntimeError(f"{subject.name} has lost spans: {sent * SPANS} were acknowledged, {found} are there")
 
 
 def main(arguments: list[str]) -> int:
     """Print the table; 1 where Headrace is not as fast as it must be."""
+    kinds = [kind for kind in KINDS if f"--{kind}" in arguments]
     if "--quick" in arguments:
-        return compare(Table(ROWS, fill(QUICK_TRACES), prepare, check), KINDS[:1], rounds=1, seconds=1.5)
-    return compare(Table(ROWS, fill(TRACES), prepare, check), rounds=ROUNDS, seconds=SECONDS)
+        return compare(Table(ROWS, fill(QUICK_TRACES), prepare, check), kinds or KINDS[:1], rounds=1, seconds=1.5)
+    rounds = 1 if "--once" in arguments else ROUNDS
+    return compare(Table(ROWS, fill(TRACES), prepare, check), kinds or KINDS, rounds, SECONDS)
 
 
 if __name__ == "__main__":

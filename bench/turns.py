@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sqlite3
 import statistics
 import sys
@@ -35,7 +36,10 @@ SUBJECTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """`at_least`: so many times as fast as stock's best. `latency`: the p50 counts, else answers a second."""
+    """`at_least`: so many times as fast as stock's best. `latency`: the p50 counts, else answers a second.
+
+    `limit`: how often a second the database itself does the same, of which Headrace must reach `share`.
+    """
 
     title: str
     connections: int
@@ -43,6 +47,38 @@ class Row:
     right: Callable[[bytes], bool]
     at_least: float
     latency: bool = False
+    limit: Callable[[Database, float], float] | None = None
+    share: float = 0.0
+
+    def measure(self, subject: Subject, seconds: float) -> float:
+        """Answers a second, or the p50 in ms."""
+        outcome = load.run(subject.server.port, [self._stream(subject) for _ in range(self.connections)], seconds, 1)
+        if outcome.failures:
+            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+        subject.answered[self.title] += len(outcome.answers)
+        if not all(self.right(load.decode(body)) for body in {body for _, body in outcome.answers[-200:]}):
+            raise RuntimeError(f"a wrong answer to {self.title}")
+        # no answer within the time is none in any time
+        return statistics.median(outcome.latencies or [math.inf]) * 1000 if self.latency else outcome.rate
+
+    def _stream(self, subject: Subject) -> Iterator[tuple[int, bytes]]:
+        while True:
+            subject.number += 1
+            yield subject.number, self.request(subject.number)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a client does, which measures itself. `run`: with a server's port and seconds; the median in ms."""
+
+    title: str
+    run: Callable[[int, float], float]
+    at_least: float
+    latency: bool = True
+    limit: None = None
+
+    def measure(self, subject: Subject, seconds: float) -> float:
+        return self.run(subject.server.port, seconds)
 
 
 class Subject:
@@ -60,29 +96,14 @@ class Subject:
             command, port, folder, {"MLFLOW_MODEL_CATALOG_URI": "", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         )
         self.server.wait_ready()
-        self._number = 0
-
-    def measure(self, row: Row, seconds: float) -> float:
-        """Answers a second, or the p50 in ms."""
-        streams = [self._stream(row) for _ in range(row.connections)]
-        outcome = load.run(self.server.port, streams, seconds, warm_up=1)
-        if outcome.failures:
-            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
-        self.answered[row.title] += len(outcome.answers)
-        if not all(row.right(load.decode(body)) for body in {body for _, body in outcome.answers[-200:]}):
-            raise RuntimeError(f"a wrong answer to {row.title}")
-        return statistics.median(outcome.latencies) * 1000 if row.latency else outcome.rate
+        # of the last request
+        self.number = 0
 
     def send(self, requests: Sequence[bytes]) -> None:
         """Send them, one after the other. Raises RuntimeError where one is not answered with 200."""
         outcome = load.run(self.server.port, [enumerate(requests)], seconds=60)
         if outcome.failures:
             raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
-
-    def _stream(self, row: Row) -> Iterator[tuple[int, bytes]]:
-        for _ in itertools.count():
-            self._number += 1
-            yield self._number, row.request(self._number)
 
 
 def fill(database: Database, statements: Sequence[str]) -> None:
@@ -109,7 +130,7 @@ class Table:
     """The rows of a bench. `fill`: statements that make the data; `prepare` is called with each server before all rows,
     and `check` with each after them."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Row | Task]
     fill: Sequence[str]
     prepare: Callable[[Subject], None] = lambda _: None
     check: Callable[[Subject], None] = lambda _: None
@@ -143,7 +164,7 @@ def _measure(table: Table, kind: str, databases: Databases, folder: Path, rounds
         for row in table.rows:
             found: dict[str, list[float]] = {subject.name: [] for subject in subjects}
             for _, subject in itertools.product(range(rounds), subjects):
-                found[subject.name].append(subject.measure(row, seconds))
+                found[subject.name].append(row.measure(subject, seconds))
             ours, *stocks = (statistics.median(values) for values in found.values())
             times = min(stocks) / ours if row.latency else ours / max(stocks)
             needed = row.at_least if kind == "postgresql" else 1
@@ -151,6 +172,11 @@ def _measure(table: Table, kind: str, databases: Databases, folder: Path, rounds
             unit = "ms" if row.latency else "/s"
             figures = "  ".join(f"{value:8.2f} {unit}" for value in (ours, *stocks))
             print(f"{kind:10} {row.title:47} {figures}  {times:5.1f} x (at least {needed:g})", flush=True)
+            if row.limit is not None and kind == "postgresql":
+                limit = statistics.median(row.limit(subjects[0].database, seconds) for _ in range(rounds))
+                missed += ours < row.share * limit
+                share = f"{ours / limit:.0%} of the limit (at least {row.share:.0%})"
+                print(f"{kind:10} {'  the same without a server':47} {limit:8.2f} /s  {share}", flush=True)
         for subject in subjects:
             table.check(subject)
         return missed
