@@ -66,7 +66,6 @@ ESCAPES = (
     "file%3A%2F%2F%2Fetc%2Fpasswd",
     "C:/windows",
     "C%3A%5Cwindows",
-    "a%00b",
     "a%2500b",
     "a%0ab",
     "a//b",
@@ -321,6 +320,16 @@ def test_no_way_out(pair: Pair, path: str, runs: list[str]) -> None:
     found = pair.headrace.send("DELETE", f"{ARTIFACTS}/{path}")
     assert found.status_code in (200, 400, 404), found.content
     assert outside(folder) == before
+
+
+def test_a_nul_is_refused(pair: Pair, runs: list[str]) -> None:
+    """Stock, which is not asked here, keeps it as the text %00."""
+    for method, target, body in ROUTES_WITH_PATHS:
+        if "{path}" in target:
+            url = target.replace("{run}", runs[1]).replace("{path}", "a%00b")
+            more: dict[str, Any] = {"json": body} if body is not None or method == "GET" else {"data": b"from outside"}
+            found = pair.headrace.send(method, url, **more)
+            assert (found.status_code, found.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE"), url
 
 
 @pytest.mark.parametrize("path", [".", "./", "%2e", "%252e", "link//secret", "link/./secret"])
