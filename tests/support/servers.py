@@ -16,6 +16,7 @@ from tests.support.databases import Database
 from tests.support.processes import Process, free_port
 
 SCRIPTS = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
 # Stock's job runner is four and more processes that no test needs; both servers go without.
 # One hash seed for all: some of stock's error messages list the items of a set.
 # The AI gateway is on by default on stock, and not on Headrace. Prices are those that come with MLflow.
@@ -59,14 +60,14 @@ def start_stock(
     """`mlflow server` with one worker, ready; artifacts and log below `folder`."""
     port = port or free_port()
     command: list[str | Path] = [
-        SCRIPTS / "mlflow",
-        "server",
+        *(sys.executable, "-m", "tests.support.stock", "server"),
         "--workers",
         "1",
         *_common(database, folder, port),
         *options,
     ]
-    process = Process(command, folder / "stock.log", env=STOCK_ENVIRONMENT | dict(env or {}), cwd=folder)
+    environment = STOCK_ENVIRONMENT | {"PYTHONPATH": str(ROOT)} | dict(env or {})
+    process = Process(command, folder / "stock.log", env=environment, cwd=folder)
     server = Server("stock", f"http://127.0.0.1:{port}", process)
     process.wait_until(lambda: server.answers(PASSED_THROUGH), "stock MLflow answers")
     return server

@@ -1,0 +1,44 @@
+"""`mlflow server` in one process: `python -m tests.support.stock server ...`.
+
+MLflow's own command reads its options, and then starts uvicorn as a process of its own, which imports all of MLflow
+again, 5 s of processor time. Here uvicorn runs in the command's process, with what the command would start it with.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import uvicorn
+
+from headrace.child import importing
+
+
+def run_here(command: Sequence[str], extra_env: Mapping[str, str], **_: Any) -> NoReturn:
+    """Instead of MLflow's `_exec_cmd`: `python -m uvicorn ...` with this environment."""
+    os.environ.update(extra_env)
+    # its server looks at the environment when it is imported, which the command has done before
+    for name in [name for name in sys.modules if f"{name}.".startswith("mlflow.server.")]:
+        del sys.modules[name]
+    interpreter, option, module, *arguments = command
+    assert (interpreter, option, module) == (sys.executable, "-m", "uvicorn")
+    with importing():
+        import mlflow.server.fastapi_app  # noqa: F401
+    uvicorn.main(arguments)
+    raise AssertionError("uvicorn's command ends the process")
+
+
+def main() -> None:
+    """Run MLflow's command."""
+    with importing():
+        import mlflow.server
+        from mlflow.cli import cli
+
+    vars(mlflow.server)["_exec_cmd"] = run_here
+    cli()
+
+
+if __name__ == "__main__":
+    main()
