@@ -119,7 +119,6 @@ UNTYPED: dict[str, set[str]] = {
     "3.0/mlflow/review-queues/get-by-name": {"name"},
     "3.0/mlflow/scorers/register": {"name", "serialized_scorer"},
     "3.0/mlflow/scorers/delete": {"name", "version"},
-    "3.0/mlflow/scorers/online-config": {"filter_string", "name", "sample_rate"},
 }  # fmt: skip
 
 
