@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,15 @@ class Guarded:
     folder: Path
 
     def headrace(self, *arguments: str, stdin: str = "") -> str:
-        """What the command prints, which must work. In this process: dozens of them set up what the tests ask."""
+        """What the command prints, which must work. In this process: dozens of them set up what the tests ask.
+
+        In a thread: Playwright has an event loop in that of the tests.
+        """
         clean = clean_environment()
         runner = CliRunner(env={name: clean.get(name) for name in os.environ})
-        with contextlib.chdir(self.folder):
-            done = runner.invoke(cli, [*arguments, "--backend-store-uri", self.database.uri], input=stdin)
+        command = [*arguments, "--backend-store-uri", self.database.uri]
+        with contextlib.chdir(self.folder), ThreadPoolExecutor(1) as thread:
+            done = thread.submit(runner.invoke, cli, command, input=stdin).result()
         assert done.exit_code == 0, (done.output, done.exception)
         return done.stdout.strip()
 
