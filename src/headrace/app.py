@@ -221,7 +221,7 @@ class App:
                 await send_whole(scope, send, CLIENT_GONE, b"", ())  # to be counted
                 return
             if body and not match.endpoint.raw:
-                check_content_type(scope)
+                check_content_type(scope, match.endpoint.form)
             message = decode(match, scope, body, permit)
             call = self._call
             if permit is not None:

@@ -30,7 +30,7 @@ from headrace.settings import Settings
 from headrace.versions import installed_version
 
 if TYPE_CHECKING:
-    from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 REFRESH_SECONDS = 1.0
@@ -172,15 +172,9 @@ class Metrics:
 
     def render(self) -> bytes:
         """All workers' metrics in Prometheus's text format."""
-        from prometheus_client import CollectorRegistry, generate_latest
-        from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+        from prometheus_client import generate_latest
 
-        for pid in {path.stem.rpartition("_")[2] for path in Path(self.directory).glob("gauge_live*_*.db")}:
-            if not os.path.exists(f"/proc/{pid}") and os.path.exists("/proc/self"):
-                mark_process_dead(int(pid), self.directory)  # type: ignore[no-untyped-call]
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, self.directory)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return generate_latest(registry_of(self.directory))
 
     async def _keep_refreshing(self, database: Database | None) -> None:
         await asyncio.to_thread(importlib.import_module, "prometheus_client")
@@ -311,6 +305,19 @@ class Exchange:
         else:
             self.sent += len(message.get("body", b""))
         await self._send(message)
+
+
+def registry_of(directory: str) -> CollectorRegistry:
+    """What all workers have counted; without the gauges of those that have died."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+    for pid in {path.stem.rpartition("_")[2] for path in Path(directory).glob("gauge_live*_*.db")}:
+        if not os.path.exists(f"/proc/{pid}") and os.path.exists("/proc/self"):
+            mark_process_dead(int(pid), directory)  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+    return registry
 
 
 def directory_of(settings: Settings) -> str:

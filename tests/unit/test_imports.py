@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "auth": WORDS | {"db", "child"},
     "events": WORDS | {"db", "sweeps"},
     "api": WORDS | {"asgi", "auth", "db", "events", "ui"},
-    "pages": WORDS | {"api", "auth", "db", "ui"},
+    "pages": WORDS | {"api", "artifacts", "auth", "db", "events", "monitoring", "ui", "usage"},
     "resources": WORDS | {"api", "auth", "db", "pages", "sweeps"},
     "artifacts": WORDS | {"api", "db", "resources"},
     "gc": WORDS | {"artifacts", "db", "resources", "sweeps"},

@@ -41,6 +41,8 @@ def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Me
     if endpoint.raw:
         message = endpoint.reader.fields(parameters)
         message = msgspec.structs.replace(message, body=body)
+    elif endpoint.form:
+        message = endpoint.reader.query(body, parameters)
     elif scope["query_string"] and (scope["method"] in ("GET", "HEAD") or not body):
         message = endpoint.reader.query(scope["query_string"], parameters, exact=exact)
     else:
@@ -49,16 +51,17 @@ def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Me
     return message
 
 
-def check_content_type(scope: Scope) -> None:
+def check_content_type(scope: Scope, form: bool = False) -> None:
     """handlers._validate_content_type; none at all is taken for JSON, which no browser's form can send.
 
-    Raises InvalidParameter.
+    `form`: one of our pages sends it. Raises InvalidParameter.
     """
+    wanted = b"application/x-www-form-urlencoded" if form else b"application/json"
     for name, value in scope["headers"]:
-        if name != b"content-type" or value == b"application/json":
+        if name != b"content-type" or value == wanted:
             continue
-        if value.split(b";")[0].strip().lower() != b"application/json":
-            raise InvalidParameter("Bad Request. Content-Type must be one of ['application/json'].")
+        if value.split(b";")[0].strip().lower() != wanted:
+            raise InvalidParameter(f"Bad Request. Content-Type must be one of ['{wanted.decode()}'].")
 
 
 async def check_for_stock(scope: Scope, body: bytes) -> None:

@@ -73,8 +73,8 @@ class Endpoint(Struct, frozen=True, eq=False):
     more. `target`: the objects that the message names, on which `right` is needed. `tables`: what the schema contract
     must find unchanged. `audited`: "changes", or "often" for what a training does all the time, which only --audit all
     writes. `headers`: (name in lower case, field of the message that holds it). `raw`: the body is no JSON; the message
-    has it in its field `body`. `own_page`: a page of Headrace's own, which the gate answers (ui/pages.py).
-    `replica`: a search or a history, which a read replica may answer.
+    has it in its field `body`. `form`: the body is a form of one of our pages. `own_page`: a page of Headrace's own,
+    which the gate answers (ui/pages.py). `replica`: a search or a history, which a read replica may answer.
     """
 
     method: str
@@ -89,6 +89,7 @@ class Endpoint(Struct, frozen=True, eq=False):
     raw: bool = False
     headers: tuple[tuple[bytes, str], ...] = ()
     reader: Reader[Any] | None = None
+    form: bool = False
     own_page: bool = False
     replica: bool = False
 
@@ -119,6 +120,7 @@ def endpoint(
     raw: bool = False,
     headers: tuple[tuple[bytes, str], ...] = (),
     replica: bool = False,
+    form: bool = False,
 ) -> Callable[[H], H]:
     """Declare the endpoint that a handler answers. `statements`: its SQL, or the names of tables that it works on.
 
@@ -132,6 +134,7 @@ def endpoint(
             Endpoint(
                 *(method, path, right, target, message, handler, tables, apis, audited, raw, headers, Reader(message)),
                 replica=replica,
+                form=form,
             )
         )
         return handler

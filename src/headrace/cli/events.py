@@ -13,7 +13,7 @@ import msgspec
 from headrace.cli.accounts import as_json, print_table
 from headrace.cli.stores import with_settings
 from headrace.errors import ApiError, ConfigurationError, Declined
-from headrace.events.subscriptions import FORMATS, KINDS, METRIC, Subscription
+from headrace.events.subscriptions import FORMATS, KINDS, Subscription, chosen
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,13 +96,6 @@ def add(settings: Settings, name: str, url: str, kinds: tuple[str, ...], style: 
     click.echo(f"{name} is told from now on (servers follow within 5 s). Try it: headrace events test {name}")
     if secret and not secret_stdin:
         click.echo(f"the secret that signs its requests, shown this once:\n  {secret}")
-
-
-def chosen(kinds: tuple[str, ...], metric: str | None) -> tuple[str, ...]:
-    """What was asked for; a metric asks for its event by itself, and nothing at all for all that need no metric."""
-    if metric is not None:
-        return tuple(dict.fromkeys((*kinds, METRIC)))
-    return kinds or tuple(kind for kind in KINDS if kind != METRIC)
 
 
 @events.command("list")

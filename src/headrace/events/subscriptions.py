@@ -15,6 +15,13 @@ KINDS = (*RUN_KINDS.values(), METRIC, VERSION, ALIAS)
 FORMATS = ("webhook", "slack", "teams")
 
 
+def chosen(kinds: tuple[str, ...], metric: str | None) -> tuple[str, ...]:
+    """What was asked for; a metric asks for its event by itself, and nothing at all for all that need no metric."""
+    if metric is not None:
+        return tuple(dict.fromkeys((*kinds, METRIC)))
+    return kinds or tuple(kind for kind in KINDS if kind != METRIC)
+
+
 class Subscription(Struct, frozen=True):
     """Who is told what. `kinds`: of KINDS. `experiment_id`: only of its runs; None for all.
 

@@ -41,7 +41,12 @@ async def show_index(call: Call, message: Nothing) -> Response:
         "Headrace",
         f"""<nav><a href="../">MLflow</a></nav>
 <h1>Headrace</h1>
-<ul>{tokens}</ul>
+<ul>
+<li><a href="storage">What is stored where</a>: rows and bytes of each experiment</li>
+<li><a href="state">State of the server</a>: workers, answers, group commit, stock, database, disk</li>
+<li><a href="events">Events</a>: who is told when a run ends or a model changes (administrators)</li>
+<li><a href="audit">Who did what</a> (administrators)</li>
+{tokens}</ul>
 <h2>Best values</h2>
 <form action="best-values"><label for="experiment_id">The experiment's number, as in its address</label>
 <input id="experiment_id" name="experiment_id" inputmode="numeric" pattern="[0-9]+" required>

@@ -21,6 +21,9 @@ SELECT key, min(low) AS low, max(CASE WHEN from_low = 1 THEN run_uuid END) AS lo
   max(CASE WHEN from_high = 1 THEN run_uuid END) AS high_run, count(*) AS runs
 FROM ranked GROUP BY key ORDER BY key LIMIT :most
 """)
+LOCATION = Sql("""
+SELECT name, artifact_location FROM experiments WHERE experiment_id = :experiment_id AND workspace = :workspace
+""")
 LATEST = Sql("""
 SELECT key, value, is_nan, run_uuid FROM (
   SELECT l.key, l.value, l.is_nan, l.run_uuid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.api.endpoint import ENDPOINTS, Endpoint
+from headrace.pages import audit, events, state, storage
 from headrace.pages import endpoints as pages
 from headrace.resources import server_info, stock_only
 from headrace.resources.assessments import endpoints as assessments
@@ -27,7 +28,7 @@ from headrace.settings import Settings
 RESOURCES = (
     *(experiments, metrics, endpoints, change_endpoints, logged_models, registered_models, model_versions, graphql),
     *(traces, read_traces, change_traces, measure_traces, assessments, evaluation_datasets),
-    *(scorers, issues, reviews, pages),
+    *(scorers, issues, reviews, pages, storage, audit, state, events),
 )
 
 

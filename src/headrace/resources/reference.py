@@ -26,6 +26,7 @@ def render() -> str:
     """The page."""
     endpoints = all_endpoints(Settings())
     native = [each for each in endpoints if each.handler is not None]
+    native.sort(key=lambda each: (each.path, each.method))  # not by which module was imported first
     others = [each for each in endpoints if each.handler is None]
     page = _HEAD + f"## Native: {len(native)}\n\n| method | path | right | on | tables |\n|---|---|---|---|---|\n"
     page += "".join(f"{_row(each)} {', '.join(sorted(each.tables))} |\n" for each in native)

@@ -18,6 +18,7 @@ STYLE = b"""\
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 0 auto; padding: 2rem 1rem; }
 body.narrow { max-width: 24rem; }
+body.wide { max-width: 80rem; }
 h1 { font-size: 1.5rem; }
 h2 { font-size: 1.15rem; margin-top: 2rem; }
 label { display: block; margin: .8rem 0 .2rem; }
@@ -35,6 +36,21 @@ th, td { text-align: left; padding: .4rem .6rem .4rem 0; border-bottom: 1px soli
 code { font-size: .9rem; overflow-wrap: anywhere; }
 pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem; white-space: pre-wrap;
   overflow-wrap: anywhere; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+form.row { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: end; }
+form.row > div { flex: 1 1 12rem; }
+fieldset { border: 1px solid var(--line); border-radius: 4px; margin: .8rem 0; }
+fieldset label { margin: .2rem 0; }
+input[type=checkbox] { width: auto; margin-right: .5rem; }
+form.column { max-width: 32rem; }
+td form { display: inline-block; margin: 0 .3rem .2rem 0; }
+.plots { display: flex; flex-wrap: wrap; align-items: end; gap: 1rem 2rem; }
+figure { margin: 0; flex: 0 1 22rem; }
+svg { width: 100%; height: auto; }
+svg.share { width: 8rem; height: .7rem; }
+rect { fill: var(--accent); }
+rect.ground { fill: none; stroke: var(--line); }
+text { fill: currentColor; font-size: 9.5px; text-anchor: middle; }
 .bad { color: var(--bad); }
 """
 
@@ -158,13 +174,14 @@ def _alert(error: str | None) -> str:
     return f'<p class="bad" role="alert">{escape(error)}</p>\n' if error else ""
 
 
-def page(title: str, style: str, body: str, narrow: bool = False) -> bytes:
+def page(title: str, style: str, body: str, narrow: bool = False, wide: bool = False) -> bytes:
     """A whole page around its body."""
+    width = ' class="narrow"' if narrow else ' class="wide"' if wide else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)} - MLflow</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="stylesheet" href="{escape(style)}"></head>
-<body{' class="narrow"' if narrow else ""}><main>
+<body{width}><main>
 {body}
 </main></body></html>
 """.encode()

@@ -1,0 +1,21 @@
+"""What /headrace/state asks a database of itself."""
+
+from __future__ import annotations
+
+from headrace.db.database import Database as Store
+from headrace.db.indexes import INDEXES
+from headrace.db.query import Dialect
+from headrace.pages import state
+
+
+async def test_a_database_says_how_it_is(store: Store) -> None:
+    names = [index.name for index in INDEXES]
+    size, indexes, connected = await store.rows_of(state._SIZE(), state._INDEXES(names=names), state._CONNECTED())
+    assert size[0][0] > 100_000
+    assert {row[0] for row in indexes} <= set(names)
+    assert all(bool(row[1]) for row in indexes)
+    if store.dialect is Dialect.POSTGRESQL:
+        assert sum(row["number"] for row in connected) >= 1
+        assert all(row["since"] for row in connected if row["name"] == "headrace")
+    else:
+        assert connected == []
