@@ -9,7 +9,7 @@ PROVIDER := $(if $(shell command -v npm),tests/support/oidc_provider/node_module
 # A machine that keeps no bytecode would compile MLflow anew in each server and client: 5 s of processor time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-long test-oldest lint format screenshots bench drill rehearse example release lock clean
+.PHONY: help serve test test-long test-oldest lint format docs screenshots bench drill rehearse example release lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ lint: $(READY)  ## ruff and mypy (strict)
 format: $(READY)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv-docs/.ready  ## docs/ as a site: build/site/index.html; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
 
 screenshots: $(READY)  ## docs/images/ui anew, by the browser tests; needs Chromium
 	HEADRACE_SCREENSHOTS=1 $(BIN)/pytest tests/browser $(ARGS)

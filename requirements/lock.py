@@ -27,6 +27,7 @@ LOCKS = {
     "checkov.txt": "checkov.in",
     "deploy.txt": "deploy.in",
     "release.txt": "release.in",
+    "docs.txt": "docs.in",
 }
 # more options for a lock: the image's is the server's without what only clients need, the slim one without stock's, too
 _IMAGE = ["--constraints", "server.txt", "--excludes", "container-without.txt"]
