@@ -77,6 +77,16 @@ async def test_reset(store: PostgresDatabase, proxy: TcpProxy) -> None:
     assert time.monotonic() - since < 3
 
 
+async def test_all_connections_are_dead_and_none_says_so(store: PostgresDatabase, proxy: TcpProxy) -> None:
+    """A read that finds one dead does not try the next of the old ones, but begins a new one."""
+    assert store._pool is not None
+    await asyncio.gather(*(store.rows(Query("SELECT 1 FROM pg_sleep(0.2)", [])) for _ in range(READERS)))
+    assert store._pool.idle == READERS
+    proxy.forget()
+    for _ in range(3):
+        assert [row[0] for row in await store.rows(Query("SELECT 7", []))] == [7]
+
+
 async def test_silence(store: PostgresDatabase, proxy: TcpProxy) -> None:
     """A group of writes is sent again on a new connection, a read beside it too: nobody notices but for the time."""
     proxy.swallow()

@@ -154,6 +154,11 @@ class TcpProxy(threading.Thread):
         for way in self._ways:
             way.swallows = True
 
+    def forget(self) -> None:
+        """Each of the connections that there are ends with a TCP reset when it is used next, as in a restarted NAT."""
+        for way in self._ways:
+            way.forgotten = True
+
     def reset(self) -> None:
         """End the connections that there are with a TCP reset."""
         while self._ways:
@@ -172,6 +177,7 @@ class _Way:
     def __init__(self, client: socket.socket, server: socket.socket | None, delay: Callable[[], None]) -> None:
         self._delay = delay
         self.swallows = server is None
+        self.forgotten = False
         self._client, self._server = client, server
         for source, target in ((client, server), (server, client)):
             if source is not None:
@@ -180,6 +186,9 @@ class _Way:
     def _copy(self, source: socket.socket, target: socket.socket | None) -> None:
         try:
             while chunk := source.recv(65536):
+                if self.forgotten:
+                    self.reset()
+                    return
                 self._delay()
                 if not self.swallows and target is not None:
                     target.sendall(chunk)

@@ -101,11 +101,15 @@ class Pool:
             raise
         self.give_back(connection)
 
-    def expire(self) -> None:
-        """No connection that there is now is used again."""
+    def close_idle(self) -> None:
+        """No connection that nobody uses now is used again."""
         for connection in self._idle:
             self._later(connections.close(connection))
         self._idle.clear()
+
+    def expire(self) -> None:
+        """No connection that there is now is used again."""
+        self.close_idle()
         self._expired |= self._used
 
     async def close(self) -> None:
@@ -193,9 +197,9 @@ class Pool:
         task.add_done_callback(self._ending.discard)
 
     def _sweep_later(self) -> None:
-        self._sweep = asyncio.get_running_loop().call_later(IDLE_SECONDS / 10, self._close_idle)
+        self._sweep = asyncio.get_running_loop().call_later(IDLE_SECONDS / 10, self._close_unwanted)
 
-    def _close_idle(self) -> None:
+    def _close_unwanted(self) -> None:
         before = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle and self._idle[0].idle_since < before:
             self._later(connections.close(self._idle.pop(0)))

@@ -202,8 +202,9 @@ class PostgresDatabase(Database):
                 return await self._fetch(statement)
             except Exception as error:
                 meaning = self._after(error)
-                if last or not isinstance(meaning, Lost):  # a dead connection tells nothing of the next one
+                if last or not isinstance(meaning, Lost):
                     raise meaning from error
+                self._connected().close_idle()  # they may be as dead: the second try begins a new one
         raise AssertionError("unreachable")
 
     async def reads(self) -> Database:
