@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    InvalidConfigError,
+    NoCredentialsError,
+    ProxyConnectionError,
+    SSLError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 from botocore.stub import ANY, Stubber
 
 from headrace.aws import stacks
@@ -235,7 +247,13 @@ def test_drift_says_what_differs(cloud: Cloud, answers: Stubber) -> None:
     [
         ("AccessDenied", "Ask for the permission cloudformation:DescribeStacks"),
         ("ExpiredToken", "Log in again"),
+        ("ExpiredTokenException", "Log in again"),
+        ("RequestExpired", "Log in again"),  # EC2's word for it
+        ("AuthFailure", "not switched on for the account"),  # EC2's for a region that is off
+        ("UnrecognizedClientException", "not switched on for the account"),
+        ("InvalidSignatureException", "The secret key does not belong"),
         ("Throttling", "run the command again: it continues"),
+        ("TooManyRequestsException", "run the command again: it continues"),
         ("OptInRequired", "Switch the region on"),
     ],
 )
@@ -249,10 +267,63 @@ def test_what_aws_refuses_comes_with_what_to_do(cloud: Cloud, answers: Stubber, 
 
 
 @pytest.mark.parametrize(
+    ("service", "code", "status"), [("ec2", "AuthFailure", 401), ("sts", "SignatureDoesNotMatch", 403)]
+)
+@pytest.mark.parametrize(("seconds", "says"), [(-3600, "is 3600 s ahead of"), (3600, "is 3600 s behind"), (0, None)])
+def test_a_wrong_clock_is_told_whatever_the_service_calls_it(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, service: str, code: str, status: int, seconds: int, says: str | None
+) -> None:
+    """The answer's own date tells; `Request has expired` and wrong keys do not."""
+    monkeypatch.setattr("headrace.aws.client.time.time", lambda: 1_800_000_000)
+    date = formatdate(1_800_000_000 + seconds, usegmt=True)
+    answered = {"HTTPStatusCode": status, "HTTPHeaders": {"date": date}}
+    error = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": answered}
+
+    def refuse(**_: Any) -> None:
+        raise ClientError(error, "Any")
+
+    monkeypatch.setattr(cloud.client(service), "describe_vpcs" if service == "ec2" else "get_caller_identity", refuse)
+    with pytest.raises(AwsError) as caught:
+        cloud.call(service, "describe_vpcs" if service == "ec2" else "get_caller_identity")
+    assert (says or "switched on" if service == "ec2" else says or "The secret key") in str(caught.value)
+    assert ("clock" in str(caught.value)) is (says is not None)
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "asked"),
+    [
+        ("AssumeRole", "AccessDenied", "sts:AssumeRole"),
+        ("GetRoleCredentials", "ForbiddenException", "sso:GetRoleCredentials"),
+    ],
+)
+def test_a_profile_whose_role_may_not_be_taken(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, operation: str, code: str, asked: str
+) -> None:
+    """It is not the service that was called which refuses, and the deployer's policies do not help."""
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "not authorized to perform"}}, operation)
+
+    monkeypatch.setattr(cloud.client("rds"), "describe_db_instances", refuse)
+    with pytest.raises(AwsError) as caught:
+        cloud.call("rds", "describe_db_instances")
+    assert f"AWS refused {asked} in us-east-1 ({code})" in str(caught.value)
+    assert "trust policy" in str(caught.value)
+    assert "deployer-policy" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("error", "advice"),
     [
         (NoCredentialsError(), "aws configure"),
         (EndpointConnectionError(endpoint_url="https://x"), "Look at the network"),
+        (ProxyConnectionError(proxy_url="http://p"), "Look at the network"),
+        (SSLError(endpoint_url="https://x", error="self-signed certificate"), "AWS_CA_BUNDLE"),
+        (UnauthorizedSSOTokenError(), "aws sso login"),
+        (SSOTokenLoadError(error_msg="no token"), "aws sso login"),
+        (TokenRetrievalError(provider="sso", error_msg="Token has expired and refresh failed"), "aws sso login"),
+        (CredentialRetrievalError(provider="custom-process", error_msg="exit 1"), "Log in again"),
+        (InvalidConfigError(error_msg="The profile p is configured to use SSO but lacks sso_region"), "~/.aws/config"),
     ],
 )
 def test_what_never_reached_aws_comes_with_what_to_do(
