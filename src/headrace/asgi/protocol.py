@@ -27,6 +27,7 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from headrace.address import network_of, plain_address
 from headrace.asgi.types import OBSERVED, Scope
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -53,8 +54,8 @@ _TOO_MANY = (
 
 
 class Doorman:
-    """How many connections each address has, of a worker's; `most` of them at a time, or as many as it likes where
-    `is_exempt` says so (a proxy that speaks for many)."""
+    """How many connections each address has, of a worker's, and of IPv6 each network that a client has; `most` of them
+    at a time, or as many as it likes where `is_exempt` says so of the address (a proxy that speaks for many)."""
 
     def __init__(self, most: int, is_exempt: Callable[[str], bool]) -> None:
         self._most, self._is_exempt = most, is_exempt
@@ -62,16 +63,18 @@ class Doorman:
 
     def enter(self, address: str) -> bool:
         """Whether one more may come in; `leave` must follow if so."""
-        if self._there[address] >= self._most and not self._is_exempt(address):
+        network = network_of(address)
+        if self._there[network] >= self._most and not self._is_exempt(address):
             return False
-        self._there[address] += 1
+        self._there[network] += 1
         return True
 
     def leave(self, address: str) -> None:
         """One has gone."""
-        self._there[address] -= 1
-        if not self._there[address]:
-            del self._there[address]
+        network = network_of(address)
+        self._there[network] -= 1
+        if not self._there[network]:
+            del self._there[network]
 
 
 class AnsweringProtocol(HttpToolsProtocol):
@@ -93,6 +96,8 @@ class AnsweringProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is not None:
+            self.client = (plain_address(self.client[0]) or self.client[0], self.client[1])
         address = self.client[0] if self.client else ""
         if self.doorman is not None and address:
             if not self.doorman.enter(address):

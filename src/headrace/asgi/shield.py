@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from headrace.address import plain_address
 from headrace.asgi.responses import JSON, NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import SecurityPolicy
@@ -186,19 +187,19 @@ class Shield:
             scope["headers"] = [header for header in scope["headers"] if header[0] not in _FORWARDED]
             return
         chain = [v for name, v in scope["headers"] if name == b"x-forwarded-for"]
-        for address in reversed(b",".join(chain).decode("latin-1").split(",")):
-            try:
-                scope["client"] = (str(ipaddress.ip_address(address.strip())), 0)
-            except ValueError:
+        for said in reversed(b",".join(chain).decode("latin-1").split(",")):
+            address = plain_address(said)
+            if address is None:
                 break
-            if not self._is_proxy(scope["client"][0]):
+            scope["client"] = (address, 0)
+            if not self._is_proxy(address):
                 break
         proto = [v for name, v in scope["headers"] if name == b"x-forwarded-proto"]
         if proto and proto[-1].lower() in (b"http", b"https"):
             scope["scheme"] = proto[-1].lower().decode()
         # Each proxy adds its own at the end. One that keeps the path and says so all the same names --static-prefix.
-        said = b",".join(v for name, v in scope["headers"] if name == b"x-forwarded-prefix").decode("latin-1")
-        prefix = "".join(part.strip().rstrip("/") for part in said.split(","))
+        paths = b",".join(v for name, v in scope["headers"] if name == b"x-forwarded-prefix").decode("latin-1")
+        prefix = "".join(part.strip().rstrip("/") for part in paths.split(","))
         if _PREFIX.fullmatch(prefix) and prefix != self._prefix:
             scope[PREFIX] = prefix
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
+from headrace.address import network_of
 from headrace.auth.accounts import Accounts
 from headrace.clock import now_ms
 from headrace.errors import TooManyAttempts
@@ -50,7 +50,7 @@ class Throttle:
 
     async def attempt(self, name: str, address: str, verify: Callable[[], Awaitable[T | None]]) -> T | None:
         """What `verify` finds; None is a failure. Raises TooManyAttempts, Unavailable."""
-        by_address, by_user = _key("address", _network(address)), _key("user", name)
+        by_address, by_user = _key("address", network_of(address)), _key("user", name)
         self._look(by_address, by_user)
         async with self.lock(by_address), self.lock(by_user):
             failures = await self._failures({by_address: BY_ADDRESS, by_user: BY_USER})
@@ -93,12 +93,3 @@ class Throttle:
 def _key(kind: str, text: str) -> str:
     """A hash: people type passwords where the name belongs."""
     return hashlib.sha256(f"{kind} {text}".encode("utf-8", "replace")).hexdigest()
-
-
-def _network(address: str) -> str:
-    """Who has one IPv6 address has 2**64 of them."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address

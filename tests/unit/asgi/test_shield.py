@@ -268,7 +268,24 @@ async def test_only_trusted_proxies_speak_for_others() -> None:
         assert not forwarded.keys() & got["headers"].keys()
 
 
-@pytest.mark.parametrize("text", ["", "x", "1.2.3.4.5", "203.0.113.9, x"])
+@pytest.mark.parametrize(
+    ("said", "client"),
+    [
+        ("203.0.113.9:4711", "203.0.113.9"),
+        ("[2001:db8::1]:4711, 10.0.0.2:80", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9,::ffff:10.0.0.2", "203.0.113.9"),
+        ("fe80::1%25eth0", "fe80::1"),
+    ],
+)
+async def test_a_proxy_writes_an_address_as_it_likes(said: str, client: str) -> None:
+    _, got = await ask("GET", "/", {"x-forwarded-for": said}, client="10.0.0.1", trusted_proxies="10.0.0.0/24")
+    assert got["client"] == client
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.2.3.4.5", "203.0.113.9, x", "1.2.3.4:x", "[::1", "[]:1", "1.2.3.4:1:1"])
 async def test_a_proxy_that_makes_no_sense_speaks_for_itself(text: str) -> None:
     _, got = await ask("GET", "/", {"x-forwarded-for": text}, client="10.0.0.1", trusted_proxies="10.0.0.1/32")
     assert got["client"] == "10.0.0.1"

@@ -30,7 +30,8 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.4)
     config = uvicorn.Config(application, http=AnsweringProtocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # one socket of both families: there 127.0.0.1 comes as ::ffff:127.0.0.1, and is itself all the same
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         yield listener.getsockname()[1]
         server.should_exit = True
@@ -91,6 +92,19 @@ async def test_bursts_keep_no_connection(port: int, monkeypatch: pytest.MonkeyPa
     """A look with enough bytes makes no five others without any good."""
     monkeypatch.setattr(protocol, "PACE_BYTES", 20)
     assert await rest_of(port, HEAD + b"\r\n", *[b"z" * 21, *[b""] * 12] * 2, pause=0.03) == b""
+
+
+def test_a_client_is_the_network_that_it_has() -> None:
+    """Nobody has more connections by one of their other addresses; each stranger of IPv4 has their own."""
+    doorman = Doorman(1, {"2001:db8:0:9::1"}.__contains__)
+    assert doorman.enter("2001:db8::1")
+    assert not doorman.enter("2001:db8::2")
+    assert doorman.enter("2001:db8:0:1::1")
+    assert doorman.enter("10.0.0.1")
+    assert doorman.enter("10.0.0.2")
+    assert all(doorman.enter("2001:db8:0:9::1") for _ in range(3))
+    doorman.leave("2001:db8::1")
+    assert doorman.enter("2001:db8::2")
 
 
 async def test_no_address_takes_all_connections(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
