@@ -111,7 +111,7 @@ def _headrace(*options: str) -> Callable[[Launch], list[str]]:
 
 
 def _bare(launch: Launch) -> list[str]:
-    """The same server and options as a worker of Headrace (src/headrace/worker.py)."""
+    """The same server and options as a worker of Headrace (src/headrace/server.py)."""
     options = ["--http", "httptools", "--loop", "uvloop", "--ws", "none", "--no-access-log", "--no-server-header"]
     server = [str(launch.bin / "python"), "-m", "uvicorn", "bench.bare_app:app"]
     return [*server, "--app-dir", str(REPOSITORY), "--port", str(launch.port), *options]

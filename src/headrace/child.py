@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ class Parent:
 
     def __init__(self) -> None:
         self.fd = os.dup(0)  # not inheritable
+        self.listener: socket.socket | None = None
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
@@ -24,17 +26,33 @@ class Parent:
     def read_configuration(self) -> dict[str, Any]:
         """Wait for the configuration, set the environment that came with it, and return the rest.
 
-        Ends the process when the parent ends before it has sent one.
+        `listener` is then the socket to serve, where one came along. Ends the process when the parent ends before it
+        has sent a configuration.
         """
         line = b""
         while not line.endswith(b"\n"):
-            piece = self.read()
+            piece = self._read_with_listener()
             if not piece:
                 raise SystemExit(0)
             line += piece
         configuration: dict[str, Any] = json.loads(line)
         os.environ.update(configuration.pop("environ"))
         return configuration
+
+    def _read_with_listener(self) -> bytes:
+        with socket.socket(fileno=os.dup(self.fd)) as channel:
+            try:
+                piece, descriptors, _, _ = socket.recv_fds(channel, 65536, 1)
+            except ConnectionError:
+                return b""
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+            # The protocol in full: asyncio sets TCP_NODELAY on sockets that say they are TCP, and on macOS a
+            # descriptor can't be asked for it.
+            with socket.socket(fileno=os.dup(descriptor)) as asked:
+                family = asked.family
+            self.listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)
+        return piece
 
     def read(self) -> bytes:
         """The next bytes of the parent; empty when it is gone."""

@@ -177,6 +177,7 @@ class Metrics:
         return generate_latest(registry_of(self.directory))
 
     async def _keep_refreshing(self, database: Database | None) -> None:
+        await asyncio.sleep(REFRESH_SECONDS)  # the start does not wait for it
         await asyncio.to_thread(importlib.import_module, "prometheus_client")
         while True:
             self.refresh(database)

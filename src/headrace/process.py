@@ -1,9 +1,9 @@
 """Child processes and the loop that keeps them running.
 
 A child is `python -m MODULE`. Its configuration, secrets included, goes through a socket pair that is its
-standard input: nothing of it shows in `ps`, neither as an argument nor in the child's environment. The pair
-stays open for the child's life. Through it the child says `ready`, and its end tells the child that we are
-gone, after `kill -9` too (headrace.child).
+standard input: nothing of it shows in `ps`, neither as an argument nor in the child's environment. A socket that the
+child serves goes the same way. The pair stays open for the child's life. Through it the child says `ready`, and its end
+tells the child that we are gone, after `kill -9` too (headrace.child).
 """
 
 from __future__ import annotations
@@ -64,13 +64,14 @@ class Child:
         back_off: BackOff,
         essential: bool = False,
         source: str = "",
-        inherit: tuple[int, ...] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.module = name, module
         self.stage, self.back_off, self.essential, self.source = stage, back_off, essential, source
-        self.inherit, self.environment = inherit, dict(environment or {})
+        self.environment = dict(environment or {})
         self.configuration: dict[str, Any] | None = None
+        self.listener: socket.socket | None = None
+        self._public: dict[str, str] = {}
         self.popen: subprocess.Popen[bytes] | None = None
         self.channel: socket.socket | None = None
         self.ready_since: float | None = None
@@ -81,26 +82,27 @@ class Child:
     def spawn(self) -> None:
         """Start the process; it imports what it needs and waits for its configuration."""
         ours, theirs = socket.socketpair()
-        public = {name: text for name, text in os.environ.items() if not name.startswith((*_PRIVATE, _OURS))}
-        if os.path.expanduser("~") == "~":  # a uid without a name: MLflow's import fails without a home
-            public["HOME"] = "/"  # as Docker has it
+        self._public = _public_environment()
         with theirs:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", self.module],
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE if self.source else None,
                 stderr=subprocess.STDOUT if self.source else None,
-                pass_fds=self.inherit,
-                env=public | self.environment,
+                env=self._public | self.environment,
                 start_new_session=True,  # Ctrl-C is for us; we tell the children
             )
         self.channel, self.ready_since, self.start_at, self.resting = ours, None, None, False
         if self.configuration is not None:
             self._send()
 
-    def configure(self, configuration: dict[str, Any]) -> None:
-        """Set what the child is told at each start, and tell it now if it is running."""
-        self.configuration = configuration
+    def has_todays_environment(self) -> bool:
+        """Whether it was spawned with the environment that it would be spawned with now."""
+        return self._public == _public_environment()
+
+    def configure(self, configuration: dict[str, Any], listener: socket.socket | None = None) -> None:
+        """Set what the child is told and given at each start, and tell it now if it is running."""
+        self.configuration, self.listener = configuration, listener
         if self.channel is not None:
             self._send()
 
@@ -109,12 +111,21 @@ class Child:
         line = json.dumps({"environ": private, **(self.configuration or {})})
         with contextlib.suppress(OSError):  # it died already: the loop sees that
             assert self.channel is not None
+            if self.listener is not None:
+                socket.send_fds(self.channel, [b" "], [self.listener.fileno()])
             self.channel.sendall(line.encode() + b"\n")
 
     def signal(self, number: int) -> None:
         """Send a signal, if the process is there."""
         if self.popen is not None and self.popen.poll() is None:
             self.popen.send_signal(number)
+
+    def end(self) -> None:
+        """End the process at once."""
+        assert self.popen is not None
+        self.popen.kill()
+        self.popen.wait()
+        self.clear()
 
     def clear(self) -> None:
         """Close what belonged to a process that has ended."""
@@ -142,9 +153,15 @@ def run_once(module: str, configuration: dict[str, Any], source: str) -> int:
         lines.pump()
         return child.popen.wait()
     finally:
-        child.signal(signal.SIGKILL)
-        child.popen.wait()
-        child.clear()
+        child.end()
+
+
+def _public_environment() -> dict[str, str]:
+    """What of ours a child's environment has; `ps e` shows it."""
+    public = {name: text for name, text in os.environ.items() if not name.startswith((*_PRIVATE, _OURS))}
+    if os.path.expanduser("~") == "~":  # a uid without a name: MLflow's import fails without a home
+        public["HOME"] = "/"  # as Docker has it
+    return public
 
 
 class _Lines:

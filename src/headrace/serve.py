@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from headrace import log, renewal, uri
+from headrace import log, renewal, uri, workers
 from headrace.database import prepare
 from headrace.errors import ConfigurationError
-from headrace.process import BackOff, Child, Supervisor, run_once
+from headrace.process import Supervisor, run_once
 from headrace.settings import Settings
 from headrace.settings.table import OF_STOCK
 from headrace.stock.supervisor import Stock, make_runtime_directory
@@ -38,23 +38,16 @@ def serve(settings: Settings) -> int:
         if settings.enable_jobs and settings.protected:
             settings = msgspec.structs.replace(settings, jobs_token=secrets.token_urlsafe(32))
         _make_metrics_directory(settings)
-        workers = [_worker(number, listener, settings) for number in range(settings.workers)]
-        for worker in workers:
-            worker.spawn()  # they import while the database is made ready
+        running = workers.make(settings.workers)  # they import while the database is made ready
+        for worker in running:
             supervisor.add(worker)
         prepare(settings, log.say)
         if settings.protected:
             _set_up_auth(settings)
         stock = Stock(settings, supervisor) if settings.stock != "never" else None
-        for number, worker in enumerate(workers):
+        for number, worker in enumerate(running):
             of_worker = msgspec.structs.replace(settings, builds_indexes=number == 0)
-            worker.configure(
-                {
-                    "settings": msgspec.to_builtins(of_worker),
-                    "listener": listener.fileno(),
-                    "family": int(listener.family),
-                }
-            )
+            worker.configure({"settings": msgspec.to_builtins(of_worker)}, listener)
         supervisor.on_all_ready = lambda: _on_ready(settings, stock)
         # Our copy keeps connections waiting while a worker is replaced; now nobody will come for them.
         supervisor.on_stop = listener.close
@@ -109,21 +102,6 @@ def bind(host: str, port: int) -> socket.socket:
             f"Can't listen on {host} port {port}: {error.strerror}. Choose another with --host and --port."
         ) from None
     return listener
-
-
-def _worker(number: int, listener: socket.socket, settings: Settings) -> Child:
-    name = "the worker" if settings.workers == 1 else f"worker {number + 1}"
-    return Child(
-        name,
-        "headrace.worker",
-        stage=0,
-        back_off=BackOff(0.1),
-        essential=True,
-        inherit=(listener.fileno(),),
-        # obstore's threads, as many as there are cores, pass 400 kB buffers on to other threads. With glibc's heap for
-        # each thread 32 downloads from S3 took 111 MiB at 16 threads; with one for all, 21 MiB, and no more time.
-        environment={"MALLOC_ARENA_MAX": "1"},
-    )
 
 
 def _on_ready(settings: Settings, stock: Stock | None) -> None:

@@ -214,6 +214,31 @@ def test_a_bad_configuration_is_one_clear_error(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_command_line_that_is_refused_leaves_no_worker(tmp_path: Path) -> None:
+    """The first has begun by then."""
+    mark = {"MARK": str(tmp_path)}
+    done = run_headrace("serve", "--no-such-option", cwd=tmp_path, env=mark)
+    assert done.returncode == 2
+    assert not [each for each in psutil.process_iter() if environment(each).items() >= mark.items()]
+
+
+def test_a_worker_has_what_an_env_file_says(serve: Serve, sqlite: tuple[str, str], tmp_path: Path) -> None:
+    """One that has begun before the file was read is begun anew."""
+    file = tmp_path / "settings.env"
+    file.write_text(f"MARK={tmp_path}\n")
+    server = serve(*sqlite, "--env-file", str(file))
+    assert [environment(worker)["MARK"] for worker in server.workers] == [str(tmp_path)]
+
+
+def environment(process: psutil.Process) -> dict[str, str]:
+    """Empty for one that has ended."""
+    try:
+        found: dict[str, str] = process.environ()
+    except psutil.Error:
+        return {}
+    return found
+
+
 def test_an_env_file_and_what_it_says_of_itself(serve: Serve, sqlite: tuple[str, str], tmp_path: Path) -> None:
     """What `mlflow --env-file FILE server` took, quotes included; a variable that is set wins."""
     port = free_port()

@@ -25,10 +25,9 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-
 from headrace.address import network_of, plain_address
 from headrace.asgi.types import OBSERVED, Scope
+from headrace.asgi.uvicorn import HttpToolsProtocol, RequestResponseCycle
 
 Headers = tuple[tuple[bytes, bytes], ...]
 # (status, headers without content-length, body) -> nothing; to be called once, instead of `send`

@@ -36,6 +36,19 @@ def hide_passwords() -> None:
 def main() -> None:
     """Run the command that the arguments name, and end."""
     hide_passwords()
+    if sys.argv[1:2] == ["serve"] and "--help" not in sys.argv:
+        from headrace import workers
+
+        workers.begin_first()
+        try:
+            _run()
+        finally:
+            workers.end_first()
+    else:
+        _run()
+
+
+def _run() -> None:
     from headrace.cli.commands import run
 
     run()
