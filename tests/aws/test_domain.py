@@ -70,7 +70,9 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[set[str]]]:
 
 def has(acm: Stubber, status: str, *names: str) -> None:
     found = [{"CertificateArn": ARN, "DomainName": name} for name in names]
-    acm.add_response("list_certificates", {"CertificateSummaryList": found}, {"CertificateStatuses": [status]})
+    kinds = ["RSA_2048", "RSA_3072", "RSA_4096", "EC_prime256v1", "EC_secp384r1"]  # unasked ACM lists RSA_2048 alone
+    asked = {"CertificateStatuses": [status], "Includes": {"keyTypes": kinds}}
+    acm.add_response("list_certificates", {"CertificateSummaryList": found}, asked)
 
 
 def is_now(acm: Stubber, status: str, record: bool = True) -> None:

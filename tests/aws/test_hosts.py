@@ -34,7 +34,8 @@ def test_the_addresses_of_the_groups_hosts(cloud: Cloud) -> None:
             }
             asked = {"AutoScalingGroupNames": ["group"]}
             groups.add_response("describe_auto_scaling_groups", {"AutoScalingGroups": [group]}, asked)
-        ec2.add_response("describe_instances", {"Reservations": described}, {"InstanceIds": ["i-1", "i-2"]})
+        by_id = [{"Name": "instance-id", "Values": ["i-1", "i-2"]}]  # one that has just begun is passed over
+        ec2.add_response("describe_instances", {"Reservations": described}, {"Filters": by_id})
         assert hosts.addresses(cloud, APP) == ["10.71.0.5"]
         assert hosts.addresses(cloud, APP) == []
 

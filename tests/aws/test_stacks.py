@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    InvalidConfigError,
+    NoCredentialsError,
+    ProxyConnectionError,
+    SSLError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 from botocore.stub import ANY, Stubber
 
 from headrace.aws import stacks
 from headrace.aws.client import Cloud
+from headrace.aws.execute import Live
+from headrace.aws.plan import MakeSecret, MakeStack
 from headrace.aws.stacks import ChangeSet
 from headrace.errors import AwsError
 
@@ -173,6 +187,150 @@ def test_an_update_that_could_not_go_back_says_how_to_go_on(
     assert "no such launch template" in str(caught.value)
 
 
+@pytest.mark.parametrize("rested", ["ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
+def test_that_an_earlier_command_failed_is_no_failure_of_this_one(
+    cloud: Cloud, answers: Stubber, say: Callable[[str], None], rested: str
+) -> None:
+    """It was waited for: what can't be used is deleted, what went back is as it was."""
+    answers.add_response("describe_stacks", stack(rested.replace("COMPLETE", "IN_PROGRESS")))
+    answers.add_response("describe_stack_events", events())
+    answers.add_response("describe_stacks", stack(rested))
+    answers.add_response("describe_stack_events", events())
+    if rested == "ROLLBACK_COMPLETE":
+        answers.add_response("list_stack_resources", {"StackResourceSummaries": []})
+        answers.add_response("describe_stacks", stack(rested))
+        answers.add_response("describe_stack_events", events())
+        answers.add_response("delete_stack", {}, {"StackName": "s"})
+        answers.add_client_error("describe_stacks", "ValidationError", "Stack with id s does not exist")
+        answers.add_response("describe_stack_events", events())
+        assert stacks.settle(cloud, "s", say) is None
+    else:
+        found = stacks.settle(cloud, "s", say)
+        assert found is not None
+        assert found.exists
+
+
+def test_every_status_that_cloudformation_has_is_one_of_ours(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None]
+) -> None:
+    """By botocore's model: waited for, deleted, told, or gone on from; none is passed over."""
+    known = cloud.client("cloudformation").meta.service_model.shape_for("StackStatus").enum
+    now = ""
+    done: list[str] = []
+    monkeypatch.setattr(stacks, "find", lambda *_: stacks.Stack("s", now, {}, {}))
+    monkeypatch.setattr(stacks, "_last_event", lambda *_: "")
+    monkeypatch.setattr(stacks, "_unprotect", lambda *_: None)
+    monkeypatch.setattr(stacks, "_never_made", lambda *_: True)
+    monkeypatch.setattr(stacks, "delete", lambda *_: done.append("deleted"))
+
+    def watch(*_: Any) -> tuple[stacks.Stack, list[str]]:
+        done.append("waited")
+        return stacks.Stack("s", "UPDATE_COMPLETE", {}, {}), []
+
+    monkeypatch.setattr(stacks, "_watch", watch)
+    by_what: dict[str, set[str]] = {}
+    for now in known:
+        done.clear()
+        try:
+            stacks.settle(cloud, "s", say)
+        except AwsError:
+            done.append("told")
+        by_what.setdefault(" ".join(done) or "gone on from", set()).add(now)
+    assert by_what["deleted"] == {"CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED"}
+    assert by_what["told"] == {"UPDATE_ROLLBACK_FAILED", "IMPORT_ROLLBACK_FAILED"}
+    assert by_what["waited"] == {one for one in known if one.endswith("_IN_PROGRESS")} - {"REVIEW_IN_PROGRESS"}
+    assert {one for one in by_what["gone on from"] if not one.endswith("_COMPLETE")} == {
+        "UPDATE_FAILED",
+        "REVIEW_IN_PROGRESS",
+    }
+
+
+UPDATING = "Stack:arn:aws:cloudformation:us-east-1:1:stack/s/1 is in UPDATE_IN_PROGRESS state and can not be updated."
+MADE = "Stack [s] already exists and cannot be created again with the changeSet [headrace-1]."
+OBSOLETE = f"ChangeSet [{ARN}] cannot be executed in its current execution status of [OBSOLETE]"
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "message"),
+    [
+        ("create_change_set", "ValidationError", UPDATING),
+        ("create_change_set", "ValidationError", MADE),
+        ("describe_change_set", "ChangeSetNotFound", "ChangeSet [headrace-1] does not exist"),
+        ("execute_change_set", "InvalidChangeSetStatus", OBSOLETE),
+        ("execute_change_set", "ChangeSetNotFound", "ChangeSet [headrace-1] does not exist"),
+    ],
+)
+def test_of_two_commands_at_once_one_is_told_to_come_again(
+    cloud: Cloud, answers: Stubber, say: Callable[[str], None], operation: str, code: str, message: str
+) -> None:
+    answers.add_response("describe_stacks", stack("UPDATE_COMPLETE"))
+    for each, response in (
+        ("create_change_set", {"Id": ARN}),
+        ("describe_change_set", {"ChangeSetId": ARN, "Status": "CREATE_COMPLETE", "Changes": []}),
+        ("describe_stack_events", events()),
+        ("execute_change_set", {}),
+    ):
+        if each == operation:
+            answers.add_client_error(each, code, message)
+            break
+        answers.add_response(each, response)
+    with pytest.raises(AwsError, match=r"Another command is changing the stack s(.|\n)*Run it again") as caught:
+        stacks.execute(cloud, stacks.propose(cloud, "s", "{}", {"Name": "s"}), say)
+    assert caught.value.code == code
+
+
+def test_what_another_command_has_changed_is_not_taken_back(cloud: Cloud, say: Callable[[str], None]) -> None:
+    """Two `up` at once, with other options: each planned for the stack as it was."""
+    before, since = {"Name": "s", "AlarmEmail": ""}, {"Name": "s", "AlarmEmail": "a@example.org"}
+    found = stack("UPDATE_COMPLETE")
+    found["Stacks"][0]["Parameters"] = [{"ParameterKey": k, "ParameterValue": v} for k, v in since.items()]
+    with Stubber(cloud.client("cloudformation")) as stubber:
+        stubber.add_response("describe_stacks", found)
+        with pytest.raises(AwsError, match=r"has changed s \(AlarmEmail\) since"):
+            Live(cloud, say).take(MakeStack("s", "{}", {**before, "Size": "2"}, seen=before))
+        stubber.assert_no_pending_responses()
+
+
+def test_a_secret_that_another_command_has_just_made_is_taken(
+    cloud: Cloud, say: Callable[[str], None], said: list[str]
+) -> None:
+    data = stack("CREATE_COMPLETE")
+    data["Stacks"][0]["Outputs"] = [{"OutputKey": "KeyArn", "OutputValue": "arn:k"}]
+    with Stubber(cloud.client("ssm")) as ssm, Stubber(cloud.client("cloudformation")) as cloudformation:
+        ssm.add_client_error("get_parameter", "ParameterNotFound")
+        cloudformation.add_response("describe_stacks", data)
+        ssm.add_client_error("put_parameter", "ParameterAlreadyExists", "The parameter already exists.")
+        Live(cloud, say).take(MakeSecret("/s/ADMIN_TOKEN", "s-data", "the token"))
+    assert not said
+
+
+def test_what_cloudformation_finds_wrong_beforehand_is_told_by_name(cloud: Cloud, answers: Stubber) -> None:
+    """Since 2025-11 a change set tells only which of its validations has failed."""
+    answers.add_response("describe_stacks", stack("UPDATE_COMPLETE"))
+    answers.add_response("create_change_set", {"Id": ARN})
+    reason = (
+        "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot "
+        "Early Validation errors, use the DescribeEvents API for detailed failure information."
+    )
+    answers.add_response("describe_change_set", {"ChangeSetId": ARN, "Status": "FAILED", "StatusReason": reason})
+    found = {
+        "EventId": "1",
+        "EventType": "VALIDATION_ERROR",
+        "LogicalResourceId": "LogGroup",
+        "ResourceType": "AWS::Logs::LogGroup",
+        "ValidationName": "NAME_CONFLICT_VALIDATION",
+        "ValidationStatus": "FAILED",
+        "ValidationStatusReason": "Resource of type 'AWS::Logs::LogGroup' with identifier '/headrace/s' already exists",
+    }
+    asked = {"ChangeSetName": ARN, "Filters": {"FailedEvents": True}}
+    answers.add_response("describe_events", {"OperationEvents": [found, {"EventId": "2"}]}, asked)
+    answers.add_response("delete_change_set", {})
+    with pytest.raises(AwsError) as caught:
+        stacks.propose(cloud, "s", "{}", {"Name": "s"})
+    assert "LogGroup: Resource of type 'AWS::Logs::LogGroup' with identifier '/headrace/s' already" in str(caught.value)
+    assert "Delete or rename what is in the way" in str(caught.value)
+
+
 def test_replacements_are_marked_over_every_page(cloud: Cloud, answers: Stubber) -> None:
     def change(name: str, replacement: str, *why: str) -> dict[str, Any]:
         details = [{"Target": {"Attribute": "Properties", "Name": one}} for one in why]
@@ -224,9 +382,17 @@ def test_drift_says_what_differs(cloud: Cloud, answers: Stubber) -> None:
             }
         ],
     }
-    answers.add_response("describe_stack_resource_drifts", {"StackResourceDrifts": [drifted]})
+    other = {**drifted, "LogicalResourceId": "Role", "PropertyDifferences": []}
+    asked = {"StackName": "s", "StackResourceDriftStatusFilters": ["MODIFIED", "DELETED"]}
+    answers.add_response(
+        "describe_stack_resource_drifts", {"StackResourceDrifts": [drifted], "NextToken": "more"}, asked
+    )
+    answers.add_response(
+        "describe_stack_resource_drifts", {"StackResourceDrifts": [other]}, {**asked, "NextToken": "more"}
+    )
     assert stacks.drift(cloud, "s") == [
-        "HostSecurityGroup (AWS::EC2::SecurityGroup): MODIFIED; /SecurityGroupIngress is 0.0.0.0/0, should be []"
+        "HostSecurityGroup (AWS::EC2::SecurityGroup): MODIFIED; /SecurityGroupIngress is 0.0.0.0/0, should be []",
+        "Role (AWS::EC2::SecurityGroup): MODIFIED",
     ]
 
 
@@ -235,7 +401,13 @@ def test_drift_says_what_differs(cloud: Cloud, answers: Stubber) -> None:
     [
         ("AccessDenied", "Ask for the permission cloudformation:DescribeStacks"),
         ("ExpiredToken", "Log in again"),
+        ("ExpiredTokenException", "Log in again"),
+        ("RequestExpired", "Log in again"),  # EC2's word for it
+        ("AuthFailure", "not switched on for the account"),  # EC2's for a region that is off
+        ("UnrecognizedClientException", "not switched on for the account"),
+        ("InvalidSignatureException", "The secret key does not belong"),
         ("Throttling", "run the command again: it continues"),
+        ("TooManyRequestsException", "run the command again: it continues"),
         ("OptInRequired", "Switch the region on"),
     ],
 )
@@ -249,10 +421,63 @@ def test_what_aws_refuses_comes_with_what_to_do(cloud: Cloud, answers: Stubber, 
 
 
 @pytest.mark.parametrize(
+    ("service", "code", "status"), [("ec2", "AuthFailure", 401), ("sts", "SignatureDoesNotMatch", 403)]
+)
+@pytest.mark.parametrize(("seconds", "says"), [(-3600, "is 3600 s ahead of"), (3600, "is 3600 s behind"), (0, None)])
+def test_a_wrong_clock_is_told_whatever_the_service_calls_it(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, service: str, code: str, status: int, seconds: int, says: str | None
+) -> None:
+    """The answer's own date tells; `Request has expired` and wrong keys do not."""
+    monkeypatch.setattr("headrace.aws.client.time.time", lambda: 1_800_000_000)
+    date = formatdate(1_800_000_000 + seconds, usegmt=True)
+    answered = {"HTTPStatusCode": status, "HTTPHeaders": {"date": date}}
+    error = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": answered}
+
+    def refuse(**_: Any) -> None:
+        raise ClientError(error, "Any")
+
+    monkeypatch.setattr(cloud.client(service), "describe_vpcs" if service == "ec2" else "get_caller_identity", refuse)
+    with pytest.raises(AwsError) as caught:
+        cloud.call(service, "describe_vpcs" if service == "ec2" else "get_caller_identity")
+    assert (says or "switched on" if service == "ec2" else says or "The secret key") in str(caught.value)
+    assert ("clock" in str(caught.value)) is (says is not None)
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "asked"),
+    [
+        ("AssumeRole", "AccessDenied", "sts:AssumeRole"),
+        ("GetRoleCredentials", "ForbiddenException", "sso:GetRoleCredentials"),
+    ],
+)
+def test_a_profile_whose_role_may_not_be_taken(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, operation: str, code: str, asked: str
+) -> None:
+    """It is not the service that was called which refuses, and the deployer's policies do not help."""
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "not authorized to perform"}}, operation)
+
+    monkeypatch.setattr(cloud.client("rds"), "describe_db_instances", refuse)
+    with pytest.raises(AwsError) as caught:
+        cloud.call("rds", "describe_db_instances")
+    assert f"AWS refused {asked} in us-east-1 ({code})" in str(caught.value)
+    assert "trust policy" in str(caught.value)
+    assert "deployer-policy" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("error", "advice"),
     [
         (NoCredentialsError(), "aws configure"),
         (EndpointConnectionError(endpoint_url="https://x"), "Look at the network"),
+        (ProxyConnectionError(proxy_url="http://p"), "Look at the network"),
+        (SSLError(endpoint_url="https://x", error="self-signed certificate"), "AWS_CA_BUNDLE"),
+        (UnauthorizedSSOTokenError(), "aws sso login"),
+        (SSOTokenLoadError(error_msg="no token"), "aws sso login"),
+        (TokenRetrievalError(provider="sso", error_msg="Token has expired and refresh failed"), "aws sso login"),
+        (CredentialRetrievalError(provider="custom-process", error_msg="exit 1"), "Log in again"),
+        (InvalidConfigError(error_msg="The profile p is configured to use SSO but lacks sso_region"), "~/.aws/config"),
     ],
 )
 def test_what_never_reached_aws_comes_with_what_to_do(

@@ -6,28 +6,49 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from headrace.errors import AwsError
 
 Answer = dict[str, Any]
 _LOG_IN = "Log in again (`aws sso login`, or new keys with `aws configure`), and run the command once more."
+_NOT_KNOWN = (
+    _LOG_IN + " Where other regions take the same credentials, this one is not switched on for the account, or, of a "
+    "region that must be, the tokens come from STS's global endpoint: set AWS_STS_REGIONAL_ENDPOINTS=regional."
+)
+_WRONG_KEY = "The secret key does not belong to the access key: set both anew with `aws configure`."
+_WAIT = "AWS asks for fewer calls. Wait a minute and run the command again: it continues."
+_SWITCH_ON = "Switch the region on for this account in the AWS console, or take another with --region."
 POLICY = "`headrace aws export deployer-policy` and `deployer-policy-2` print the IAM policies of who deploys."
-# what to do next, by AWS's error code
+# what to do next, by AWS's error code; each service has words of its own for the same
 _NEXT = {
-    "ExpiredToken": _LOG_IN,
-    "ExpiredTokenException": _LOG_IN,
-    "InvalidClientTokenId": _LOG_IN,
-    "UnrecognizedClientException": _LOG_IN,
-    "SignatureDoesNotMatch": "The secret key does not belong to the access key: set both anew with `aws configure`.",
-    "Throttling": "AWS asks for fewer calls. Wait a minute and run the command again: it continues.",
-    "ThrottlingException": "AWS asks for fewer calls. Wait a minute and run the command again: it continues.",
-    "RequestLimitExceeded": "AWS asks for fewer calls. Wait a minute and run the command again: it continues.",
-    "OptInRequired": "Switch the region on for this account in the AWS console, or take another with --region.",
+    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "UnauthorizedException"), _LOG_IN),
+    **dict.fromkeys(
+        ("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "AuthFailure"), _NOT_KNOWN
+    ),
+    **dict.fromkeys(("SignatureDoesNotMatch", "InvalidSignatureException"), _WRONG_KEY),
+    **dict.fromkeys(
+        (
+            "Throttling",
+            "ThrottlingException",
+            "ThrottledException",
+            "RequestThrottled",
+            "RequestLimitExceeded",
+            "TooManyRequestsException",
+            "PriorRequestNotComplete",
+            "SlowDown",
+        ),
+        _WAIT,
+    ),
+    "OptInRequired": _SWITCH_ON,
 }
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
-REFUSES_THE_CALLER = {*_DENIED, *(code for code, instead in _NEXT.items() if instead is _LOG_IN)}
+_SKEW = 240  # seconds by which a clock may differ: AWS takes no more than five minutes
+_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "ForbiddenException"}
+REFUSES_THE_CALLER = {*_DENIED, *(code for code, instead in _NEXT.items() if instead in (_LOG_IN, _NOT_KNOWN))}
 """Codes of errors that the same credentials would get again."""
+# what botocore asks of other services while it looks for credentials, whatever was called
+_CREDENTIALS = {"AssumeRole": "sts", "AssumeRoleWithWebIdentity": "sts", "GetRoleCredentials": "sso"}
 
 
 class Cloud:
@@ -158,33 +179,74 @@ class Cloud:
     def _refused(self, service: str, error: Any) -> AwsError:
         code = error.response.get("Error", {}).get("Code", "")
         message = error.response.get("Error", {}).get("Message", str(error))
-        action = f"{service}:{error.operation_name}"
+        operation = error.operation_name
+        action = f"{_CREDENTIALS.get(operation, service)}:{operation}"
         instead = _NEXT.get(code, "")
         if code in _DENIED:
             instead = f"Ask for the permission {action}. {POLICY}"
+            if operation in _CREDENTIALS:
+                instead = (
+                    f"The credentials{f' of the profile {self.profile}' if self.profile else ''} lead to a role that "
+                    "may not be taken: look at role_arn, source_profile and mfa_serial (`aws configure list`), at the "
+                    "role's trust policy, or at what Identity Center assigns to you."
+                )
+        if wrong := _clock(error.response):
+            instead = wrong
         return AwsError(f"AWS refused {action} in {self.region} ({code}): {message}\n{instead}".rstrip(), code)
 
     def _failed(self, service: str, operation: str, error: Exception) -> AwsError:
-        kind = type(error).__name__
-        if kind in ("NoCredentialsError", "PartialCredentialsError"):
+        import botocore.exceptions as wrong
+        from botocore.parsers import ResponseParserError
+
+        if isinstance(error, (wrong.NoCredentialsError, wrong.PartialCredentialsError)):
             text = (
                 "There are no AWS credentials here. Run `aws configure` or `aws sso login`, set AWS_PROFILE or "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --profile."
             )
-        elif kind in (
-            "TokenRetrievalError",
-            "SSOTokenLoadError",
-            "UnauthorizedSSOTokenError",
-            "CredentialRetrievalError",
+        elif isinstance(
+            error,
+            (
+                wrong.SSOError,
+                getattr(wrong, "LoginError", wrong.SSOError),  # of `aws login`, since botocore 1.41
+                wrong.TokenRetrievalError,
+                wrong.NoAuthTokenError,
+                wrong.CredentialRetrievalError,
+            ),
         ):
             text = f"AWS credentials could not be had: {error}.\n{_LOG_IN}"
-        elif kind in ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError"):
+        elif isinstance(error, (wrong.InvalidConfigError, wrong.InfiniteLoopConfigError, wrong.UnknownCredentialError)):
+            text = f"The AWS profile can't be used: {error}.\nPut it right in ~/.aws/config, or give another --profile."
+        elif isinstance(error, wrong.SSLError):
+            text = (
+                f"The certificate of what answers for AWS is not trusted: {error}.\nWhere a proxy looks into TLS, set "
+                "AWS_CA_BUNDLE to the file of its certificates."
+            )
+        elif isinstance(error, (wrong.HTTPClientError, wrong.ConnectionError)):
             text = f"AWS can't be reached: {error}.\nLook at the network, --region ({self.region}) and --endpoint-url."
-        elif kind == "ResponseParserError":
+        elif isinstance(error, ResponseParserError):
             text = f"What answered {service} {operation} is not AWS. Look at --endpoint-url and at proxies on the way."
         else:
             text = f"{service} {operation} in {self.region} failed: {error}"
-        return AwsError(text, kind)
+        return AwsError(text, type(error).__name__)
+
+
+def _clock(answer: Answer) -> str:
+    """What to do about this machine's clock, by the date of a refusal; empty where that is right.
+
+    Each service has another word for a signature of another time, EC2 that for wrong keys
+    (https://github.com/aws/aws-sdk-java/issues/519).
+    """
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    if date is None or answer["ResponseMetadata"].get("HTTPStatusCode") not in (400, 401, 403):
+        return ""
+    try:
+        behind = parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return ""
+    if abs(behind) < _SKEW:
+        return ""
+    way = "behind" if behind > 0 else "ahead of"
+    return f"This machine's clock is {abs(behind):.0f} s {way} AWS's, which refuses that: set it, and run it once more."
 
 
 @contextmanager

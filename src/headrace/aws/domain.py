@@ -19,6 +19,8 @@ from headrace.errors import AwsError
 _SAY_EVERY = 60.0  # seconds of waiting between two lines about it
 _LOST = ("FAILED", "EXPIRED", "REVOKED", "VALIDATION_TIMED_OUT")
 _TTL = 300  # seconds
+_KEYS = ("RSA_2048", "RSA_3072", "RSA_4096", "EC_prime256v1", "EC_secp384r1")
+"""Which a balancer takes; ACM lists certificates with RSA_2048 alone where it is not asked for others."""
 
 
 class Zone(NamedTuple):
@@ -142,7 +144,8 @@ def unlead(cloud: Cloud, domain: str, balancer: str, say: Say) -> None:
 
 
 def _certificate(cloud: Cloud, domain: str, status: str) -> str | None:
-    found = cloud.pages("acm", "list_certificates", "CertificateSummaryList", CertificateStatuses=[status])
+    asked = {"CertificateStatuses": [status], "Includes": {"keyTypes": list(_KEYS)}}
+    found = cloud.pages("acm", "list_certificates", "CertificateSummaryList", **asked)
     return next((str(one["CertificateArn"]) for one in found if one["DomainName"] == domain), None)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from headrace.aws import alarms, database, domain, hosts, images, server_settings, stacks, trial, tunnel
-from headrace.aws.client import Cloud, polling
+from headrace.aws.client import Cloud, passing_over, polling
 from headrace.aws.deployment import PORT, Choices
 from headrace.aws.plan import (
     ApplySettings,
@@ -49,7 +49,7 @@ class Preview(NamedTuple):
 def preview(cloud: Cloud, step: Step) -> Preview:
     """What the step would do; it has no effect, but for a change set that is made and dropped. Raises AwsError."""
     match step:
-        case MakeStack(name, template, parameters, tags):
+        case MakeStack(name, template, parameters, tags, _):
             proposal = stacks.propose(cloud, name, template, parameters, tags)
             stacks.discard(cloud, proposal)
             return Preview(_says(name, proposal.creates, bool(proposal.arn)), not proposal.arn, proposal.changes)
@@ -158,8 +158,15 @@ class Live:
 
     def _make_stack(self, stack: MakeStack) -> None:
         name = stack.name
-        stacks.settle(self.cloud, name, self.say)
-        proposal = stacks.propose(self.cloud, *stack)
+        now = stacks.settle(self.cloud, name, self.say)
+        parameters = now.parameters if now is not None and now.exists else {}
+        if stack.seen is not None and stack.seen != parameters:
+            different = sorted(key for key, value in parameters.items() if stack.seen.get(key) != value)
+            raise AwsError(
+                f"Another command has changed {name} ({', '.join(different)}) since this one looked at it, and this "
+                "would take that back. Run it again: it looks anew, and goes on from there."
+            )
+        proposal = stacks.propose(self.cloud, name, stack.template, stack.parameters, stack.tags)
         self.say(_says(name, proposal.creates, bool(proposal.arn)))
         if replaced := [change for change in proposal.changes if change.replaced and _holds_data(change)]:
             stacks.discard(self.cloud, proposal)
@@ -174,18 +181,18 @@ class Live:
         if self.cloud.parameter(name) is not None:
             return
         data = required(self.cloud, data_stack)
-        value = new_token()
-        self.cloud.call(
-            "ssm",
-            "put_parameter",
-            Name=name,
-            Description=f"Headrace: {what}",
-            Type="SecureString",
-            KeyId=data.output("KeyArn"),
-            Value=value,
-            Overwrite=False,
-        )
-        self.say(f"{what}: generated into {name}")
+        with passing_over("ParameterAlreadyExists"):  # since another command has just made it
+            self.cloud.call(
+                "ssm",
+                "put_parameter",
+                Name=name,
+                Description=f"Headrace: {what}",
+                Type="SecureString",
+                KeyId=data.output("KeyArn"),
+                Value=new_token(),
+                Overwrite=False,
+            )
+            self.say(f"{what}: generated into {name}")
 
     def _make_role(self, choices: Choices) -> None:
         app = required(self.cloud, choices.app_stack)

@@ -38,9 +38,8 @@ def find(cloud: Cloud, app: Stack) -> list[Host]:
     if not instances:
         return []
     ids = [instance["InstanceId"] for instance in instances]
-    found = cloud.call("ssm", "describe_instance_information", Filters=[{"Key": "InstanceIds", "Values": ids}])[
-        "InstanceInformationList"
-    ]
+    asked = [{"Key": "InstanceIds", "Values": ids}]
+    found = cloud.pages("ssm", "describe_instance_information", "InstanceInformationList", Filters=asked)
     online = {item["InstanceId"] for item in found if item["PingStatus"] == "Online"}
     return [
         Host(item["InstanceId"], item["LifecycleState"], item["HealthStatus"], item["InstanceId"] in online)
@@ -50,20 +49,14 @@ def find(cloud: Cloud, app: Stack) -> list[Host]:
 
 def addresses(cloud: Cloud, app: Stack) -> list[str]:
     """The hosts' addresses in the VPC. A host that takes another's place has another."""
-    ids = [one["InstanceId"] for one in _group(cloud, app).get("Instances", [])]
-    if not ids:
-        return []
-    found = cloud.call("ec2", "describe_instances", InstanceIds=ids)["Reservations"]
-    return [str(one["PrivateIpAddress"]) for each in found for one in each["Instances"] if "PrivateIpAddress" in one]
+    return [str(one["PrivateIpAddress"]) for one in _machines(cloud, app) if "PrivateIpAddress" in one]
 
 
 def systems(cloud: Cloud, app: Stack) -> dict[str, datetime]:
     """Host -> when its Amazon Linux was made; without those whose image AWS has no more."""
-    ids = [one["InstanceId"] for one in _group(cloud, app).get("Instances", [])]
-    if not ids:
+    of = {one["InstanceId"]: one["ImageId"] for one in _machines(cloud, app)}
+    if not of:
         return {}
-    found = cloud.call("ec2", "describe_instances", InstanceIds=ids)["Reservations"]
-    of = {one["InstanceId"]: one["ImageId"] for each in found for one in each["Instances"]}
     asked = [{"Name": "image-id", "Values": sorted(set(of.values()))}]  # unlike ImageIds, it passes over what is gone
     made = {
         one["ImageId"]: datetime.fromisoformat(one["CreationDate"])
@@ -152,12 +145,16 @@ def renew(cloud: Cloud, app: Stack, say: Say) -> None:
         _follow_refresh(cloud, app, under_way[0]["InstanceRefreshId"])
     if not (old := outdated(cloud, app)):
         return
-    started = cloud.call(
-        "autoscaling",
-        "start_instance_refresh",
-        AutoScalingGroupName=group,
-        Preferences={"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "InstanceWarmup": 120},
-    )["InstanceRefreshId"]
+    preferences = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "InstanceWarmup": 120}
+    try:
+        started = cloud.call(
+            "autoscaling", "start_instance_refresh", AutoScalingGroupName=group, Preferences=preferences
+        )["InstanceRefreshId"]
+    except AwsError as error:
+        if error.code != "InstanceRefreshInProgress":
+            raise
+        renew(cloud, app, say)  # another command was a moment earlier
+        return
     say(f"new hosts for {', '.join(old)}, one by one; it takes minutes")
     _follow_refresh(cloud, app, started)
 
@@ -180,6 +177,15 @@ def _refreshes(cloud: Cloud, group: str, **which: list[str]) -> list[Answer]:
     answer = cloud.call("autoscaling", "describe_instance_refreshes", AutoScalingGroupName=group, **which)
     found: list[Answer] = answer["InstanceRefreshes"]
     return found
+
+
+def _machines(cloud: Cloud, app: Stack) -> list[Answer]:
+    """What EC2 says of the hosts. Of one that has just begun it may not know yet, and would refuse its id."""
+    ids = [one["InstanceId"] for one in _group(cloud, app).get("Instances", [])]
+    if not ids:
+        return []
+    found = cloud.pages("ec2", "describe_instances", "Reservations", Filters=[{"Name": "instance-id", "Values": ids}])
+    return [one for each in found for one in each["Instances"]]
 
 
 def _group(cloud: Cloud, app: Stack) -> Answer:

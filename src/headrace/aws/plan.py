@@ -16,12 +16,16 @@ from headrace.errors import ConfigurationError
 
 
 class MakeStack(NamedTuple):
-    """Create or update a stack; nothing happens where it is as it should be. `tags` are added to those it has."""
+    """Create or update a stack; nothing happens where it is as it should be. `tags` are added to those it has.
+
+    `seen`: the stack's parameters that this was planned for; none for a stack that was not there.
+    """
 
     name: str
     template: str
     parameters: dict[str, str]
     tags: Mapping[str, str] = MappingProxyType({})
+    seen: Mapping[str, str] | None = None
 
 
 class MakeSecret(NamedTuple):
@@ -159,13 +163,16 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     by_token = data_parameters.get("DatabaseAuth") == "iam"
     role = MakeSecret(f"{prefix}/DB_PASS", choices.data_stack, "the password of the server's database role")
     return [
-        MakeStack(choices.data_stack, templates.data(), data_parameters, choices.tags),
+        MakeStack(choices.data_stack, templates.data(), data_parameters, choices.tags, _parameters(data)),
         *([] if by_token else [role]),
         MakeSecret(f"{prefix}/ADMIN_TOKEN", choices.data_stack, "the first administrator's token"),
         PutSettings(choices.name, choices.data_stack, changed),
         Publish(image, choices.name, architecture_of(app_parameters)),
         *certificate,
-        MakeApp(MakeStack(choices.app_stack, templates.app(), app_parameters, choices.tags), image),
+        MakeApp(
+            MakeStack(choices.app_stack, templates.app(), app_parameters, choices.tags, _parameters(app)),
+            image,
+        ),
         RenewHosts(choices),
         MakeRole(choices),
         WaitHealthy(choices),

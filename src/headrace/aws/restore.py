@@ -213,6 +213,7 @@ def _serve(cloud: Cloud, name: str, data: Stack, app: Stack, say: Say) -> None:
     from headrace.server_role import create_server_role
 
     if database.by_token(data):  # its tokens are for another instance
+        app = _settled(cloud, app.name, say)
         given = {**app.parameters, "DatabaseResource": database.resource(cloud, data)}
         stacks.execute(cloud, stacks.propose(cloud, app.name, templates.app(), given), say)
     running = hosts.wait_online(cloud, app, say)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from headrace.aws.client import POLICY, Answer, Cloud, passing_over, polling
@@ -105,8 +106,8 @@ def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
     stack = find(cloud, name)
     if stack is not None and stack.busy:
         say(f"{name}: {stack.status}, left by an earlier command; waiting for it")
-        # by its id, which AWS knows for a while after the stack is gone
-        stack = follow(cloud, stack.id or name, say, _last_event(cloud, name))
+        # by its id, which AWS knows for a while after the stack is gone; that it failed is not this command's failure
+        stack, _ = _watch(cloud, stack.id or name, say, _last_event(cloud, name))
         if stack.status == "DELETE_COMPLETE":
             return None
     if stack is not None and stack.status in _NOT_MADE:
@@ -115,7 +116,7 @@ def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
             _unprotect(cloud, name)
         delete(cloud, name, say)
         return None
-    if stack is not None and stack.status == "UPDATE_ROLLBACK_FAILED":
+    if stack is not None and stack.status in ("UPDATE_ROLLBACK_FAILED", "IMPORT_ROLLBACK_FAILED"):
         raise AwsError(
             f"The stack {name} in {cloud.region} could not go back from an update: {stack.reason}\nPut right what the "
             f"reason names, then: aws cloudformation continue-update-rollback --stack-name {name}"
@@ -165,25 +166,29 @@ def propose(
     creates = stack is None or not stack.exists
     # its hosts get it, too: the policies go by it
     tagged = {**dict(stack.tags if stack is not None else ()), **(tags or {}), "headrace": parameters["Name"]}
-    change_set = cloud.call(
-        "cloudformation",
-        "create_change_set",
-        StackName=name,
-        ChangeSetName=f"headrace-{time.time_ns()}",
-        ChangeSetType="CREATE" if creates else "UPDATE",
-        TemplateBody=template,
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(parameters.items())],
-        Capabilities=_CAPABILITIES,
-        Tags=[{"Key": key, "Value": value} for key, value in sorted(tagged.items())],
-    )["Id"]
-    for _ in polling():
-        answer = cloud.call("cloudformation", "describe_change_set", ChangeSetName=change_set, StackName=name)
-        if answer["Status"] in ("CREATE_COMPLETE", "FAILED"):
-            break
+    with _alone(cloud, name):
+        change_set = cloud.call(
+            "cloudformation",
+            "create_change_set",
+            StackName=name,
+            ChangeSetName=f"headrace-{time.time_ns()}",
+            ChangeSetType="CREATE" if creates else "UPDATE",
+            TemplateBody=template,
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(parameters.items())],
+            Capabilities=_CAPABILITIES,
+            Tags=[{"Key": key, "Value": value} for key, value in sorted(tagged.items())],
+        )["Id"]
+        for _ in polling():
+            answer = cloud.call("cloudformation", "describe_change_set", ChangeSetName=change_set, StackName=name)
+            if answer["Status"] in ("CREATE_COMPLETE", "FAILED"):
+                break
     if answer["Status"] == "FAILED":
-        discard(cloud, ChangeSet(name, change_set, (), creates))
         reason = answer.get("StatusReason", "")
-        if any(text in reason for text in _NO_CHANGES):
+        nothing = any(text in reason for text in _NO_CHANGES)
+        if not nothing:
+            reason = "\n".join([reason, *_wrong_in(cloud, change_set)])
+        discard(cloud, ChangeSet(name, change_set, (), creates))
+        if nothing:
             return ChangeSet(name, "", (), creates)
         raise AwsError(f"AWS can't plan the stack {name} in {cloud.region}: {reason}\n{_next(reason)}")
     return ChangeSet(name, change_set, tuple(_changes(cloud, name, answer)), creates)
@@ -193,7 +198,8 @@ def discard(cloud: Cloud, proposal: ChangeSet) -> None:
     """Drop a change set, and the empty stack that one which creates has left."""
     if not proposal.arn:
         return
-    cloud.call("cloudformation", "delete_change_set", ChangeSetName=proposal.arn, StackName=proposal.stack)
+    with passing_over("ChangeSetNotFound", "InvalidChangeSetStatus"):  # gone with what another command has executed
+        cloud.call("cloudformation", "delete_change_set", ChangeSetName=proposal.arn, StackName=proposal.stack)
     if proposal.creates:
         stack = find(cloud, proposal.stack)
         if stack is not None and stack.status == "REVIEW_IN_PROGRESS":
@@ -204,7 +210,8 @@ def execute(cloud: Cloud, proposal: ChangeSet, say: Say) -> Stack:
     """Do what was proposed, and wait. Raises AwsError with AWS's first reason when it fails."""
     if proposal.arn:
         last = _last_event(cloud, proposal.stack)
-        cloud.call("cloudformation", "execute_change_set", ChangeSetName=proposal.arn, StackName=proposal.stack)
+        with _alone(cloud, proposal.stack):
+            cloud.call("cloudformation", "execute_change_set", ChangeSetName=proposal.arn, StackName=proposal.stack)
         return follow(cloud, proposal.stack, say, last)
     stack = find(cloud, proposal.stack)
     assert stack is not None
@@ -223,6 +230,17 @@ def delete(cloud: Cloud, name: str, say: Say) -> None:
 
 def follow(cloud: Cloud, name: str, say: Say, last: str) -> Stack:
     """Say the events after `last` until the stack rests. Raises AwsError when it rests in failure."""
+    stack, failures = _watch(cloud, name, say, last)
+    if stack.status.endswith(_FAILED):
+        reason = failures[0] if failures else stack.reason
+        raise AwsError(
+            f"The stack {stack.name} in {cloud.region} is {stack.status}.\nWhat failed first: {reason}\n{_next(reason)}"
+        )
+    return stack
+
+
+def _watch(cloud: Cloud, name: str, say: Say, last: str) -> tuple[Stack, list[str]]:
+    """Say the events after `last` until the stack rests; what failed on the way, in its order."""
     failures: list[str] = []
     stack = None
     for _ in polling():
@@ -236,16 +254,11 @@ def follow(cloud: Cloud, name: str, say: Say, last: str) -> Stack:
                 line += f": {reason}"
             say(line)
         if stack is None:
-            return Stack(name, "DELETE_COMPLETE", {}, {})
+            return Stack(name, "DELETE_COMPLETE", {}, {}), failures
         if not stack.busy:
             break
     assert stack is not None
-    if stack.status.endswith(_FAILED):
-        reason = failures[0] if failures else stack.reason
-        raise AwsError(
-            f"The stack {stack.name} in {cloud.region} is {stack.status}.\nWhat failed first: {reason}\n{_next(reason)}"
-        )
-    return stack
+    return stack, failures
 
 
 def resources(cloud: Cloud, name: str) -> dict[str, str]:
@@ -263,12 +276,14 @@ def drift(cloud: Cloud, name: str) -> list[str]:
             break
     if answer["DetectionStatus"] == "DETECTION_FAILED":
         raise AwsError(f"AWS could not compare {name} with its template: {answer.get('DetectionStatusReason', '')}")
-    found = cloud.call(
-        "cloudformation",
-        "describe_stack_resource_drifts",
-        StackName=name,
-        StackResourceDriftStatusFilters=["MODIFIED", "DELETED"],
-    )["StackResourceDrifts"]
+    asked = {"StackName": name, "StackResourceDriftStatusFilters": ["MODIFIED", "DELETED"]}
+    found: list[Answer] = []
+    while True:  # botocore has no paginator for it
+        answer = cloud.call("cloudformation", "describe_stack_resource_drifts", **asked)
+        found += answer["StackResourceDrifts"]
+        if not (token := answer.get("NextToken")):
+            break
+        asked["NextToken"] = token
     return [
         f"{item['LogicalResourceId']} ({item['ResourceType']}): {item['StackResourceDriftStatus']}"
         + "".join(
@@ -277,6 +292,50 @@ def drift(cloud: Cloud, name: str) -> list[str]:
         )
         for item in found
     ]
+
+
+@contextmanager
+def _alone(cloud: Cloud, name: str) -> Iterator[None]:
+    """Raises AwsError where another command is at work on the stack: one of two that run at once comes second.
+
+    Its change set is obsolete or gone then, or the stack is in an operation.
+    """
+    try:
+        yield
+    except AwsError as error:
+        busy = error.code == "ValidationError" and "_IN_PROGRESS state" in str(error)
+        made = error.code == "ValidationError" and "already exists and cannot be created" in str(error)
+        if not (busy or made or error.code in ("InvalidChangeSetStatus", "ChangeSetNotFound")):
+            raise
+        raise AwsError(
+            f"Another command is changing the stack {name} in {cloud.region}; nothing of this one was done to it. Run "
+            f"it again: it waits for the other, and looks anew.\n{error}",
+            error.code,
+        ) from None
+
+
+def _wrong_in(cloud: Cloud, change_set: str) -> list[str]:
+    """What CloudFormation found wrong before it would make a change, name by name.
+
+    Of its validations (since 2025-11) a change set tells only which has failed: "The following hook(s)/validation
+    failed: [AWS::EarlyValidation::ResourceExistenceCheck]"
+    (https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html).
+    """
+    try:
+        events = list(
+            cloud.pages(
+                "cloudformation",
+                "describe_events",
+                "OperationEvents",
+                ChangeSetName=change_set,
+                Filters={"FailedEvents": True},
+            )
+        )
+    except AwsError:  # it only explains
+        return []
+    reasons = ("ValidationStatusReason", "HookStatusReason", "ResourceStatusReason")
+    found = [(one, next((one[key] for key in reasons if one.get(key)), "")) for one in events]
+    return [f"{one.get('LogicalResourceId', change_set)}: {reason}" for one, reason in found if reason]
 
 
 def _changes(cloud: Cloud, name: str, answer: Answer) -> list[Change]:

@@ -187,7 +187,8 @@ def _swap(cloud: Cloud, name: str, app: Stack, image: str, say: Say, previous: s
         swapped.append(host)
     if previous is None:
         previous = deployed if deployed != image else app.parameters.get("PreviousImage", "")
-    parameters = {**app.parameters, "Image": image, "PreviousImage": previous}
+    now = _settled(cloud, app.name, say)  # `up` may have changed something else meanwhile
+    parameters = {**now.parameters, "Image": image, "PreviousImage": previous}
     stacks.execute(cloud, stacks.propose(cloud, app.name, templates.app(), parameters), say)
     images.keep(cloud, name, image, previous, say)
     # a host that has come meanwhile, in the place of a broken one, came with the old image
