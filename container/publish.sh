@@ -9,6 +9,8 @@
 #   DOCKER_REGISTRY   ECR's host; by default this account's: ACCOUNT.dkr.ecr.REGION.amazonaws.com
 #   IMAGE_TAG         the tag beside `latest`; by default GitLab's CI_COMMIT_SHORT_SHA, or git's
 #   BASE_IMAGE        the image to build on (container/Dockerfile has the default)
+#   RDS_CERTIFICATES  where AWS has the certificates of RDS, for hosts that can't fetch them; empty for an image without
+#   RDS_CERTIFICATES_SHA256  of newer ones than container/Dockerfile knows
 #   BUILD_OPTIONS     more options for docker build
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,6 +31,11 @@ find_registry() {
 build() {
     local options=()
     if [ -n "${BASE_IMAGE:-}" ]; then options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE"); fi
+    local certificates=https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+    options+=(--build-arg "RDS_CERTIFICATES=${RDS_CERTIFICATES-$certificates}")
+    if [ -n "${RDS_CERTIFICATES_SHA256:-}" ]; then
+        options+=(--build-arg "RDS_CERTIFICATES_SHA256=$RDS_CERTIFICATES_SHA256")
+    fi
     # shellcheck disable=SC2206 # several options in one variable
     options+=(${BUILD_OPTIONS:-})
     docker build "${options[@]}" --file container/Dockerfile --tag "$image:$tag" --tag "$image:latest" .

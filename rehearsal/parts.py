@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import ipaddress
 import os
 import re
@@ -79,6 +81,14 @@ class RDS:
             *[PARTS, "bash", "-c", script],
         )
         wait_until(self._ready, "PostgreSQL accepts connections", 60)
+
+    def as_aws_has_them(self) -> dict[str, str]:
+        """What publish.sh takes for the certificates of RDS."""
+        content = self.certificates.read_bytes()
+        return {
+            "RDS_CERTIFICATES": f"data:application/x-pem-file;base64,{base64.b64encode(content).decode()}",
+            "RDS_CERTIFICATES_SHA256": hashlib.sha256(content).hexdigest(),
+        }
 
     def _ready(self) -> bool:
         import sqlalchemy

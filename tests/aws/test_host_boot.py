@@ -97,3 +97,49 @@ HOSTS = ("ml.example.org", "localhost:5000", "10.evil.example.com", "172.evil.ex
 def test_a_host_asks_anew_each_time(tmp_path: Path) -> None:
     assert boot(tmp_path, NONE)[0] == [LAUNCHED]
     assert boot(tmp_path, NONE, WANTED, THROTTLED, NONE)[0] == [LAUNCHED, WANTED, LAUNCHED]
+
+
+OUTSIDE, GOVCLOUD = "https://truststore.pki.rds.amazonaws.com", "https://truststore.pki.us-gov-west-1.rds.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("region", "reached", "carried", "url", "kept"),
+    [
+        ("us-east-1", True, "image's", OUTSIDE, "AWS's"),
+        ("us-east-1", False, "image's", OUTSIDE, "image's"),
+        ("us-east-1", False, "", OUTSIDE, None),  # an image that was built without them
+        ("us-gov-west-1", True, "", GOVCLOUD, "AWS's"),
+        ("us-gov-west-1", False, "image's", GOVCLOUD, None),  # which are of other authorities
+    ],
+)
+def test_where_the_databases_certificates_come_from(
+    tmp_path: Path, region: str, reached: bool, carried: str, url: str, kept: str | None
+) -> None:
+    for name, text in {
+        "curl": 'echo "${@: -1}" >asked; [ "$REACHED" ] || exit 6; echo "AWS\'s" >"${@: -2:1}"',
+        "docker": 'case $1 in create) echo made;; cp) printf %s "$CARRIED" >"$3";; esac',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = templates.script("run_container.sh").removesuffix('main "$@"\n')
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "HEADRACE_HOME": str(tmp_path),
+        "REACHED": "yes" if reached else "",
+        "CARRIED": carried,
+    }
+    done = subprocess.run(
+        ["bash"],
+        input=f"{script}\nregion={region} image=i\nfetch_certificates\n",
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "asked").read_text().strip() == f"{url}/global/global-bundle.pem"
+    file = tmp_path / "db-ca.pem"
+    assert (file.read_text().strip() if file.exists() else None) == kept
+    assert ("not verified" in done.stderr) is (kept is None)
+    if kept is not None:
+        assert file.stat().st_mode & 0o777 == 0o644, "the server's user reads it"

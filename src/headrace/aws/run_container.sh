@@ -18,7 +18,8 @@
 #   HEADRACE_LOG_GROUP       a CloudWatch log group for the server's log; by default Docker keeps 5 files of 10 MB
 #   HEADRACE_HOME            where this script keeps its files (/etc/headrace); variables for the server, NAME=VALUE
 #                            a line, may be in server.env there
-#   HEADRACE_DB_CA_URL       the certificates that the database's is checked against; by default those of RDS
+#   HEADRACE_DB_CA_URL       the certificates that the database's is checked against; by default those of RDS, or, where
+#                            they can't be fetched, those that the image carries
 set -euo pipefail
 
 prefix=${HEADRACE_SSM_PREFIX:-/mlflow}
@@ -28,7 +29,6 @@ health_seconds=${HEADRACE_HEALTH_SECONDS:-180}
 home=${HEADRACE_HOME:-/etc/headrace}
 env_file=$home/server.env
 ca_file=$home/db-ca.pem
-ca_url=${HEADRACE_DB_CA_URL:-https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem}
 ca_inside=/etc/headrace/db-ca.pem
 previous=$name-previous
 candidate=$name-next
@@ -51,9 +51,9 @@ main() {
     find_settings
     install_docker
     configure_registry
-    fetch_certificates
     say "pulling $image"
     docker pull --quiet "$image" >/dev/null || fail "can't pull $image: look at the name, and at the role's ECR rights"
+    fetch_certificates
     if is_current; then
         wait_healthy "$name" "$port" || fail "$name runs $image, but is not healthy: docker logs $name"
         say "$name runs $image already; nothing to do"
@@ -137,14 +137,37 @@ configure_registry() {
 
 # With them, the server checks that the database is the one it means (verify-full); without, it only encrypts.
 fetch_certificates() {
-    if [ ! -s "$ca_file" ]; then
-        if curl --silent --show-error --fail --retry 3 --max-time 30 --output "$ca_file.part" "$ca_url"; then
-            chmod 644 "$ca_file.part"
-            mv "$ca_file.part" "$ca_file"
-        else
-            say "no certificates from $ca_url: the connection to the database is encrypted, but not verified"
-        fi
+    local ca_url=${HEADRACE_DB_CA_URL:-$(authority)/global/global-bundle.pem}
+    if [ -s "$ca_file" ]; then return; fi
+    if curl --silent --show-error --fail --retry 3 --max-time 30 --output "$ca_file.part" "$ca_url"; then
+        :
+    elif take_certificates; then
+        say "no certificates from $ca_url: those of the image stand in for them"
+    else
+        say "no certificates from $ca_url: the connection to the database is encrypted, but not verified"
+        return
     fi
+    chmod 644 "$ca_file.part"
+    mv "$ca_file.part" "$ca_file"
+}
+
+# GovCloud's databases have certificates of other authorities, which the others' bundle lacks
+# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html).
+authority() {
+    case $region in
+    us-gov-*) echo https://truststore.pki.us-gov-west-1.rds.amazonaws.com ;;
+    *) echo https://truststore.pki.rds.amazonaws.com ;;
+    esac
+}
+
+# Those that the image carries, where it carries any and they are of this partition.
+take_certificates() {
+    local made
+    case $region in us-gov-* | cn-*) return 1 ;; esac
+    made=$(docker create "$image") || return 1
+    docker cp "$made:/usr/local/share/headrace/rds.pem" "$ca_file.part" >/dev/null 2>&1 || true
+    docker rm "$made" >/dev/null
+    [ -s "$ca_file.part" ]
 }
 
 # create NAME PUBLISHED RESTART: a container of the image, not started.

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 _INCLUDE = re.compile(r'^( *)- "# include (\S+)"$', re.M)
+_COMMENT = re.compile(r"^ *#(?!!).*\n", re.M)
 
 
 def data() -> str:
@@ -67,12 +68,17 @@ def script(name: str) -> str:
     return files("headrace.aws").joinpath(name).read_text(encoding="utf-8")
 
 
+def without_comments(text: str) -> str:
+    """A shell script without the lines that are comments alone."""
+    return _COMMENT.sub("", text)
+
+
 def _read(name: str) -> str:
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _include(match: re.Match[str]) -> str:
-    """The script as a YAML block scalar, one level deeper than its line."""
+    """The script as a YAML block scalar, one level deeper than its line; without comments: user data has 16 KB."""
     indent, name = match.groups()
-    lines = (f"{indent}  {line}".rstrip() for line in script(name).rstrip().splitlines())
+    lines = (f"{indent}  {line}".rstrip() for line in without_comments(script(name)).rstrip().splitlines())
     return f"{indent}- |-\n" + "\n".join(lines)
