@@ -244,7 +244,7 @@ class PostgresURL(msgspec.Struct, frozen=True, kw_only=True):
         """The password, or what the password file has for this host (libpq-pgpass), read anew each time.
 
         While a password is replaced (renewal.py) the file has two lines: the second is tried where the first is
-        refused. Empty where there is none.
+        refused, and the first once more, since the database may have taken it in between. Empty where there is none.
         """
         if password := self.parameters.get("password"):
             return [password]
@@ -265,7 +265,7 @@ class PostgresURL(msgspec.Struct, frozen=True, kw_only=True):
                 wanted = ({*names, "*"}, {str(host.port), "*"}, {self.name, "*"}, {self.user, "*"})
                 if all(field in allowed for field, allowed in zip(fields, wanted, strict=False)):
                     passwords.append(fields[4])
-        return passwords
+        return [*passwords, passwords[0]] if len(passwords) > 1 else passwords
 
     def for_libpq(self) -> dict[str, str]:
         """The parameters for the libpq that stock's driver carries."""

@@ -5,7 +5,8 @@ The supervisor keeps them as files in the server's folder for sockets, which onl
 its user can enter, and which is in memory in a container (`--tmpfs /tmp`). Whoever connects to the database reads the
 password file then: workers, stock MLflow's libpq, the tools. On SIGUSR1 the supervisor reads Systems Manager anew; so
 `headrace aws rotate` replaces a secret, and nothing starts again. A token of IAM, good for the connections of
-fifteen minutes, is made anew every five.
+fifteen minutes, is made anew every five. Where the parameter DB_AUTH changes the way in (`headrace aws up --db-auth`),
+both a token and the password are tried for as long as there are both.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 from headrace import log, rds_token
 from headrace.database_url import PostgresURL
 from headrace.errors import ConfigurationError
-from headrace.settings import Settings
+from headrace.settings import Settings, checks
 from headrace.settings.resolve import without_password
 from headrace.ssm import Secrets, read_secrets
 
@@ -42,6 +43,7 @@ class Renewal:
         self._settings, self._database = settings, database
         self._directory, self._environment = Path(directory), environment
         self._wanted = threading.Event()
+        self._by_token = settings.db_auth == "iam"
 
     def begin(self) -> Settings:
         """Write the files; the settings that lead to them, without the password. Raises ConfigurationError."""
@@ -54,7 +56,7 @@ class Renewal:
     def _run(self) -> None:
         pause = TOKEN_EVERY
         while True:
-            asked = self._wanted.wait(pause if self._settings.db_auth == "iam" else None)
+            asked = self._wanted.wait(pause if self._by_token else None)
             self._wanted.clear()
             try:
                 self._renew()
@@ -68,11 +70,14 @@ class Renewal:
 
     def _renew(self) -> None:
         prefix = self._settings.ssm_prefix
-        secrets = Secrets((), (), "") if prefix is None else read_secrets(prefix, self._environment)
+        secrets = Secrets((), (), "", "") if prefix is None else read_secrets(prefix, self._environment)
         passwords = secrets.passwords
-        if self._settings.db_auth == "iam":
+        self._by_token = (secrets.db_auth or self._settings.db_auth) == "iam"
+        if self._by_token:
+            checks.check_takes_tokens(self._settings, self._database)
             host = self._database.hosts[0]
-            passwords = (rds_token.make(host.name, host.port, self._database.user, self._environment),)
+            token = rds_token.make(host.name, host.port, self._database.user, self._environment)
+            passwords = (token, *passwords)
         self._write(PASSFILE, "\n".join(f"*:*:*:*:{_escaped(password)}" for password in passwords))
         tokens = secrets.admin_tokens or (self._settings.admin_token,)
         self._write(ADMIN_TOKENS, "\n".join(hashlib.sha256(each.encode()).hexdigest() for each in tokens if each))

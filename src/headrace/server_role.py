@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from headrace.database import connect
@@ -13,6 +14,12 @@ from headrace.settings import Settings
 from headrace.sql.files import read
 
 _PASSWORD_BYTES = 24
+_OF_IAM = """
+    SELECT 1 FROM pg_auth_members
+    JOIN pg_roles member ON member.oid = pg_auth_members.member
+    JOIN pg_roles role ON role.oid = pg_auth_members.roleid
+    WHERE member.rolname = %s AND role.rolname = 'rds_iam'
+"""
 
 
 def new_password() -> str:
@@ -78,20 +85,44 @@ def join_owners(settings: Settings) -> list[str]:
     return joined
 
 
+def log_in_by_token(settings: Settings, role: str) -> None:
+    """From now on RDS lets the role in by tokens of IAM, and by no password. Raises ConfigurationError."""
+    _alter(settings, role, "by tokens of IAM", lambda _: read("role_of_iam", role=role))
+
+
+def log_in_by_password(settings: Settings, role: str, password: str) -> None:
+    """From now on RDS lets the role in by this password, and by no token. Raises ConfigurationError."""
+    _alter(
+        settings,
+        role,
+        "by a password",
+        lambda connection: read("role_of_password", role=role, password=_verifier(password, role, connection)),
+    )
+
+
 def set_password(settings: Settings, role: str, password: str) -> None:
     """Another password for a role that is there; its connections live on. Raises ConfigurationError."""
-    import psycopg2
     from psycopg2 import sql
+
+    def statement(connection: Any) -> Any:
+        verifier = sql.Literal(_verifier(password, role, connection))
+        return sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), verifier)
+
+    _alter(settings, role, "with another password", statement)
+
+
+def _alter(settings: Settings, role: str, how: str, statement: Callable[[Any], Any]) -> None:
+    """One transaction."""
+    import psycopg2
 
     database = settings.database
     assert isinstance(database, PostgresURL)
     try:
         with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
-            verifier = sql.Literal(_verifier(password, role, connection))
-            cursor.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), verifier))
+            cursor.execute(statement(connection))
     except psycopg2.Error as error:
         raise ConfigurationError(
-            f"The role {role} could not get another password on {database.shown}: {str(error).strip()}."
+            f"The role {role} could not be made to log in {how} on {database.shown}: {str(error).strip()}."
         ) from None
 
 
@@ -111,3 +142,7 @@ def _grant(database: PostgresURL, role: str, password: str | None) -> None:
         cursor.execute(read("server_role", database=database.name, role=role, password=verifier))
         if password is None:
             cursor.execute(read("role_of_iam", role=role))
+            return
+        cursor.execute(_OF_IAM, (role,))
+        if cursor.fetchone():  # since a database is of before a change to passwords
+            cursor.execute(read("role_of_password", role=role, password=verifier))

@@ -27,7 +27,9 @@ PARAMETERS = {
 }
 OLD = "_OLD"
 """How a secret's name ends that is valid beside the new one, while `headrace aws rotate` replaces it."""
-_LIVE = ("DB_PASS", "ADMIN_TOKEN")  # what may change under a running server
+_SECRETS = ("DB_PASS", "ADMIN_TOKEN")
+LIVE = (*(f"{name}{ending}" for name in _SECRETS for ending in ("", OLD)), "DB_AUTH")
+"""What may change under a running server."""
 SETTINGS = "settings"
 """The folder below the prefix that has settings of the server: /mlflow/settings/grants."""
 _AT_ONCE = 10  # names in one call
@@ -73,26 +75,28 @@ def read(prefix: str, environment: Mapping[str, str], settings: Mapping[str, str
 class Secrets(NamedTuple):
     """The secrets that may change under a running server, the newest of each first.
 
-    `revision` tells them from others without telling them: the parameters' versions.
+    `db_auth` is how it logs in at the database, empty where no parameter says it. `revision` tells them from others
+    without telling them: the parameters' versions.
     """
 
     passwords: tuple[str, ...]
     admin_tokens: tuple[str, ...]
+    db_auth: str
     revision: str
 
 
 def read_secrets(prefix: str, environment: Mapping[str, str]) -> Secrets:
     """What is valid now. Raises ConfigurationError as `read` does."""
     prefix = _normal(prefix)
-    names = [f"{prefix}/{name}{ending}" for name in _LIVE for ending in ("", OLD)]
+    names = [f"{prefix}/{name}" for name in LIVE]
     with _client(prefix, environment, "ssm:GetParameters and kms:Decrypt") as client:
         found = client.get_parameters(Names=names, WithDecryption=True)["Parameters"]
     values = {one["Name"]: str(one["Value"]) for one in found}
     passwords, tokens = (
         tuple(dict.fromkeys(values[each] for ending in ("", OLD) if (each := f"{prefix}/{name}{ending}") in values))
-        for name in _LIVE
+        for name in _SECRETS
     )
-    return Secrets(passwords, tokens, revision(prefix, found))
+    return Secrets(passwords, tokens, values.get(f"{prefix}/DB_AUTH", ""), revision(prefix, found))
 
 
 def revision(prefix: str, found: Sequence[Mapping[str, Any]]) -> str:

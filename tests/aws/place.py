@@ -27,7 +27,8 @@ from headrace.settings import Settings
 from tests.aws.conftest import KEYS, Account
 from tests.support.databases import Databases
 from tests.support.postgres import ROTATED, Postgres
-from tests.support.processes import Process, free_port
+from tests.support.processes import Process, clean_environment, free_port
+from tests.support.rds import Rds
 from tests.support.servers import SCRIPTS, STOCK_SECONDS, Server
 
 FIRST, TOKEN = "first: password\\", "t" * 40
@@ -37,13 +38,16 @@ APP = Stack("lab-app", "CREATE_COMPLETE", {}, {})
 
 
 class Place:
-    """A deployment: the server, its role in the database, its parameters."""
+    """A deployment: the server, its role in the database, its parameters. `rds` stands before the database."""
 
-    def __init__(self, account: Account, postgres: Postgres, databases: Databases, folder: Path) -> None:
+    def __init__(
+        self, account: Account, postgres: Postgres, databases: Databases, folder: Path, rds: Rds | None = None
+    ) -> None:
         self.cloud, self.postgres, self.folder = account.cloud(), postgres, folder
         self.database = databases.migrated("postgresql")
         create_server_role(Settings(backend_store_uri=self.database.uri), ROTATED, FIRST)
-        host = {"DB_HOST": "127.0.0.1", "DB_PORT": str(postgres.port), "DB_NAME": self.database.name}
+        address, port = ("localhost", rds.port) if rds else ("127.0.0.1", postgres.port)
+        host = {"DB_HOST": address, "DB_PORT": str(port), "DB_NAME": self.database.name, "DB_AUTH": "password"}
         for name, value in (host | {"DB_USER": ROTATED, "BUCKET": f"{folder}/artifacts"}).items():
             self.cloud.put_parameter(f"/lab/{name}", value.replace(f"{folder}", f"file://{folder}"), "a test's")
         for name, value in (("DB_PASS", FIRST), ("ADMIN_TOKEN", TOKEN)):
@@ -54,10 +58,12 @@ class Place:
             "HEADRACE_SSM_PREFIX": "/lab",
             "HEADRACE_AUTH": "true",
             "TMPDIR": str(folder),
+            **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(folder / "certificate")} if rds else {}),
         }
         port = free_port()
         options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "2", "--stock-wait", str(STOCK_SECONDS)]
         command: list[str | Path] = [SCRIPTS / "headrace", "serve", *options]
+        self.environment = clean_environment() | environment
         process = Process(command, folder / "headrace.log", env=environment, cwd=folder)
         self.server = Server("headrace", f"http://127.0.0.1:{port}", process)
         process.wait_until(lambda: self.server.answers("/health"), "Headrace answers")
@@ -80,7 +86,7 @@ class Place:
 
     def run(self, _cloud: Any, host: str, script: str, what: str, _say: Any) -> str:
         """Run Command."""
-        environment = {"PATH": f"{self.folder}:/usr/bin:/bin", "TMPDIR": str(self.folder)}
+        environment = {**self.environment, "PATH": f"{self.folder}:{SCRIPTS}:/usr/bin:/bin"}
         done = subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise AwsError(f"{what} on {host}: {done.stdout}{done.stderr}")

@@ -220,7 +220,7 @@ def test_the_stack_gets_the_certificate_that_was_made(
     monkeypatch.setattr("headrace.aws.images.pinned", lambda *_: None)
     has(acm, "ISSUED", NAME)
     step = MakeApp(MakeStack("lab-app", "", given), "example.org/image:1")
-    assert execute._with_image(cloud, *step).parameters["CertificateArn"] == ARN
+    assert execute._with_image(cloud, step).parameters["CertificateArn"] == ARN
 
 
 def test_another_domain_has_another_certificate() -> None:

@@ -1,8 +1,8 @@
-"""A stand-in for RDS's IAM authentication, in front of a real PostgreSQL that trusts everybody.
+"""A stand-in for RDS's IAM authentication, in front of a real PostgreSQL.
 
 As RDS it takes no password but a token, in clear within TLS (that is what PAM asks for), of the members of rds_iam; it
-checks the signature with botocore and the hour, and refuses with RDS's own words. What it can't show: the permission
-rds-db:connect, which IAM decides.
+checks the signature with botocore and the hour, and refuses with RDS's own words. Everybody else PostgreSQL itself asks
+for what it asks them. What it can't show: the permission rds-db:connect, which IAM decides.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from unittest import mock
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
+import psycopg2
 
 from tests.support.listening import Listening
 
@@ -69,6 +70,26 @@ class Rds(Listening):
         startup = _exactly(client, struct.unpack("!I", size)[0] - 4)
         words = startup[4:].split(b"\0")
         user = dict(zip(words[::2], words[1::2], strict=False))[b"user"].decode()
+        if self._is_asked_for_a_token(user):
+            self._take_token(client, user)
+        with socket.create_connection(("127.0.0.1", self._target)) as server:
+            server.sendall(size + startup)
+            back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+            back.start()
+            _pump(client, server)
+            back.join()
+
+    def _is_asked_for_a_token(self, user: str) -> bool:
+        """By RDS's pg_hba.conf: `hostssl all +rds_iam all pam`."""
+        asked = "SELECT pg_has_role(m.oid, r.oid, 'member') FROM pg_roles m, pg_roles r WHERE m.rolname = %s"
+        at = {"host": "127.0.0.1", "port": self._target, "sslmode": "disable"}  # whatever a test has in PG*
+        connection = psycopg2.connect(**at, user="postgres", dbname="postgres")
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute(f"{asked} AND r.rolname = 'rds_iam'", (user,))
+            return (True,) in cursor.fetchall()
+
+    def _take_token(self, client: ssl.SSLSocket, user: str) -> None:
+        """Raises ConnectionResetError for one that is refused."""
         client.sendall(b"R" + struct.pack("!II", 8, 3))
         kind = _exactly(client, 1)
         assert kind == b"p"
@@ -76,15 +97,9 @@ class Rds(Listening):
         if self.refuses or not self.is_good(token, user):
             said = f'SFATAL\0VFATAL\0C28000\0MPAM authentication failed for user "{user}"\0\0'.encode()
             client.sendall(b"E" + struct.pack("!I", len(said) + 4) + said)
-            return
+            raise ConnectionResetError
         self.let_in += 1
         self.tokens.add(token)
-        with socket.create_connection(("127.0.0.1", self._target)) as server:
-            server.sendall(size + startup)
-            back = threading.Thread(target=_pump, args=(server, client), daemon=True)
-            back.start()
-            _pump(client, server)
-            back.join()
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

@@ -125,6 +125,8 @@ def test_a_password_file(tmp_path: Path) -> None:
     assert of_stock(database)["passfile"] == str(file)
     socket = postgres(f"postgresql://u@/d?host={tmp_path}&passfile={file}")
     assert socket.passwords_for(socket.hosts[0]) == ["of the socket"]
+    file.write_text("*:*:*:*:new\n*:*:*:*:old\n")  # the new one may become right while the old one is tried
+    assert socket.passwords_for(socket.hosts[0]) == ["new", "old", "new"]
     file.chmod(0o640)
     assert database.passwords_for(database.hosts[0]) == []
 

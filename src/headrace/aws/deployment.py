@@ -14,6 +14,10 @@ PORT = 5000
 _NAME = re.compile(r"(?=.{2,24}\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 # what a name may not begin with: SSM keeps the first two for AWS, Elastic Load Balancing the third for itself
 _RESERVED = ("aws", "ssm", "internal-")
+_NO_TOKENS = (
+    "--db-auth iam is for a database that `up` makes: with it RDS asks the master user for tokens, too, and shuts out "
+    "whatever else logs in at --existing-database as that. Leave it out."
+)
 _AMI = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-"
 
 
@@ -108,15 +112,12 @@ class Choices:
                 "--vpc-id needs --app-subnet-ids (two subnets from which hosts reach the Internet, with a comma "
                 "between them) and, if the database shall be in others, --database-subnet-ids."
             )
+        if self.existing_database and self.db_auth == "iam":
+            raise ConfigurationError(_NO_TOKENS)
         if self.existing_database and not self.app_subnet_ids:
             raise ConfigurationError(
                 "--existing-database needs --app-subnet-ids: two subnets of its VPC, with a comma between them, from "
                 "which the hosts reach the Internet."
-            )
-        if self.existing_database and self.db_auth == "iam":
-            raise ConfigurationError(
-                "--db-auth iam is for a database that `up` makes: with it RDS asks the master user for tokens, too, "
-                "and shuts out whatever else logs in at --existing-database as that. Leave it out."
             )
 
     @property
@@ -137,11 +138,8 @@ class Choices:
                 "DatabaseStorageLimit": str(5 * size.storage),
                 "MultiAZ": str(size.multi_az).lower(),
             }
-        if deployed and self.db_auth not in (None, deployed.get("DatabaseAuth", "password")):
-            raise ConfigurationError(
-                f"{self.data_stack} was made with --db-auth {deployed.get('DatabaseAuth', 'password')}: servers "
-                "that run could make no connection while it changes. Leave --db-auth out, or take another --name."
-            )
+        if deployed.get("ExistingDatabase") and self.db_auth == "iam":
+            raise ConfigurationError(_NO_TOKENS)
         parameters |= _given(
             DatabaseAuth=self.db_auth,
             BackupDays=None if self.backup_days is None else str(self.backup_days),

@@ -21,7 +21,9 @@ from headrace.aws.plan import (
     Publish,
     PutSettings,
     RenewHosts,
+    SettleLogin,
     Step,
+    SwitchLogin,
     TryOut,
     WaitHealthy,
 )
@@ -68,28 +70,34 @@ def preview(cloud: Cloud, step: Step) -> Preview:
             return Preview(f"certificate for {name}: {what}", there)
         case PointDomain(_, name):
             return Preview(f"domain {name}: leads to the load balancer, once this machine finds it there", True)
-        case MakeApp(stack, image):
-            return _preview_app(cloud, stack, image)
+        case MakeApp():
+            return _preview_app(cloud, step)
         case RenewHosts(choices):
             return _preview_hosts(cloud, choices.app_stack)
         case MakeRole():
             return Preview("database: MLflow's tables and the server's role, where they are missing", True)
         case WaitHealthy():
             return Preview("server: wait until /health answers", True)
+        case SwitchLogin(_, by_token):
+            how = "tokens of IAM, and its password goes" if by_token else "a password, and no token"
+            return Preview(f"database: the server's role logs in by {how}")
+        case SettleLogin():
+            return Preview("server: each knows how it logs in at the database", True)
         case ApplySettings():
             return Preview("server: anew on each host that runs with other settings, once the new one is healthy", True)
         case TryOut():
             return Preview("proof: log a param and an artifact, and read them back", True)
 
 
-def _preview_app(cloud: Cloud, stack: MakeStack, image: str) -> Preview:
+def _preview_app(cloud: Cloud, step: MakeApp) -> Preview:
+    stack = step.stack
     data = stacks.find(cloud, stack.parameters["DataStack"])
     if data is None or not data.exists:  # its exports are not there, so that AWS can't plan yet
         types = cloud.call("cloudformation", "get_template_summary", TemplateBody=stack.template)["ResourceTypes"]
         unused = () if stack.parameters.get("Ingress") == "alb" else ("AWS::ElasticLoadBalancing",)
         kinds = sorted({kind.removeprefix("AWS::") for kind in types if not kind.startswith(unused)})
         return Preview(f"stack {stack.name}: new, after {stack.parameters['DataStack']}; of {', '.join(kinds)}")
-    return preview(cloud, _with_image(cloud, stack, image))
+    return preview(cloud, _with_image(cloud, step))
 
 
 def _preview_hosts(cloud: Cloud, app_stack: str) -> Preview:
@@ -100,11 +108,12 @@ def _preview_hosts(cloud: Cloud, app_stack: str) -> Preview:
     return Preview(f"hosts: new ones for {', '.join(old)}, one by one, since the launch template has changed")
 
 
-def _with_image(cloud: Cloud, stack: MakeStack, image: str) -> MakeStack:
+def _with_image(cloud: Cloud, step: MakeApp) -> MakeStack:
     """With the database whose tokens the hosts may use, where they log in by those, and the domain's certificate."""
-    pinned = images.pinned(cloud, stack.parameters["Name"], image) or image
+    stack = step.stack
+    pinned = images.pinned(cloud, stack.parameters["Name"], step.image) or step.image
     data = required(cloud, stack.parameters["DataStack"])
-    given = {"DatabaseResource": database.resource(cloud, data)} if database.by_token(data) else {}
+    given = {"DatabaseResource": database.resource(cloud, data) if step.by_token else ""}
     if stack.parameters.get("Ingress") == "alb" and not stack.parameters["CertificateArn"]:
         given["CertificateArn"] = domain.issued(cloud, stack.parameters["Domain"]) or ""
     return stack._replace(parameters={**stack.parameters, "Image": pinned, **given})
@@ -137,8 +146,8 @@ class Live:
             case PointDomain(app_stack, asked):
                 balancer = stacks.resources(self.cloud, app_stack)["LoadBalancer"]
                 domain.lead(self.cloud, asked, balancer, self.say)
-            case MakeApp(stack, image):
-                made = _with_image(self.cloud, stack, image)
+            case MakeApp(stack) as app:
+                made = _with_image(self.cloud, app)
                 new = stacks.find(self.cloud, stack.name) is None
                 self._make_stack(made)
                 if new:
@@ -151,6 +160,10 @@ class Live:
                 self._make_role(choices)
             case WaitHealthy(choices):
                 wait_healthy(self.cloud, choices.app_stack, self.say)
+            case SwitchLogin(choices, by_token):
+                self._switch_login(choices.name, by_token)
+            case SettleLogin(choices):
+                self._switch_login(choices.name, None)
             case ApplySettings(choices):
                 self._apply_settings(choices)
             case TryOut(choices):
@@ -200,6 +213,12 @@ class Live:
         if _answers(self.cloud, host.id):
             return
         database.make_role(self.cloud, choices.name, required(self.cloud, choices.data_stack), host.id, self.say)
+
+    def _switch_login(self, name: str, by_token: bool | None) -> None:
+        from headrace.aws import login  # which stands on what is here
+
+        change = {True: login.to_tokens, False: login.to_password, None: login.settle}[by_token]
+        change(self.cloud, name, self.say)
 
     def _apply_settings(self, choices: Choices) -> None:
         if server_settings.revision(self.cloud, choices.name) is None:

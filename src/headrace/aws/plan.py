@@ -67,10 +67,11 @@ class PointDomain(NamedTuple):
 
 
 class MakeApp(NamedTuple):
-    """Create or update the app stack, with the image's digest."""
+    """Create or update the app stack, with the image's digest; `by_token`: its hosts make tokens for the database."""
 
     stack: MakeStack
     image: str
+    by_token: bool = False
 
 
 class RenewHosts(NamedTuple):
@@ -87,6 +88,19 @@ class MakeRole(NamedTuple):
 
 class WaitHealthy(NamedTuple):
     """Wait until the server answers on every host."""
+
+    choices: Choices
+
+
+class SwitchLogin(NamedTuple):
+    """Change how servers that run log in at the database: by tokens of IAM, or by a password."""
+
+    choices: Choices
+    by_token: bool
+
+
+class SettleLogin(NamedTuple):
+    """See that every server knows how it logs in at the database."""
 
     choices: Choices
 
@@ -114,6 +128,8 @@ Step = (
     | RenewHosts
     | MakeRole
     | WaitHealthy
+    | SwitchLogin
+    | SettleLogin
     | ApplySettings
     | TryOut
 )
@@ -162,9 +178,19 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     certificate = [MakeCertificate(choices.name, domain)] if balancer and not app_parameters["CertificateArn"] else []
     by_token = data_parameters.get("DatabaseAuth") == "iam"
     role = MakeSecret(f"{prefix}/DB_PASS", choices.data_stack, "the password of the server's database role")
+    back = _parameters(data).get("DatabaseAuth") == "iam" and not by_token
+    if back and not _parameters(app):
+        raise ConfigurationError(
+            f"--db-auth password: what is to change in the database is done through a host, and there is no "
+            f"{choices.app_stack}. Run `headrace aws up` without it first, and then with it."
+        )
+    there = by_token and bool(_parameters(data)) and cloud.parameter(role.name) is not None
+    first: list[Step] = [role, SwitchLogin(choices, by_token=False)] if back else []
     return [
+        # the role takes a password before RDS takes no token any more
+        *first,
         MakeStack(choices.data_stack, templates.data(), data_parameters, choices.tags, _parameters(data)),
-        *([] if by_token else [role]),
+        *([] if by_token or back else [role]),
         MakeSecret(f"{prefix}/ADMIN_TOKEN", choices.data_stack, "the first administrator's token"),
         PutSettings(choices.name, choices.data_stack, changed),
         Publish(image, choices.name, architecture_of(app_parameters)),
@@ -172,10 +198,13 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
         MakeApp(
             MakeStack(choices.app_stack, templates.app(), app_parameters, choices.tags, _parameters(app)),
             image,
+            by_token,
         ),
         RenewHosts(choices),
         MakeRole(choices),
         WaitHealthy(choices),
+        *([SwitchLogin(choices, by_token=True)] if there else []),
+        *([SettleLogin(choices)] if back else []),
         ApplySettings(choices),
         *([PointDomain(choices.app_stack, domain)] if balancer else []),
         TryOut(choices),

@@ -34,11 +34,11 @@ def password(cloud: Cloud, name: str, say: Say) -> None:
         say(f"database: the role {user} logs in by tokens of IAM; there is no password")
         return
     _keep_both(cloud, name, data, PASSWORD, new_password(), say)
-    first = _tell(cloud, name, app, say)
+    first = tell(cloud, name, app, say)
     _, new = database.login(cloud, name)
     assert new is not None
     with database.as_master(cloud, data, first) as settings:
-        _tell(cloud, name, app, say)  # a host that came while the tunnel was opened
+        tell(cloud, name, app, say)  # a host that came while the tunnel was opened
         set_password(settings, user, new)
     say(f"database: the role {user} has its new password")
     drop_old(cloud, name, PASSWORD, say)
@@ -50,13 +50,13 @@ def token(cloud: Cloud, name: str, say: Say) -> None:
     if (since := _modified(cloud, f"/{name}/{TOKEN}{ssm.OLD}")) is not None and time.time() - since > _UNDER_WAY:
         drop_old(cloud, name, TOKEN, say)  # of the rotation before
     _keep_both(cloud, name, data, TOKEN, execute.new_token(), say)
-    _tell(cloud, name, app, say)
+    tell(cloud, name, app, say)
 
 
 def drop_old(cloud: Cloud, name: str, which: str, say: Say) -> None:
     """Let the secret of before count no more, on no server. Raises AwsError."""
     cloud.drop_parameter(f"/{name}/{which}{ssm.OLD}")
-    _tell(cloud, name, execute.required(cloud, f"{name}-app"), say)
+    tell(cloud, name, execute.required(cloud, f"{name}-app"), say)
 
 
 def _keep_both(cloud: Cloud, name: str, data: Stack, which: str, new: str, say: Say) -> None:
@@ -80,9 +80,9 @@ def _modified(cloud: Cloud, parameter: str) -> float | None:
     return float(found[0]["LastModifiedDate"].timestamp()) if found else None
 
 
-def _tell(cloud: Cloud, name: str, app: Stack, say: Say) -> str:
+def tell(cloud: Cloud, name: str, app: Stack, say: Say) -> str:
     """Have every host's server read the secrets that SSM has now; the first host's id. Raises AwsError."""
-    names = [f"/{name}/{which}{ending}" for which in (PASSWORD, TOKEN) for ending in ("", ssm.OLD)]
+    names = [f"/{name}/{which}" for which in ssm.LIVE]
     wanted = ssm.revision(f"/{name}", cloud.call("ssm", "get_parameters", Names=names)["Parameters"])
     running = hosts.wait_online(cloud, app, say)
     for host in running:

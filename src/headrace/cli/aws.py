@@ -154,7 +154,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--db-auth",
             type=click.Choice(["password", "iam"]),
-            help="How the server logs in at the database: iam is by tokens, without a password. At the first `up`.",
+            help="How the server logs in at the database: iam is by tokens, without a password.",
         ),
         click.option(
             "--backup-days", type=click.IntRange(1, 35), help="Any time of so many days can be restored; 7 at first."

@@ -330,7 +330,7 @@ class Connector:
         for password in others:
             try:
                 return await self._log_in(host, address, tls, kind, password)
-            except asyncpg.InvalidPasswordError:  # it is just being replaced
+            except asyncpg.InvalidAuthorizationSpecificationError:  # it is just being replaced, by a token perhaps
                 continue
         return await self._log_in(host, address, tls, kind, last)
 

@@ -59,10 +59,20 @@ def _check_database_auth(settings: Settings, environment: Mapping[str, str]) -> 
             "--db-auth iam takes no password: write postgresql://ROLE@ADDRESS/DATABASE, without one, and unset "
             "PGPASSWORD."
         )
+    check_takes_tokens(settings, database)
+
+
+def check_takes_tokens(settings: Settings, database: database_url.PostgresURL) -> None:
+    """Raises ConfigurationError where a token would go to whoever answers, or a replica would get none."""
     if database.parameters.get("sslmode") != "verify-full":
         raise ConfigurationError(
             "--db-auth iam sends a token, which only the right server may get: set sslmode=verify-full, and "
             "sslrootcert to the certificates of RDS (https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem)."
+        )
+    if settings.read_replica_backend_store_uri:
+        raise ConfigurationError(
+            "--read-replica-backend-store-uri and --db-auth iam are both set, but no tokens are made for a replica. "
+            "Use --db-auth password, or leave the replica out."
         )
 
 
@@ -74,11 +84,6 @@ def _check_replica(settings: Settings) -> None:
         raise ConfigurationError(
             "--read-replica-backend-store-uri is a standby of PostgreSQL, and --backend-store-uri its primary: both "
             "must be postgresql://... Leave it out."
-        )
-    if settings.db_auth == "iam":
-        raise ConfigurationError(
-            "--read-replica-backend-store-uri and --db-auth iam are both set, but no tokens are made for a replica. "
-            "Use --db-auth password, or leave the replica out."
         )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from headrace.database_url import PostgresURL
 
+_REFUSED = ("password authentication failed", "PAM authentication failed")  # the second is RDS's for tokens of IAM
+
 
 def with_each_password(connect: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     """`connect(**given)`, psycopg2's, once more with the next password of `passfile` where one is refused."""
@@ -20,7 +22,7 @@ def with_each_password(connect: Callable[..., Any], given: Mapping[str, Any]) ->
         try:
             return connect(**{**given, "password": password})
         except psycopg2.OperationalError as error:
-            if "password authentication failed" not in str(error):
+            if not any(words in str(error) for words in _REFUSED):
                 raise
     return connect(**given, **({"password": passwords[-1]} if passwords else {}))
 
