@@ -19,10 +19,12 @@ from headrace.aws import adopt, database, doctor, plan, prices, stacks, template
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import Choices
 from headrace.cli.aws import aws
+from headrace.database import installed_revisions
 from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
 from tests.aws.conftest import Account
 from tests.aws.host import HostStandIn
 from tests.aws.template import Template
+from tests.support.databases import OLD_REVISION, Database, made_by_an_older_mlflow
 from tests.support.postgres import Postgres
 from tests.support.processes import clean_environment
 from tests.support.servers import SCRIPTS
@@ -145,19 +147,70 @@ def test_a_database_and_a_bucket_are_used_and_outlive_the_deployment(
         postgres.remove()
 
 
-def _old_server(postgres: Postgres) -> str:
-    """Its tables, which its own role has made, and a run; the run's id."""
+def test_a_database_of_an_older_mlflow_is_migrated_in_place(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guide, word for word: `up` says that the schema is older, `upgrade` migrates it, `up` once more proves it."""
+    cloud = account.cloud()
+    seed = made_by_hand(cloud)
+    postgres = Postgres(asked=("headrace", "postgres_master"))
+    host = HostStandIn(account, postgres, tmp_path)
+    try:
+        postgres.start()
+        run_id = _old_server(postgres, made_by_an_older_mlflow)
+        for name, value in account.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PGPASSWORD", "typed by hand")
+        options = ["--existing-database", DATABASE, "--existing-bucket", BUCKET, "--app-subnet-ids", seed["subnets"]]
+        first = CliRunner().invoke(aws, ["up", "--yes", "--image", IMAGE, *options])
+        assert "`headrace aws upgrade latest --name mlflow` takes a snapshot and migrates" in str(first.exception)
+        _old_server_goes_on(postgres)
+        revision = "SELECT version_num FROM alembic_version"
+        assert postgres.ask(revision, "runs") == OLD_REVISION
+        newer = IMAGE.replace("1", "2")
+        migrated = CliRunner().invoke(aws, ["upgrade", "--yes", newer])
+        assert migrated.exit_code == 0, (migrated.output, migrated.exception)
+        assert postgres.ask(revision, "runs") == installed_revisions().head
+        (kept,) = cloud.call("rds", "describe_db_snapshots", SnapshotType="manual")["DBSnapshots"]
+        assert kept["DBInstanceIdentifier"] == DATABASE
+        host.start()
+        proved = CliRunner().invoke(aws, ["up", "--yes"])
+        assert proved.exit_code == 0, (proved.output, proved.exception)
+        assert "logged a param and an artifact, and read them back" in proved.output
+        assert host.server is not None
+        token = {"Authorization": f"Bearer {host.parameters()['ADMIN_TOKEN']}"}
+        at = f"{host.server.url}/api/2.0/mlflow/runs/search"
+        found = requests.post(at, json={"experiment_ids": ["0"]}, headers=token, timeout=60).json()["runs"]
+        (mine,) = [one for one in found if one["info"]["run_id"] == run_id]
+        assert mine["info"]["run_name"] == "of the old server"
+        assert mine["info"]["artifact_uri"] == f"s3://{BUCKET}/0/a/artifacts"
+        assert [(one["key"], one["value"]) for one in mine["data"]["metrics"]] == [("loss", 0.5)]
+    finally:
+        host.stop()
+        postgres.remove()
+
+
+def _made_by_headrace(database: Database) -> None:
+    command = [str(SCRIPTS / "headrace"), "db", "create", database.uri]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def _old_server(postgres: Postgres, made: Callable[[Database], None] = _made_by_headrace) -> str:
+    """Its tables, which its own role has `made`, and a run; the run's id."""
     postgres.execute("CREATE ROLE postgres_master LOGIN CREATEDB CREATEROLE PASSWORD 'typed by hand'")
     as_master = f"--dbname=postgresql://postgres_master:typed%20by%20hand@127.0.0.1:{postgres.port}"
     postgres.execute(f"CREATE ROLE {OLD_ROLE} LOGIN", f"{as_master}/postgres")
     postgres.execute("CREATE DATABASE runs", f"{as_master}/postgres")
     postgres.execute(f"GRANT CREATE ON SCHEMA public TO {OLD_ROLE}", f"{as_master}/runs")
     uri = postgres.uri("runs").replace("postgres@", f"{OLD_ROLE}@")
-    command = [str(SCRIPTS / "headrace"), "db", "create", uri]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    made(Database("postgresql", "runs", uri))
     run_id = 32 * "a"
     with psycopg2.connect(uri.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (0, 'Default', 'active')"
+            " ON CONFLICT DO NOTHING"
+        )
         cursor.execute(
             "INSERT INTO runs (run_uuid, name, experiment_id, user_id, status, lifecycle_stage, artifact_uri,"
             " start_time, source_type, source_name, entry_point_name, source_version)"
@@ -165,6 +218,9 @@ def _old_server(postgres: Postgres) -> str:
             " 'LOCAL', '', '', '')",
             (run_id,),
         )
+        for table in ("metrics", "latest_metrics"):
+            values = "(key, value, timestamp, step, is_nan, run_uuid) VALUES ('loss', 0.5, 1, 0, false, %s)"
+            cursor.execute(f"INSERT INTO {table} {values}", (run_id,))
     connection.close()
     return run_id
 
