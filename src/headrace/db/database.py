@@ -43,6 +43,20 @@ class ValueRefused(Malformed):
     """The database can't hold a value: out of range, too long, a NUL in a text. Nothing was done."""
 
 
+class TooComplex(ApiError):
+    """A statement beyond a limit of the database: how many tables it joins, how deep it is, how long a pattern. A 4xx:
+    nothing makes it shorter."""
+
+    status = 400
+    error_code = "INVALID_PARAMETER_VALUE"
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"This is more than the database takes in one request: {error}. "
+            "Ask with fewer conditions, aggregations or sort keys, or a shorter pattern."
+        )
+
+
 class TooSlow(ApiError):
     """The database needed longer than STATEMENT_SECONDS. A 4xx: to send it again would only repeat the work."""
 

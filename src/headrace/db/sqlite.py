@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -23,6 +24,7 @@ from headrace.db.database import (
     Duplicate,
     GuardFailed,
     TableChanged,
+    TooComplex,
     TooSlow,
     ValueRefused,
     Write,
@@ -44,6 +46,9 @@ BUSY_SECONDS = 20
 CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 4_000
 
+# What SQLite says of https://sqlite.org/limits.html; it has no code of their own.
+_BEYOND_A_LIMIT = re.compile(r"\btoo (complex|large|many|deep|long|big)\b|^at most \d+ tables|stack overflow")
+
 T = TypeVar("T")
 
 
@@ -60,6 +65,8 @@ def translate(error: Exception) -> Exception:
         return TableChanged(f"the schema has changed: {error}")
     if isinstance(error, ValueError | OverflowError) or name in ("SQLITE_TOOBIG", "SQLITE_MISMATCH"):
         return ValueRefused(f"SQLite can't hold a value of it: {type(error).__name__}")
+    if name == "SQLITE_ERROR" and _BEYOND_A_LIMIT.search(str(error)):
+        return TooComplex(error)
     if isinstance(error, sqlite3.OperationalError):
         return Unavailable(f"SQLite can't be used now: {error}. Send the request again in a moment.")
     if isinstance(error, sqlite3.Error):

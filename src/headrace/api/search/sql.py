@@ -11,9 +11,6 @@ from headrace.db import regex
 from headrace.db.query import Dialect, Statement
 from headrace.errors import Declined
 
-# SQLite refuses patterns of more than 50,000 bytes (SQLITE_MAX_LIKE_PATTERN_LENGTH); no value in MLflow is as long.
-_MAX_PATTERN_LENGTH = 12_500
-
 
 class Key(NamedTuple):
     """One expression of the order. NULLs come last; a key that is never NULL is cheaper to go on from.
@@ -45,8 +42,6 @@ def compare(sql: Statement, column: str, condition: Condition) -> str:
 
 
 def _like(sql: Statement, column: str, comparator: str, pattern: str) -> str:
-    if len(pattern) > _MAX_PATTERN_LENGTH:
-        raise Declined("a pattern that SQLite refuses")
     if sql.dialect is Dialect.SQLITE:
         # stock sets case_sensitive_like, too; SQLAlchemy writes ILIKE this way
         if comparator == "ILIKE":

@@ -100,8 +100,10 @@ def search(
             where.append(compare(sql, f"d.{condition.key}", condition))
         else:
             where.append(
-                "EXISTS (SELECT 1 FROM evaluation_dataset_tags t WHERE t.dataset_id = d.dataset_id"
-                f" AND t.key = {sql.bind(condition.key)} AND {compare(sql, 't.value', condition)})"
+                sql.exists(
+                    "SELECT 1 FROM evaluation_dataset_tags t WHERE t.dataset_id = d.dataset_id"
+                    f" AND t.key = {sql.bind(condition.key)} AND {compare(sql, 't.value', condition)}"
+                )
             )
     if after is not None:
         where.append(after_keyset(sql, order, after))

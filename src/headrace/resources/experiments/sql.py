@@ -139,14 +139,13 @@ def _experiment_condition(sql: Statement, condition: Condition) -> str:
     if condition.kind is Kind.ATTRIBUTE:
         return compare(sql, f"e.{condition.key}", condition)
     found = (
-        "EXISTS (SELECT 1 FROM experiment_tags f"
-        f" WHERE f.experiment_id = e.experiment_id AND f.key = {sql.bind(condition.key)}"
+        f"SELECT 1 FROM experiment_tags f WHERE f.experiment_id = e.experiment_id AND f.key = {sql.bind(condition.key)}"
     )
     if condition.comparator == "IS NULL":
-        return f"NOT {found})"
+        return f"NOT {sql.exists(found)}"
     if condition.comparator == "IS NOT NULL":
-        return f"{found})"
-    return f"{found} AND {compare(sql, 'f.value', condition)})"
+        return sql.exists(found)
+    return sql.exists(f"{found} AND {compare(sql, 'f.value', condition)}")
 
 
 def dataset_summaries(

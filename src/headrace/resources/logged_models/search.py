@@ -191,15 +191,15 @@ def _where(sql: Statement, condition: Condition, of_datasets: str) -> str:
     if condition.kind is Kind.ATTRIBUTE:
         return compare(sql, f"m.{condition.key}", condition)
     if condition.kind is Kind.METRIC:
-        return (
-            "EXISTS (SELECT 1 FROM logged_model_metrics f WHERE f.model_id = m.model_id"
+        return sql.exists(
+            "SELECT 1 FROM logged_model_metrics f WHERE f.model_id = m.model_id"
             f" AND f.metric_name = {sql.bind(condition.key)} AND {compare(sql, 'f.metric_value', condition)}"
-            f"{of_datasets})"
+            f"{of_datasets}"
         )
     table, name = _PAIRS[condition.kind]
-    return (
-        f"EXISTS (SELECT 1 FROM {table} f WHERE f.model_id = m.model_id"
-        f" AND f.{name}_key = {sql.bind(condition.key)} AND {compare(sql, f'f.{name}_value', condition)})"
+    return sql.exists(
+        f"SELECT 1 FROM {table} f WHERE f.model_id = m.model_id"
+        f" AND f.{name}_key = {sql.bind(condition.key)} AND {compare(sql, f'f.{name}_value', condition)}"
     )
 
 

@@ -145,8 +145,10 @@ def search(
     for key, its_conditions in tags.items():
         comparisons = " AND ".join(compare(sql, "t.value", condition) for condition in its_conditions)
         where.append(
-            f"EXISTS (SELECT 1 FROM {searched.tags} t WHERE {searched.same_object} AND t.key = {sql.bind(key)}"
-            f" AND {comparisons})"
+            sql.exists(
+                f"SELECT 1 FROM {searched.tags} t WHERE {searched.same_object} AND t.key = {sql.bind(key)}"
+                f" AND {comparisons}"
+            )
         )
     select = model_sql.SELECT[dialect]
     if searched is VERSIONS:

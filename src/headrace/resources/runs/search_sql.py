@@ -109,7 +109,7 @@ def _run_condition(sql: Statement, condition: Condition, most_selective: Conditi
     table = _TABLES[condition.kind]
     if condition == most_selective:
         return f"r.run_uuid IN (SELECT f.run_uuid FROM {table} f WHERE {_data_condition(sql, condition)})"
-    found = f"EXISTS (SELECT 1 FROM {table} f WHERE f.run_uuid = r.run_uuid AND {_data_condition(sql, condition)})"
+    found = sql.exists(f"SELECT 1 FROM {table} f WHERE f.run_uuid = r.run_uuid AND {_data_condition(sql, condition)}")
     return f"NOT {found}" if condition.comparator == "IS NULL" else found
 
 
@@ -127,13 +127,13 @@ def _data_condition(sql: Statement, condition: Condition) -> str:
 
 def _dataset_condition(sql: Statement, condition: Condition) -> str:
     found = (
-        "EXISTS (SELECT 1 FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id{} "
-        "WHERE i.destination_id = r.run_uuid AND {})"
+        "SELECT 1 FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id{} "
+        "WHERE i.destination_id = r.run_uuid AND {}"
     )
     if condition.key == "context":
         tags = " JOIN input_tags g ON g.input_uuid = i.input_uuid AND g.name = 'mlflow.data.context'"
-        return found.format(tags, compare(sql, "g.value", condition))
-    return found.format("", compare(sql, _DATASET_COLUMNS[condition.key], condition))
+        return sql.exists(found.format(tags, compare(sql, "g.value", condition)))
+    return sql.exists(found.format("", compare(sql, _DATASET_COLUMNS[condition.key], condition)))
 
 
 def _keys(sql: Statement, order: Sequence[OrderBy], finite_values_only: bool) -> tuple[list[str], list[Key]]:

@@ -147,15 +147,15 @@ def condition(sql: Statement, given: Condition, experiment_ids: Sequence[int]) -
     if key in ANALYTICS and kind is Kind.METADATA:
         return _analytics(sql, given)
     if kind is Kind.TAG and key == PROMPTS:
-        return (
-            "EXISTS (SELECT 1 FROM entity_associations f WHERE f.source_type = 'trace'"
+        return sql.exists(
+            "SELECT 1 FROM entity_associations f WHERE f.source_type = 'trace'"
             " AND f.source_id = t.request_id AND f.destination_type = 'prompt_version'"
-            f" AND f.destination_id = {sql.bind(given.value)})"
+            f" AND f.destination_id = {sql.bind(given.value)}"
         )
-    found = f"EXISTS (SELECT 1 FROM {_TABLES[kind]} f WHERE f.request_id = t.request_id AND f.key = {sql.bind(key)}"
+    found = f"SELECT 1 FROM {_TABLES[kind]} f WHERE f.request_id = t.request_id AND f.key = {sql.bind(key)}"
     if given.value is None:
-        return f"{'NOT ' if comparator == 'IS NULL' else ''}{found})"
-    found += f" AND {compare(sql, 'f.value', given)})"
+        return f"{'NOT ' if comparator == 'IS NULL' else ''}{sql.exists(found)}"
+    found = sql.exists(f"{found} AND {compare(sql, 'f.value', given)}")
     if kind is Kind.METADATA and key == RUN and comparator == "=":
         return (
             f"({found} OR EXISTS (SELECT 1 FROM entity_associations f WHERE f.source_type = 'trace'"
