@@ -315,6 +315,7 @@ class App:
             except ApiError as error:
                 await send_error(scope, send, error, scope[SECURITY] or ())
                 return
+            self._metrics.of_stock(scope["method"], match.endpoint.path)
             await self._stock.forward(scope, receive, send, route=_route(match, scope), reason=reason)
             return
         try:
@@ -362,6 +363,7 @@ class App:
                 await send_error(scope, send, refusal, scope[SECURITY] or ())
                 return
             body = rewrite(match, scope, message, body or b"")
+        self._metrics.of_stock(scope["method"], match.endpoint.path)
         await self._stock.forward(scope, receive, send, body, route=_route(match, scope), reason=reason)
 
     async def _check_quota(self, match: Match, scope: Scope, body: bytes, message: Message | None = None) -> None:

@@ -64,6 +64,11 @@ class Observations:
         self._counts, self._sum = [0] * len(self._counts), 0.0
 
 
+def _told(method: str) -> str:
+    """A label: never a client's own text."""
+    return method if method in _METHODS else "other"
+
+
 def _seconds() -> Observations:
     return Observations(_SECONDS)
 
@@ -78,6 +83,11 @@ class Families:
             "headrace_requests_total",
             "Requests answered, by endpoint, status and who answered: native or stock.",
             ("method", "endpoint", "status", "answered_by"),
+        )
+        self.of_stock: Counter = prometheus.Counter(
+            "headrace_stock_requests_total",
+            "Requests that only stock can answer, by route; without stock they are answered 501.",
+            ("method", "endpoint"),
         )
         self.seconds: Histogram = prometheus.Histogram(
             "headrace_request_seconds",
@@ -145,6 +155,7 @@ class Metrics:
         # by method, the endpoint's declared path, status, and who answered
         self.answered: defaultdict[tuple[str, str, int, str], Observations] = defaultdict(_seconds)
         self.answered_whole: defaultdict[tuple[Endpoint, int], Observations] = defaultdict(_seconds)
+        self._of_stock: Counts[tuple[str, str]] = Counts()
         self._writes, self._waits, self._commits = Observations(_WRITES), _seconds(), _seconds()
         self._cpu_before = 0.0
         self._refreshing: asyncio.Task[None] | None = None
@@ -170,6 +181,10 @@ class Metrics:
         self._waits.add(waited)
         self._commits.add(took)
 
+    def of_stock(self, method: str, path: str) -> None:
+        """A request goes to stock; `path`: the endpoint's declared one."""
+        self._of_stock[_told(method), path] += 1
+
     def render(self) -> bytes:
         """All workers' metrics in Prometheus's text format."""
         from prometheus_client import generate_latest
@@ -189,6 +204,9 @@ class Metrics:
         answered, self.answered = self.answered, defaultdict(_seconds)
         for (method, path, status, by), seconds in answered.items():
             self._give(method, path or "other", status, by, seconds)  # never a client's own text, which has no end
+        of_stock, self._of_stock = self._of_stock, Counts()
+        for (method, path), number in of_stock.items():
+            families.of_stock.labels(method, path or "other").inc(number)
         whole, self.answered_whole = self.answered_whole, defaultdict(_seconds)
         for (endpoint, status), seconds in whole.items():
             self._give(endpoint.method, endpoint.path, status, "native", seconds)
@@ -259,7 +277,7 @@ class Observed:
     async def _watch(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, send)
         metrics = self._metrics
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = _told(scope["method"])
         is_artifact = "artifact" in scope["path"]
         metrics.under_way += 1
         if is_artifact:

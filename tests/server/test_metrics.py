@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.server.conftest import Serve, run_headrace
 from tests.support.databases import Databases
 from tests.support.processes import wait_until
+from tests.support.servers import PASSED_THROUGH
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "docs" / "grafana-dashboard.json"
@@ -106,6 +107,11 @@ def test_what_is_not_answered_whole_is_counted_once(serve: Serve, tmp_path: Path
         return counted == expected and total(found, "headrace_requests_in_flight") == 1
 
     wait_until(all_told, "each is counted, and only the one that asks is under way")
+    found = scrape(server.url)
+    of_stock = [each for each in found.items() if each[0][0] == "headrace_stock_requests_total"]
+    assert [(dict(labels), number) for (_, labels), number in of_stock] == [
+        ({"method": "POST", "endpoint": "2.0/mlflow/runs/search"}, 2.0)
+    ]
     lines = [json.loads(line) for line in server.log.splitlines() if line.startswith('{"access"')]
     assert sorted(line["status"] for line in lines if "runs/" in line["path"]) == [404, 499, 501, 501]
 
@@ -131,7 +137,8 @@ def test_it_needs_a_right(databases: Databases, serve: Serve) -> None:
 
 
 def test_the_dashboard_asks_for_what_there_is(databases: Databases, serve: Serve) -> None:
-    server = serve("--backend-store-uri", databases.migrated("sqlite").uri, until="/ready")
+    server = serve("--backend-store-uri", databases.migrated("sqlite").uri, "--stock", "never", until="/ready")
+    server.get(PASSED_THROUGH)
     text = server.get("/metrics").text
     there = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     there |= {name + end for name in there for end in ("_bucket", "_sum", "_count")}
