@@ -1,5 +1,5 @@
 """A function with @mlflow.trace and nine children, which MLflow's client sends as eleven requests:
-`python -m bench.traced_function PORT SECONDS EXPERIMENT_ID` prints the median of its wall time in ms."""
+`python -m bench.traced_function EXPERIMENT_ID PORT SECONDS` prints the median of its wall time in ms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def answer(question: str) -> int:
     return sum(map(step, range(CHILDREN))) + len(question)
 
 
-def main(port: str, seconds: str, experiment_id: str) -> None:
+def main(experiment_id: str, port: str, seconds: str) -> None:
     mlflow.set_tracking_uri(f"http://127.0.0.1:{port}")
     mlflow.set_experiment(experiment_id=experiment_id)
     answer("warm-up")

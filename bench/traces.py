@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bench import api, raw_inserts
-from bench.databases import KINDS, fetch, run
-from bench.turns import ROUNDS, SECONDS, Row, Subject, Table, Task, compare
+from bench import api, canned, raw_inserts
+from bench.databases import KINDS, Database, fetch, run
+from bench.turns import ROUNDS, SECONDS, Row, Subject, Table, Task, client, compare
 
 TRACES, QUICK_TRACES = 50_000, 5_000
 SPANS, ATTRIBUTES, LENGTH = 10, 4, 300
@@ -105,9 +105,12 @@ def _got(body: bytes) -> bool:
     return all(len(each["spans"]) == SPANS for each in found.get("traces") or [found["trace"]])
 
 
-def _traced_function(port: int, seconds: float) -> float:
-    command = [sys.executable, "-m", "bench.traced_function", str(port), str(seconds), str(TRACED)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+_traced_function = partial(client, "bench.traced_function", TRACED)
+
+
+def _without_server(_: Database, seconds: float) -> float:
+    with canned.serving() as port:
+        return _traced_function(port, seconds)
 
 
 _IDS = "&".join(f"trace_ids=tr-{each.hex()}" for each in KNOWN)
@@ -121,7 +124,7 @@ ROWS = (
         f"{INGESTION}, 64 connections", 64, lambda number: export(os.urandom(16), NEW + number % EXPERIMENTS),
         lambda body: not body, 1,
     ),
-    Task("a function with nine children, wall time", _traced_function, 6),
+    Task("a function with nine children, wall time", _traced_function, 6, limit=_without_server),
     Row("traces/start v3", 1, _start, lambda body: "trace_info" in json.loads(body)["trace"], 12),
     Row(
         "traces/get, 10 spans", 1, lambda _: _v3("GET", f"traces/get?trace_id=tr-{KNOWN[0].hex()}"), _got, 8,
