@@ -51,6 +51,7 @@ from headrace.resources.traces import retention
 from headrace.resources.traces.otlp import decompressed
 from headrace.settings import Settings
 from headrace.ui.files import UI
+from headrace.ui.page_head import page_head
 from headrace.ui.stub_answers import Absent
 from headrace.uri import redact
 from headrace.versions import installed_version
@@ -92,7 +93,7 @@ class App:
         self._metrics = metrics
         self._metrics_path = f"{prefix}/metrics"
         self._artifacts = Artifacts(settings, database)
-        self._ui = UI(prefix, page_headers(settings), settings.enable_assistant)
+        self._ui = UI(prefix, page_headers(settings), page_head(settings))
         self._absent = Absent(settings, os.environ)
         self._artifacts_only = settings.artifacts_only
         self._bodies = Bodies(settings.max_body_bytes, _BODIES_HELD * settings.max_body_bytes)

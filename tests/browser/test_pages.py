@@ -1,6 +1,7 @@
-"""Every page of MLflow's UI that needs no provider of AI, on a server without stock: no request fails.
+"""Every page of MLflow's UI, on a server with everything off and without stock, and on one with `--enable-all`.
 
-So none needs stock, which would be a 501 here.
+No request fails, and no console has an error. (Stock's own have: a 404 for who is signed in, a video that mlflow.org
+may not send.) Without stock, which would be a 501, no page but those of ASK_STOCK needs it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,9 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.conftest import TIMEOUT_MS, Visit, new_context
-from tests.support.databases import Databases
+from tests.support.databases import Database, Databases
 from tests.support.processes import clean_environment
-from tests.support.servers import Server, start_headrace
+from tests.support.servers import STOCK_ENVIRONMENT, Server, start_headrace
 
 expect.set_options(timeout=TIMEOUT_MS)
 GENAI, TRAINING = "?workflowType=genai", "?workflowType=machine_learning"
@@ -58,27 +60,79 @@ PAGES = {
     "settings/general": "Demo data",
     "settings/llm-connections": "No API keys created",
     "settings/webhooks": "No webhooks configured",
+    f"experiments/{{experiment}}/evaluation-runs/{{run}}{GENAI}": "Detection progress",
+    f"experiments/{{experiment}}/traces/{{trace}}{GENAI}": "Inputs / Outputs",
+    "experiments/0/traces?workflowType=genai": "Start tracing your LLM application",
+    f"experiments/{{experiment}}/playground{GENAI}": "Playground",
+}
+# Those that are not there, or are stock's alone: on the server with everything turned on.
+ASK_STOCK = {
+    "gateway": "Get started with AI Gateway",
+    "gateway/usage": "No usage data available",
+    "gateway/budgets": "No budget policies created",
+    "gateway/api-keys": "No API keys created",
+    "gateway/endpoints/create": "Create endpoint",
+    "mcp-registry": "Create MCP server",
+    f"experiments/{{experiment}}/review-queue{GENAI}": "No traces in this queue yet",
+}
+OFF, ALL = "everything off", "--enable-all"
+OPENED = [(OFF, path) for path in PAGES] + [(ALL, path) for path in PAGES | ASK_STOCK]
+# What a feature is offered by, as a selector of Playwright's -> the page where.
+OFFERED = {
+    'a[href="#/gateway"]': "",
+    "[data-assistant-ui]": "",
+    'a[href*="/judges"]': f"experiments/{{experiment}}/prompts{GENAI}",
+    'a[href*="/playground"]': f"experiments/{{experiment}}/prompts{GENAI}",
+    'text="Analyze trace"': f"experiments/{{experiment}}/traces/{{trace}}{GENAI}",
+    '[role=tab]:has-text("MLflow assistant")': "experiments/0/traces?workflowType=genai",
+    'text="LLM Connections"': "settings/general",
+    'text="Webhooks"': "settings/general",
+    'text="Create"': "settings/llm-connections",
+    'text="Create webhook"': "settings/webhooks",
 }
 
 
+@dataclass(frozen=True)
+class World:
+    """A database with something for every page, and the server with everything off that it was logged to."""
+
+    database: Database
+    folder: Path
+    server: Server
+    ids: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def server(browser: Browser, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def world(browser: Browser, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """After `browser`: without one nothing is started."""
-    folder = tmp_path_factory.mktemp("pages")
+    database, folder = databases.migrated("sqlite"), tmp_path_factory.mktemp("pages")
     off = {"MLFLOW_ENABLE_AI_GATEWAY": "false"}
-    server = start_headrace(databases.migrated("sqlite"), folder, "--stock", "never", until="/health", env=off)
-    yield server
-    server.stop()
+    server = start_headrace(database, folder, "--stock", "never", until="/health", env=off)
+    try:
+        yield World(database, folder, server, _log_to(server.url))
+    finally:
+        server.stop()
 
 
-@pytest.fixture(scope="module")
-def ids(server: Server) -> dict[str, str]:
-    command: list[str | Path] = [sys.executable, "-W", "ignore", Path(__file__).with_name("page_data.py"), server.url]
+def _log_to(url: str) -> dict[str, str]:
+    command: list[str | Path] = [sys.executable, "-W", "ignore", Path(__file__).with_name("page_data.py"), url]
     environment = clean_environment() | {"GIT_PYTHON_REFRESH": "quiet"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest, world: World) -> Iterator[Server]:
+    """The server with everything off, or another one on the same database with all that stock has."""
+    if request.param == OFF:
+        yield world.server
+        return
+    # the job runner's processes would take the browser's share of the processor: tests/server/test_jobs.py has them
+    server = start_headrace(world.database, world.folder, "--enable-all", until="/health", env=STOCK_ENVIRONMENT)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +155,11 @@ def page(context: BrowserContext, server: Server) -> Page:
     return page
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_nothing_fails(page: Page, visit: Visit, server: Server, ids: dict[str, str], path: str) -> None:
+@pytest.mark.parametrize(("server", "path"), OPENED, indirect=["server"])
+def test_nothing_fails(page: Page, visit: Visit, server: Server, world: World, path: str) -> None:
     visit.faults.clear()
-    to = re.sub(r"(?<!{){(\w+)}", lambda name: ids[name[1]], path)
-    page.goto(f"{server.url}/#/{to}")
-    expect(page.get_by_text(PAGES[path]).filter(visible=True).first).to_be_visible()
+    show(page, server, world, path)
+    expect(page.get_by_text((PAGES | ASK_STOCK)[path]).filter(visible=True).first).to_be_visible()
     seen = -1
     while seen != len(visit.requests):  # what the page asks for once it is there
         seen = len(visit.requests)
@@ -114,17 +167,32 @@ def test_nothing_fails(page: Page, visit: Visit, server: Server, ids: dict[str, 
     assert visit.faults == []
 
 
-def test_features_that_are_off_are_not_offered(page: Page, server: Server, ids: dict[str, str]) -> None:
-    """The assistant has not opened by itself, and nothing leads to it or to the gateway."""
-    page.goto(f"{server.url}/#/")
-    expect(page.get_by_role("link", name="Experiments").first).to_be_visible()
-    for name in ("Assistant", "Gateway"):
-        expect(page.get_by_text(name).filter(visible=True)).to_have_count(0)
+@pytest.mark.parametrize("server", [OFF, ALL], indirect=True)
+def test_what_is_off_is_not_offered(page: Page, server: Server, world: World) -> None:
+    """Nor has the assistant opened by itself."""
+    found = set()
+    for path in dict.fromkeys(OFFERED.values()):
+        show(page, server, world, path)
+        expect(page.get_by_text(PAGES[path]).filter(visible=True).first).to_be_visible()
+        for selector in [selector for selector, where in OFFERED.items() if where == path]:
+            offer = page.locator(selector).filter(visible=True)
+            if server is not world.server:
+                expect(offer.first).to_be_visible(timeout=20_000)
+            elif offer.count():
+                found.add(selector)
+    assert found == set()
 
 
+@pytest.mark.parametrize("server", [OFF, ALL], indirect=True)
 def test_nor_did_what_the_pages_asked_behind_them(page: Page, server: Server) -> None:
     """The UI's telemetry runs in a shared worker, whose requests no page sees: the server has counted them."""
     metrics = requests.get(f"{server.url}/metrics", timeout=60).text
     asked = re.findall(r'^headrace_requests_total{.*endpoint="([^"]+)",.*status="(\d+)"', metrics, re.M)
     assert ("3.0/mlflow/ui-telemetry", "200") in asked
     assert [each for each in asked if each[1] >= "500"] == []
+
+
+def show(page: Page, server: Server, world: World, path: str) -> None:
+    """Open a page, with the ids of the world."""
+    to = re.sub(r"(?<!{){(\w+)}", lambda name: world.ids[name[1]], path)
+    page.goto(f"{server.url}/#/{to}")

@@ -9,12 +9,16 @@ import brotli
 import pytest
 import requests
 
-from headrace.ui.files import SCRIPT_LINE, build_folder
+from headrace.settings import Settings
+from headrace.ui.files import build_folder
+from headrace.ui.page_head import page_head
 from tests.differential.conftest import Pair
 from tests.support.databases import BACKENDS, Databases
 from tests.support.servers import Server, start_headrace
 
 PREFIX = "/a/prefix"
+# the servers of these tests have the gateway, as stock has it
+HEAD = page_head(Settings(enable_ai_gateway=True))
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def test_every_file_is_stocks(servers: tuple[Server, Server]) -> None:
         for path in paths:
             expected, found = (session.get(server.url + path, headers={"Accept-Encoding": ""}) for server in servers)
             assert found.status_code == expected.status_code == 200, path
-            content = found.content.replace(SCRIPT_LINE, b"") if path.endswith(("/", "index.html")) else found.content
+            content = found.content.replace(HEAD, b"") if path.endswith(("/", "index.html")) else found.content
             assert content == expected.content, path
             for header in ("Content-Type", "X-Content-Type-Options", "X-Frame-Options"):
                 assert found.headers.get(header) == expected.headers.get(header), (path, header)
@@ -118,7 +122,7 @@ def test_static_prefix(databases: Databases, tmp_path_factory: pytest.TempPathFa
             assert info.headers["headrace-answered-by"] == "native"
         index = requests.get(f"{server.url}{PREFIX}/")
         assert index.headers["headrace-answered-by"] == "native"
-        assert index.content.replace(SCRIPT_LINE, b"") == (build_folder() / "index.html").read_bytes()
+        assert index.content.replace(HEAD, b"") == (build_folder() / "index.html").read_bytes()
         icon = requests.get(f"{server.url}{PREFIX}/static-files/favicon.ico")
         assert icon.content == (build_folder() / "favicon.ico").read_bytes()
         artifacts = "/api/2.0/mlflow-artifacts/artifacts"

@@ -1,7 +1,6 @@
 """MLflow's own UI: the build in the installed package, its files unchanged, compressed for the way to the browser.
 
-One line is added to its page where the assistant is off: a script that keeps it out of sight, which the UI itself does
-not do for any answer.
+Its page alone is changed: its head gets what keeps out of sight what is off here (page_head.py).
 
 A file is compressed when it is first asked for and kept in memory: a first page's 1.9 MB take a third of a second once,
 so that there is no cache on a disk to be written, found and outdated.
@@ -34,8 +33,6 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 BROTLI_QUALITY = 6  # 4.4 MB of JavaScript become 1.07 MB in 0.3 s; 11 saves another 10% and takes 16 s
 GZIP_LEVEL = 6
 COMPRESSED = frozenset((".css", ".html", ".ico", ".js", ".json", ".map", ".mjs", ".svg", ".ttf", ".txt"))
-WITHOUT_ASSISTANT = Path(__file__).with_name("without_assistant.js")
-SCRIPT_LINE = b'<script src="static-files/headrace/without_assistant.js"></script>'
 _HASHED = re.compile(r"\.[0-9a-f]{8,32}\.")
 # Stock leaves out X-Frame-Options below this path (mlflow.tracing.constant.TRACE_RENDERER_ASSET_PATH).
 _STOCKS = "lib/notebook-trace-renderer"
@@ -47,23 +44,23 @@ class File(NamedTuple):
     path: Path
     size: int
     modified_ns: int
-    first_line: bytes = b""  # what is added to the page's head
+    head: bytes = b""  # what is added to the page's head
 
 
 class UI:
     """The routes of the UI's files; none where the package comes without a build."""
 
-    def __init__(self, prefix: str, page_headers: Headers, assistant: bool) -> None:
+    def __init__(self, prefix: str, page_headers: Headers, head: bytes) -> None:
         self._page = f"{prefix}/"
         self._below = f"{prefix}/static-files/"
         self._page_headers = page_headers
-        self._assistant = assistant
+        self._head = head
         self._content: dict[tuple[File, str], asyncio.Future[bytes]] = {}
 
     @cached_property
     def _files(self) -> dict[str, File]:
         """The build's four hundred files by their paths here; a start does not wait for them."""
-        files = {f"{self._below}headrace/{WITHOUT_ASSISTANT.name}": _file(WITHOUT_ASSISTANT)}
+        files = {}
         build = build_folder()
         for folder, _, names in os.walk(build):
             for name in names:
@@ -73,7 +70,7 @@ class UI:
                     files[self._below + below] = _file(path)
         page = files.get(f"{self._below}index.html")
         if page is not None:
-            page = page if self._assistant else _with_line(page, SCRIPT_LINE)
+            page = page._replace(size=page.size + len(self._head), head=self._head)
             files[self._page] = files[f"{self._below}index.html"] = page
         return files
 
@@ -130,14 +127,10 @@ def _file(path: Path) -> File:
     return File(path, found.st_size, found.st_mtime_ns)
 
 
-def _with_line(file: File, line: bytes) -> File:
-    return file._replace(size=file.size + len(line), first_line=line)
-
-
 def _read(file: File, encoding: str) -> bytes:
     content = file.path.read_bytes()
-    if file.first_line:
-        content = content.replace(b"<head>", b"<head>" + file.first_line, 1)
+    if file.head:
+        content = content.replace(b"<head>", b"<head>" + file.head, 1)
     if encoding == "br":
         compressed: bytes = brotli.compress(content, quality=BROTLI_QUALITY, lgwin=24)
         return compressed
