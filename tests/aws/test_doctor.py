@@ -16,7 +16,6 @@ from botocore.stub import Stubber
 
 from headrace.aws import doctor, stacks
 from headrace.aws.client import Answer, Cloud
-from headrace.aws.deployment import SIZES
 from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
 
@@ -77,41 +76,6 @@ def test_an_action_that_iam_does_not_know_is_told() -> None:
 
 def test_the_root_user_is_not_asked_about() -> None:
     assert doctor._permissions(Simulating(), f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT, "lab").ok
-
-
-SMALLEST = SIZES["dev"].instance_types["arm64"]
-
-
-class Zones(Cloud):
-    """us-east-1 as an account may see it: its use1-az3 has no Graviton."""
-
-    def __init__(self, *without: str) -> None:
-        super().__init__("us-east-1")
-        self.without = without
-
-    def call(self, service: str, operation: str, **arguments: Any) -> Answer:
-        assert operation == "describe_availability_zones"
-        zones = [{"ZoneName": f"us-east-1{letter}", "ZoneType": "availability-zone"} for letter in "cba"]
-        return {"AvailabilityZones": [*zones, {"ZoneName": "us-east-1-atl-1a", "ZoneType": "local-zone"}]}
-
-    def pages(self, service: str, operation: str, key: str, **arguments: Any) -> Iterator[Any]:
-        assert arguments["Filters"] == [{"Name": "instance-type", "Values": [SMALLEST]}]
-        for letter in "abc":
-            if letter not in self.without:
-                yield {
-                    "InstanceType": "t4g.small",
-                    "LocationType": "availability-zone",
-                    "Location": f"us-east-1{letter}",
-                }
-
-
-@pytest.mark.parametrize(("without", "ok"), [("", True), ("c", True), ("a", False), ("b", False)])
-def test_a_zone_without_the_hosts_type_is_told(without: str, ok: bool) -> None:
-    found = doctor._zones(Zones(*without))
-    assert found.ok is ok
-    if not ok:
-        assert found.says.startswith(f"us-east-1{without} has no {SMALLEST}")
-        assert "--architecture x86_64" in found.fix
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,14 @@ def describe_instance_information(self: Any) -> ActionResult:
     return ActionResult({"InstanceInformationList": [{"InstanceId": id, "PingStatus": "Online"} for id in running]})
 
 
+def describe_orderable_db_instance_options(self: Any, engine: str, engine_version: str) -> list[dict[str, Any]]:
+    """Moto knows Aurora's alone."""
+    zones = [
+        {"Name": zone.name} for zone in ec2_backends[self.account_id][self.region_name].describe_availability_zones()
+    ]
+    return [{"Engine": engine, "StorageType": kind, "AvailabilityZones": zones} for kind in ("standard", "gp3")]
+
+
 def start_instance_refresh(self: Any) -> ActionResult:
     refreshes = _refreshes(self)
     assert all(one["Status"] == "Successful" for one in refreshes), "AWS: InstanceRefreshInProgress"
@@ -261,7 +269,7 @@ def install() -> None:
         AutoScalingResponse: [start_instance_refresh, describe_instance_refreshes],
         CloudFormationBackend: [create_change_set, delete_stack, execute_change_set],
         Stack: [has_parameters],
-        RDSBackend: [create_auto_snapshot],
+        RDSBackend: [create_auto_snapshot, describe_orderable_db_instance_options],
     }
     for kind, functions in added.items():
         for function in functions:

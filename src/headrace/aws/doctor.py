@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headrace.aws import adopt, stacks, templates, tunnel
+from headrace.aws import adopt, stacks, templates, tunnel, zones
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import SIZES
 from headrace.errors import AwsError, ConfigurationError
@@ -49,13 +49,11 @@ def examine(cloud: Cloud, name: str, database: str | None = None, bucket: str | 
         return
     yield Finding("credentials", True, f"{caller['Arn']} of account {caller['Account']}")
     try:
-        zones = cloud.call("ec2", "describe_availability_zones", Filters=[{"Name": "state", "Values": ["available"]}])[
-            "AvailabilityZones"
-        ]
-        enough = len(zones) >= 2
-        yield Finding(
-            "region", enough, f"{cloud.region}, {len(zones)} zones", "" if enough else "Take another --region."
-        )
+        asked = [{"Name": "state", "Values": ["available"]}]
+        there = cloud.call("ec2", "describe_availability_zones", Filters=asked)["AvailabilityZones"]
+        enough = len(there) >= 2
+        fix = "" if enough else "Take another --region."
+        yield Finding("region", enough, f"{cloud.region}, {len(there)} zones", fix)
     except AwsError as error:
         yield Finding("region", False, *_split(error))
     for what, look in (
@@ -152,27 +150,9 @@ def _simulated(cloud: Cloud, principal: str, statement: Answer, actions: list[st
 
 
 def _zones(cloud: Cloud) -> Finding:
-    """Whether the two zones that a new VPC takes, the first by name, have the hosts' smallest type."""
-    wanted = SIZES["dev"].instance_types["arm64"]
-    found = cloud.call("ec2", "describe_availability_zones", Filters=[{"Name": "state", "Values": ["available"]}])
-    zones = sorted(one["ZoneName"] for one in found["AvailabilityZones"] if one.get("ZoneType") != "local-zone")[:2]
-    offers = cloud.pages(
-        "ec2",
-        "describe_instance_type_offerings",
-        "InstanceTypeOfferings",
-        LocationType="availability-zone",
-        Filters=[{"Name": "instance-type", "Values": [wanted]}],
-    )
-    offered = {one["Location"] for one in offers}
-    missing = [zone for zone in zones if zone not in offered]
-    if not missing:
-        return Finding("zones", True, f"{' and '.join(zones)} have {wanted}")
-    return Finding(
-        "zones",
-        False,
-        f"{' and '.join(missing)} has no {wanted}: hosts could start in the other zone alone, or in none",
-        "Take --architecture x86_64, another --region, or subnets of other zones (--vpc-id, --app-subnet-ids).",
-    )
+    """Whether a new network finds two zones with the smallest types."""
+    first, second = zones.choose(cloud, SIZES["dev"], "arm64")
+    return Finding("zones", True, f"{first} and {second} have what --size dev needs")
 
 
 def _emulation() -> Finding:

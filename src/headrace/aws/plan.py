@@ -7,9 +7,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
-from headrace.aws import adopt, database, images, journal, server_settings, stacks, templates
+from headrace.aws import adopt, database, images, journal, server_settings, stacks, templates, zones
 from headrace.aws.client import Cloud
-from headrace.aws.deployment import Choices, architecture_of
+from headrace.aws.deployment import SIZES, Choices, architecture_of
 from headrace.aws.server_settings import Changed
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import ConfigurationError
@@ -160,10 +160,14 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     if choices.architecture is None and not _parameters(app):
         choices = replace(choices, architecture=images.architecture(cloud, choices.name, image))
     app_parameters = choices.app_parameters(_parameters(app))
+    if not _parameters(data) and not data_parameters.get("VpcId"):  # later ones would be another network's
+        size = SIZES[choices.size or "dev"]
+        found = zones.choose(cloud, size, architecture_of(app_parameters))
+        data_parameters |= dict(zip(("ZoneA", "ZoneB"), found, strict=True))
     # the balancer's, in a network that is not ours
     if subnets := app_parameters.get("BalancerSubnetIds") or data_parameters.get("AppSubnetIds"):
-        found = cloud.call("ec2", "describe_subnets", SubnetIds=subnets.split(","))["Subnets"]
-        app_parameters["TrustedProxies"] = ",".join(sorted(one["CidrBlock"] for one in found))
+        known = cloud.call("ec2", "describe_subnets", SubnetIds=subnets.split(","))["Subnets"]
+        app_parameters["TrustedProxies"] = ",".join(sorted(one["CidrBlock"] for one in known))
     if _parameters(app) and (record := journal.read(cloud, choices.name)) is not None:
         raise ConfigurationError(
             f"An upgrade of {choices.app_stack} from {record.source} to {record.target} was broken off. "
