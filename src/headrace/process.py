@@ -19,16 +19,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace import log
 from headrace.uri import redact
+
+if TYPE_CHECKING:
+    from headrace.listeners import Listener
 
 # These go to a child through the pair, not through its environment, which `ps e` shows.
 _PRIVATE = ("MLFLOW_", "_MLFLOW_", "AWS_", "PG", "PASSWORD")
 # Ours reach a child as settings, where it needs them at all; stock must not see the administrator's token.
 _OURS = "HEADRACE_"
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LONGEST_WAIT = 1.0  # seconds that a connection waits for the next start of the child that is to serve it
 _HEALTHY_AFTER = 60.0  # seconds of readiness after which a crash counts as the first one again
 
 
@@ -70,7 +74,7 @@ class Child:
         self.stage, self.back_off, self.essential, self.source = stage, back_off, essential, source
         self.environment = dict(environment or {})
         self.configuration: dict[str, Any] | None = None
-        self.listener: socket.socket | None = None
+        self.listener: Listener | None = None
         self._public: dict[str, str] = {}
         self.popen: subprocess.Popen[bytes] | None = None
         self.channel: socket.socket | None = None
@@ -100,7 +104,7 @@ class Child:
         """Whether it was spawned with the environment that it would be spawned with now."""
         return self._public == _public_environment()
 
-    def configure(self, configuration: dict[str, Any], listener: socket.socket | None = None) -> None:
+    def configure(self, configuration: dict[str, Any], listener: Listener | None = None) -> None:
         """Set what the child is told and given at each start, and tell it now if it is running."""
         self.configuration, self.listener = configuration, listener
         if self.channel is not None:
@@ -336,6 +340,8 @@ class Supervisor:
         now = time.monotonic()
         delay = child.back_off.after(now - child.ready_since if child.ready_since is not None else 0.0)
         child.ready_since, child.start_at = None, now + delay
+        if child.listener is not None and delay > _LONGEST_WAIT:
+            child.listener.withdraw()
         log.say(f"{child.name} ended ({_how(code)}); it starts again in {delay:g} s", "WARNING")
 
     def _listen_to(self, child: Child) -> None:

@@ -6,8 +6,8 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from headrace import log, renewal, uri, workers
 from headrace.database import prepare
 from headrace.errors import ConfigurationError
+from headrace.listeners import close, listen
 from headrace.process import Supervisor, run_once
 from headrace.settings import Settings
 from headrace.settings.table import OF_STOCK
@@ -27,10 +28,10 @@ def serve(settings: Settings) -> int:
     Raises ConfigurationError and SchemaOutOfDate for what keeps the server from starting.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor's loop takes it over
-    listener = bind(settings.host, settings.port)
+    listeners = listen(settings.host, settings.port, settings.workers)
     directory = make_runtime_directory()
     settings = msgspec.structs.replace(
-        settings, port=listener.getsockname()[1], stock_socket=os.path.join(directory, "stock.sock")
+        settings, port=listeners[0].port, stock_socket=os.path.join(directory, "stock.sock")
     )
     supervisor = Supervisor(stop_timeout=settings.shutdown_delay + settings.shutdown_timeout + 1)
     try:
@@ -45,12 +46,12 @@ def serve(settings: Settings) -> int:
         if settings.protected:
             _set_up_auth(settings)
         stock = Stock(settings, supervisor) if settings.stock != "never" else None
-        for number, worker in enumerate(running):
+        for number, (worker, listener) in enumerate(zip(running, listeners, strict=True)):
             of_worker = msgspec.structs.replace(settings, builds_indexes=number == 0)
             worker.configure({"settings": msgspec.to_builtins(of_worker)}, listener)
         supervisor.on_all_ready = lambda: _on_ready(settings, stock)
-        # Our copy keeps connections waiting while a worker is replaced; now nobody will come for them.
-        supervisor.on_stop = listener.close
+        # Our copies keep connections waiting while a worker is replaced; now nobody will come for them.
+        supervisor.on_stop = partial(close, listeners)
         return supervisor.run()
     finally:
         supervisor.kill()
@@ -83,25 +84,6 @@ def _set_up_auth(settings: Settings) -> None:
             f"The tables of users and tokens can't be made (exit code {code}); why is said above. The database's role "
             "needs the right to create tables."
         )
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket on the address, not yet listening. Raises ConfigurationError."""
-    try:
-        (family, _, _, _, address), *_ = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        # The protocol in full, and TCP_NODELAY, which accepted connections inherit on Linux: without it every
-        # keep-alive request waits 40 ms for a delayed ACK.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ConfigurationError(
-            f"Can't listen on {host} port {port}: {error.strerror}. Choose another with --host and --port."
-        ) from None
-    return listener
 
 
 def _on_ready(settings: Settings, stock: Stock | None) -> None:

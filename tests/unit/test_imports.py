@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "sweeps": {"errors"},
     "access_log": {"asgi"},
     "child": WORDS,
-    "process": WORDS | {"child"},
+    "process": WORDS | {"child", "listeners"},
+    "listeners": WORDS,
     "asgi": WORDS,
     "db": WORDS,
     "auth": WORDS | {"db", "child"},
@@ -70,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "workers": {"process"},
     "database": WORDS | {"db", "process", "sql", "stock"},
     "server_role": WORDS | {"database", "sql"},
-    "serve": WORDS | {"process", "stock", "database", "child", "renewal", "workers"},
+    "serve": WORDS | {"process", "stock", "database", "child", "listeners", "renewal", "workers"},
     "aws": WORDS | {"database", "renewal", "server_role", "ssm"},
     "cli": WORDS
     | {
