@@ -34,7 +34,19 @@ from headrace.asgi.responses import JSON, NATIVE, failure, send_error
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.security import page_headers
 from headrace.asgi.shield import Shield
-from headrace.asgi.types import MATCH, OBSERVED, PERMIT, SECURITY, Application, Header, Headers, Receive, Scope, Send
+from headrace.asgi.types import (
+    MATCH,
+    MESSAGE,
+    OBSERVED,
+    PERMIT,
+    SECURITY,
+    Application,
+    Header,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+)
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.db import open_database
@@ -311,6 +323,7 @@ class App:
         length, chunked = _body_of(scope)
         if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
             try:
+                _look_at(match, scope, b"")
                 await check_for_stock(scope, b"")
                 await self._check_quota(match, scope, b"")
             except ApiError as error:
@@ -335,6 +348,7 @@ class App:
                     raise Forbidden("A compressed request can't be checked. Send it as it is.")
                 message = decode(match, scope, body, permit)
                 await permit.check(message)
+            _look_at(match, scope, body)
             await self._check_quota(match, scope, body, message)
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())
@@ -512,6 +526,22 @@ def _body_of(scope: Scope) -> tuple[int, bool]:
         elif name == b"transfer-encoding":
             chunked = True
     return length, chunked
+
+
+def _look_at(match: Match, scope: Scope, body: bytes) -> None:
+    """What a request on its way to stock says, for the audit; where its declaration says how it must be, it is refused
+    for what is not so. Raises ApiError."""
+    endpoint = match.endpoint
+    if endpoint.handler is not None or endpoint.path in _STREAMED or not endpoint.message.__struct_fields__:
+        return
+    try:
+        message = scope.get(MESSAGE) or decode(match, scope, body, None)
+    except ApiError:
+        if endpoint.check is not None:
+            raise
+    else:
+        if endpoint.check is not None:
+            endpoint.check(message)
 
 
 def _json(content: bytes) -> tuple[Header, bytes]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -174,3 +175,18 @@ def test_without_a_database_for_users_it_does_not_start(tmp_path: Path) -> None:
     done = run_headrace("serve", "--host", "0.0.0.0", "--backend-store-uri", str(tmp_path / "mlruns"), cwd=tmp_path)
     assert done.returncode == 2
     assert "--insecure-no-auth" in done.stderr
+
+
+def test_however_long_it_is_the_audit_log_names_what_stock_worked_on(guarded: Guarded, tokens: dict[str, str]) -> None:
+    """Of what is longer than it keeps, too: nobody is to hide a change behind 100 kB of something else."""
+    issue = {"description": "x" * 100_000, "experiment_id": "0", "name": "the hidden one"}
+    assert guarded.status("POST", "/api/3.0/mlflow/issues", tokens["e"], json=issue) == 200
+
+    def entries() -> list[dict[str, Any]]:
+        lines = guarded.server.process.tail(100_000).splitlines()
+        return [json.loads(line) for line in lines if line.startswith('{"audit"') and "mlflow/issues" in line]
+
+    wait_until(lambda: bool(entries()), "the entry is written")
+    [entry] = entries()
+    assert entry["objects"]["experiment_id"] == "0"
+    assert entry["objects"]["name"] == "the hidden one"

@@ -108,17 +108,9 @@ UNTYPED: dict[str, set[str]] = {
     "2.0/mlflow/logged-models/{model_id}/artifacts/directories": {"artifact_directory_path", "page_token"},
     "2.0/mlflow/logged-models/{model_id}/artifacts/files": {"artifact_file_path"},
     "/model-versions/get-artifact": {"path"},
-    # texts; the run is only written down
-    "3.0/mlflow/issues": {
-        "categories", "created_by", "description", "name", "root_causes", "severity", "source_run_id", "status"},
-    "3.0/mlflow/label-schemas/create": {"enable_comment", "input", "instruction", "name", "type"},
-    "3.0/mlflow/label-schemas/get-by-name": {"name"},
     # stock looks for the schemas in the experiment
-    "3.0/mlflow/review-queues/create": {"created_by", "name", "queue_type", "schema_ids", "users"},
-    "3.0/mlflow/review-queues/get-or-create-user": {"created_by", "user"},
-    "3.0/mlflow/review-queues/get-by-name": {"name"},
-    "3.0/mlflow/scorers/register": {"name", "serialized_scorer"},
-    "3.0/mlflow/scorers/delete": {"name", "version"},
+    "3.0/mlflow/label-schemas/create": {"input", "type"},
+    "3.0/mlflow/review-queues/create": {"queue_type"},
 }  # fmt: skip
 
 

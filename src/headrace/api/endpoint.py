@@ -75,6 +75,7 @@ class Endpoint(Struct, frozen=True, eq=False):
     writes. `headers`: (name in lower case, field of the message that holds it). `raw`: the body is no JSON; the message
     has it in its field `body`. `form`: the body is a form of one of our pages. `own_page`: a page of Headrace's own,
     which the gate answers (ui/pages.py). `replica`: a search or a history, which a read replica may answer.
+    `check`: without a handler, what every message must pass on its way to stock, beside its types.
     """
 
     method: str
@@ -92,6 +93,7 @@ class Endpoint(Struct, frozen=True, eq=False):
     form: bool = False
     own_page: bool = False
     replica: bool = False
+    check: Callable[[Any], None] | None = None
 
     def paths(self, prefix: str) -> list[str]:
         """Where it is found on a server with this --static-prefix."""

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
+from headrace.api.message import missing
 from headrace.artifacts import transfer
 from headrace.artifacts.direct import Direct, JsonHandler
 from headrace.artifacts.locations import Locations
@@ -21,7 +22,7 @@ from headrace.artifacts.paths import safe
 from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, SigningStore
 from headrace.artifacts.transfer import Receive, Scope, Send
 from headrace.db.database import Database
-from headrace.errors import Declined
+from headrace.errors import Declined, NotFound
 from headrace.resources.logged_models.reads import location
 from headrace.resources.model_versions.reads import model_source
 from headrace.resources.runs.reads import artifact_uri
@@ -172,9 +173,13 @@ class Artifacts:
     async def _get_model_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /model-versions/get-artifact (handlers.get_model_version_artifact_handler)."""
         query = _query(scope, {"name", "version", "path"})
-        version = query.get("version", "").strip()
-        if not self._models_here or not (version.isascii() and version.isdecimal() and len(version) < 10):
+        if "version" not in query:  # stock fails at that, and at one beyond the database's numbers
+            raise missing("version")
+        version = query["version"].strip()
+        if not self._models_here or not re.fullmatch("[0-9]{1,4000}", version):
             raise Declined("a model version that stock knows")
+        if int(version) >= 2**31:
+            raise NotFound(f"Model Version (name={query.get('name', '')}, version={int(version)}) not found")
         uri = await model_source(self._tables("model_versions"), "default", query.get("name", ""), int(version))
         uri = _require_uri(uri)
         if run := _IN_A_RUN.fullmatch(uri):  # stock fails at it where artifacts go through the server

@@ -4,20 +4,25 @@ A row: the method, the path, the right, on what, and the fields of the message f
 (what they send is written anew from these). On what: `kind:field` says where the message has the id (`field|other`: in
 the first of them that is there; kinds joined by + must all be there, by / one of them); "-" is the whole server: no
 grant reaches so far.
+
+`field:type` says what stock only fails at where it is something else: such a request is refused, whoever sends it.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, cast
+import json
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, Literal, cast
 
 import msgspec
 
 from headrace.api.endpoint import Endpoint
-from headrace.api.message import Message, Reader
+from headrace.api.message import Int32, Message, Reader, invalid
 from headrace.auth import objects
 from headrace.auth.objects import Target
 from headrace.auth.principals import Right
+from headrace.resources import validation as valid
 
 TABLE = """
 GET    /health                                                     open      -
@@ -62,19 +67,19 @@ GET    /model-versions/get-artifact                                read      ver
 GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
 
-POST   3.0/mlflow/issues                                           edit      experiment:experiment_id     experiment_id name description status severity root_causes source_run_id created_by categories
+POST   3.0/mlflow/issues                                           edit      experiment:experiment_id   experiment_id:experiment name:text description:text status:issue-status severity:severity root_causes:texts source_run_id:text created_by:text categories:texts
 POST   3.0/mlflow/issues/invoke                                    edit      -
 GET    3.0/mlflow/issues/{issue_id}                                read      -
-PATCH  3.0/mlflow/issues/{issue_id}                                edit      -
-POST   3.0/mlflow/label-schemas/create                             edit      experiment:experiment_id     experiment_id name type input instruction enable_comment
+PATCH  3.0/mlflow/issues/{issue_id}                                edit      -                          issue_id name:text description:text status:issue-status severity:severity
+POST   3.0/mlflow/label-schemas/create                             edit      experiment:experiment_id   experiment_id:experiment name:text type input instruction:text enable_comment:truth
 GET    3.0/mlflow/label-schemas/get                                read      -
-GET    3.0/mlflow/label-schemas/get-by-name                        read      experiment:experiment_id     experiment_id name
+GET    3.0/mlflow/label-schemas/get-by-name                        read      experiment:experiment_id   experiment_id:experiment name:text
 PATCH  3.0/mlflow/label-schemas/update                             edit      -
 DELETE 3.0/mlflow/label-schemas/delete                             edit      -
-POST   3.0/mlflow/review-queues/create                             edit      experiment:experiment_id     experiment_id name queue_type created_by users schema_ids
-POST   3.0/mlflow/review-queues/get-or-create-user                 edit      experiment:experiment_id     experiment_id user created_by
+POST   3.0/mlflow/review-queues/create                             edit      experiment:experiment_id   experiment_id:experiment name:text queue_type created_by:text users:texts schema_ids:texts
+POST   3.0/mlflow/review-queues/get-or-create-user                 edit      experiment:experiment_id   experiment_id:experiment user:text created_by:text
 GET    3.0/mlflow/review-queues/get                                read      -
-GET    3.0/mlflow/review-queues/get-by-name                        read      experiment:experiment_id     experiment_id name
+GET    3.0/mlflow/review-queues/get-by-name                        read      experiment:experiment_id   experiment_id:experiment name:text
 POST   3.0/mlflow/review-queues/update                             edit      -
 POST   3.0/mlflow/review-queues/delete                             edit      -
 POST   3.0/mlflow/review-queues/items/add                          edit      -
@@ -82,8 +87,8 @@ POST   3.0/mlflow/review-queues/items/remove                       edit      -
 GET    3.0/mlflow/review-queues/items/list                         read      -
 POST   3.0/mlflow/review-queues/items/set-status                   edit      -
 
-POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id     experiment_id name serialized_scorer
-DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id     experiment_id name version
+POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id   experiment_id:experiment name:text serialized_scorer:object
+DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id   experiment_id:experiment name:text version:int32
 GET    3.0/mlflow/scorers/online-configs                           read      -
 POST   3.0/mlflow/scorer/invoke                                    edit      -
 POST   3.0/mlflow/genai/evaluate/invoke                            edit      -
@@ -177,6 +182,33 @@ class Anything(Message, forbid_unknown_fields=False):
     """The message of an endpoint that nobody with limited rights may use: it is not looked into."""
 
 
+def _experiment(value: str) -> None:
+    valid.experiment_id(value)
+
+
+def _object(value: str) -> None:
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise invalid("serialized_scorer", value, "It is not the JSON of an object.")
+
+
+# type -> its annotation, and what is looked at beside that, which raises ApiError
+_TYPES: dict[str, tuple[Any, Callable[[Any], None] | None]] = {
+    "": (Any, None),
+    "text": (str, None),
+    "texts": (list[str], None),
+    "truth": (bool, None),
+    "int32": (Int32, None),
+    "experiment": (str, _experiment),
+    "object": (str, _object),
+    "issue-status": (Literal["pending", "rejected", "resolved"], None),
+    "severity": (Literal["not_an_issue", "low", "medium", "high"], None),
+}
+
+
 @cache
 def endpoints() -> tuple[Endpoint, ...]:
     """Those of the table; where there is a native declaration, too, that counts."""
@@ -186,10 +218,21 @@ def endpoints() -> tuple[Endpoint, ...]:
 
 def _endpoint(method: str, path: str, right: str, target: str, *fields: str) -> Endpoint:
     message: type[Message] = Anything
+    check = None
     if fields:
-        kind = msgspec.defstruct(f"{method} {path}", [(field, Any, None) for field in fields], bases=(Message,))
+        typed = {name: _TYPES[kind] for name, _, kind in (field.partition(":") for field in fields)}
+        declared = [(name, annotation | None, None) for name, (annotation, _) in typed.items()]
+        kind = msgspec.defstruct(f"{method} {path}", declared, bases=(Message,))
         message = cast("type[Message]", kind)
-    return Endpoint(method, path, _RIGHTS[right], _target(target), message, reader=Reader(message))
+        if any(":" in field for field in fields):
+            check = partial(_check, tuple((name, look) for name, (_, look) in typed.items() if look is not None))
+    return Endpoint(method, path, _RIGHTS[right], _target(target), message, reader=Reader(message), check=check)
+
+
+def _check(looks: Sequence[tuple[str, Callable[[Any], None]]], message: Message) -> None:
+    for name, look in looks:
+        if value := getattr(message, name):
+            look(value)
 
 
 def _target(text: str) -> Target:

@@ -26,7 +26,7 @@ MAX_ENTITIES = 1000
 MAX_FLOAT = 1.7976931348623157e308
 
 _RUN_ID = re.compile(r"^[a-zA-Z0-9][\w\-]{0,255}$")
-_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,30}\s*")
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,4300}\s*")
 _KEY = re.compile(r"^[/\w.\- :]*$")
 # MLFLOW_TRUNCATE_LONG_VALUES: params and tags that are too long are cut, unless it is false
 _TRUNCATES = os.environ.get("MLFLOW_TRUNCATE_LONG_VALUES", "true").lower() in ("true", "1")

@@ -75,6 +75,7 @@ async def get_scorer(call: Call, message: messages.GetScorer) -> object:
 @endpoint("PUT", f"{PATH}online-config", Right.EDIT, EXPERIMENT)
 async def set_online_config(call: Call, message: messages.UpsertOnlineScoringConfig) -> object:
     """Stock keeps it; where no job runner would ever look at it, it is refused. Raises Forbidden, Declined."""
+    valid.experiment_id(message.experiment_id)
     if message.sample_rate and not call.settings.enable_jobs:
         raise Forbidden(
             "A judge of new traces needs MLflow's jobs, which are turned off here. --enable-jobs turns them on."

@@ -48,9 +48,6 @@ async def start_trace(call: Call, message: messages.StartTrace) -> object:
     trace_id = _text(given.trace_id, MAX_ID, "trace.trace_info.trace_id")
     if not trace_id:
         raise missing("trace.trace_info.trace_id")
-    if given.assessments:
-        await _check_ids(call, trace_id, given.assessments)
-        raise Declined("assessments that come with a trace")
     length = given.execution_duration
     trace = TraceInfo(
         trace_id,
@@ -65,6 +62,9 @@ async def start_trace(call: Call, message: messages.StartTrace) -> object:
         tags=dict(own_tags),
         metadata={**metadata, tags.FINALIZED: "true"},
     )
+    if given.assessments:
+        await _check_ids(call, trace_id, given.assessments)
+        raise Declined("assessments that come with a trace")
     started = await _start(call, trace, given.trace_metadata)
     if not started.is_new:
         trace = await reads.one(call.db, trace_id) or trace
