@@ -144,7 +144,12 @@ def check(settings: Settings) -> None:
     """
     database = settings.database
     if not isinstance(database, PostgresURL | SqliteURL):
-        raise ConfigurationError("Users are kept on PostgreSQL or SQLite. Look at --backend-store-uri.")
+        store = settings.backend_store_uri
+        file = f" A SQLite database is named sqlite:///{store}." if Path(store).is_file() else ""
+        raise ConfigurationError(
+            f"{uri.redact(store)} is no PostgreSQL and no SQLite database, and this command looks into no other store. "
+            f"Look at --backend-store-uri.{file}"
+        )
     if isinstance(database, SqliteURL) and not Path(database.path).exists():
         raise ConfigurationError(
             f"There is no database {database.path}. Look at --backend-store-uri, or at the folder that you are in; "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -12,6 +15,7 @@ from headrace import log
 from headrace.cli.env_file import env_file
 from headrace.errors import AwsError, ConfigurationError, HeadraceError, SchemaOutOfDate
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 EXIT_CODES: dict[type[HeadraceError], int] = {ConfigurationError: 2, SchemaOutOfDate: 3, AwsError: 4}
 
 
@@ -27,6 +31,15 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"headrace.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Of a name that is none the nearest is told; click knows no names of commands that it has not imported."""
+        names = self.list_commands(ctx)
+        if args[0] not in names and (near := get_close_matches(args[0], names, 1)):
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["--help"], "max_content_width": 110})
 @env_file
@@ -38,6 +51,7 @@ def cli() -> None:
 def run() -> NoReturn:
     """Run the command; an error of ours is one text and an exit code, never a traceback."""
     try:
+        _look_at_folder()
         code = cli.main(standalone_mode=False)
     except HeadraceError as error:
         if log.is_json():  # a server's, which a program reads
@@ -50,4 +64,19 @@ def run() -> NoReturn:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = error.filename or "what its output goes to"
+        print(f"headrace: {where} takes no more: {error.strerror}.", file=sys.stderr)
+        code = 1
     sys.exit(code)
+
+
+def _look_at_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The folder that you are in can't be used: {error.strerror}. Go to another one."
+        ) from None

@@ -21,7 +21,12 @@ def _load(context: click.Context, parameter: click.Parameter, value: str | None)
         raise ConfigurationError(
             "--env-file needs python-dotenv, which is not installed here. Use docker's own --env-file, or install it."
         ) from None
-    load_dotenv(value, override=False)
+    try:
+        load_dotenv(value, override=False)
+    except (OSError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a NUL in a value
+        raise ConfigurationError(
+            f"--env-file is {value}, which can't be read: {error}. It has lines NAME=VALUE."
+        ) from None
 
 
 def env_file(command: Any) -> Any:

@@ -1,0 +1,117 @@
+"""What is wrong around a command x the command: one clear line and an exit code, never a traceback.
+
+What is wrong with its database is in test_database_errors.py.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.databases import Databases
+from tests.support.processes import clean_environment
+from tests.support.servers import SCRIPTS
+
+STORE = "{store}"
+# Commands that look into a database and print what they find.
+READERS = {
+    "usage": ("usage",),
+    "gc": ("gc", "--dry-run"),
+    "user list": ("user", "list"),
+    "token list": ("token", "list", "--json"),
+    "events list": ("events", "list"),
+}
+COMMANDS = READERS | {
+    "serve": ("serve", "--port", "0"),
+    "audit": ("audit",),
+    "runs move": ("runs", "move", "0" * 32, "--to", "there"),
+    "user add": ("user", "add", "ada", "--no-password"),
+    "copy": ("copy", "{store}", "sqlite:///target.db"),
+    "db create": ("db", "create"),
+    "aws status": ("aws", "status"),
+}
+
+
+@pytest.fixture(scope="module")
+def store(databases: Databases) -> str:
+    return databases.migrated("sqlite").uri
+
+
+def headrace(*command: str, cwd: Path, store: str, stdout: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it, with this backend store; `stdout`: the file that its output goes to."""
+    with open(stdout or os.devnull, "w") as output:
+        return subprocess.run(
+            [SCRIPTS / "headrace", *(text.format(store=store) for text in command)],
+            env=clean_environment() | {"MLFLOW_BACKEND_STORE_URI": store},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+
+
+def only_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command that failed has said."""
+    assert done.returncode not in (0, -6, -11)
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("command", [*READERS.values(), ("--help",)], ids=" ".join)
+def test_the_output_goes_to_a_full_disk(store: str, tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = headrace(*command, cwd=tmp_path, store=store, stdout="/dev/full")
+    assert only_line(done) == "headrace: what its output goes to takes no more: No space left on device."
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_the_folder_is_gone(store: str, tmp_path: Path, command: tuple[str, ...]) -> None:
+    shell = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", str(SCRIPTS / "headrace")]
+    arguments = [text.format(store=store) for text in command]
+    environment = clean_environment() | {"MLFLOW_BACKEND_STORE_URI": store}
+    done = subprocess.run(
+        [*shell, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    said = "The folder that you are in can't be used: No such file or directory. Go to another one."
+    assert only_line(done) == f"headrace: {said}"
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("name", ["usage", "gc", "user list", "token list", "events list", "audit", "runs move"])
+def test_the_store_is_a_file_by_its_path(store: str, tmp_path: Path, name: str) -> None:
+    path = store.removeprefix("sqlite:///")
+    line = only_line(headrace(*COMMANDS[name], cwd=tmp_path, store=path))
+    assert f"{path} is no PostgreSQL and no SQLite database" in line
+    assert line.endswith(f"A SQLite database is named sqlite:///{path}.")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"A=\xff\xfe", "can't be read: 'utf-8'"), (b"A=a\0b", "can't be read: embedded null")]
+)
+def test_an_env_file_that_is_none(store: str, tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "env").write_bytes(content)
+    line = only_line(headrace("--env-file", "env", "usage", cwd=tmp_path, store=store))
+    assert f"headrace: --env-file is env, which {says}" in line
+    assert line.endswith("It has lines NAME=VALUE.")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("sevre",), "No such command 'sevre'. Did you mean 'serve'?"),
+        (("user", "lst"), "No such command 'lst'. Did you mean 'list'?"),
+        (("db", "indices"), "No such command 'indices'. Did you mean 'indexes'?"),
+        (("zzz",), "No such command 'zzz'."),
+        (("usage", "--jsno"), "No such option '--jsno'. Did you mean '--json'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_name_that_is_none(store: str, tmp_path: Path, command: tuple[str, ...], says: str) -> None:
+    done = headrace(*command, cwd=tmp_path, store=store)
+    assert done.stderr.splitlines()[-1] == f"Error: {says}"
+    assert done.returncode == 2
