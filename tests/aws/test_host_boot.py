@@ -19,10 +19,18 @@ NO_NETWORK = 'Could not connect to the endpoint URL: "https://ssm.us-east-1.amaz
 DENIED = "An error occurred (AccessDeniedException) when calling the GetParameters operation: not yet"
 
 
-def boot(folder: Path, *answers: str) -> tuple[list[str], str]:
+INSTANCE = "/var/lib/cloud/data/instance-id"
+UNKNOWN = (
+    "An error occurred (ValidationError) when calling the CompleteLifecycleAction operation: No active Lifecycle "
+    "Action found with instance ID i-1"
+)
+
+
+def boot(folder: Path, *answers: str, starts: int | None = None, record: str = "") -> tuple[list[str], str]:
     """The images that run_container.sh was given, and what the boot log has. Answers with a blank are errors."""
     for name, text in {
-        "aws": 'read -r line <answers; sed -i 1d answers; case $line in *" "*) echo "$line" >&2; exit 254;; esac\n'
+        "aws": record
+        + 'read -r line <answers; sed -i 1d answers; case $line in *" "*) echo "$line" >&2; exit 254;; esac\n'
         'echo "a warning" >&2; echo "$line"',
         "sleep": ":",
         "run_container.sh": 'echo "$HEADRACE_IMAGE" >>started; [ "$(wc -l <started)" -ge "$STARTS" ]',
@@ -32,13 +40,14 @@ def boot(folder: Path, *answers: str) -> tuple[list[str], str]:
     (folder / "answers").write_text("".join(f"{one}\n" for one in answers))
     (folder / "started").unlink(missing_ok=True)
     _, mark, text = templates.script("host_boot.sh").partition("# While an upgrade migrates the database")
-    script = (mark + text).replace("/usr/local/bin/", f"{folder}/")
+    script = (mark + text).replace("/usr/local/bin/", f"{folder}/").replace(INSTANCE, f"{folder}/instance-id")
+    (folder / "instance-id").write_text("i-1\n")
     environment = {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "HEADRACE_IMAGE": LAUNCHED,
         "HEADRACE_REGION": "us-east-1",
         "HEADRACE_SSM_PREFIX": "/mlflow",
-        "STARTS": str(sum(" " not in one for one in answers)),
+        "STARTS": str(sum(" " not in one for one in answers) if starts is None else starts),
     }
     done = subprocess.run(
         ["bash"], input=script, cwd=folder, env=environment, capture_output=True, text=True, timeout=20
@@ -52,6 +61,27 @@ def test_only_a_parameter_that_is_not_there_means_the_launch_templates_image(tmp
     started, log = boot(tmp_path, failure, failure, WANTED)
     assert started == [WANTED], "an old image on a migrated schema would never become healthy"
     assert failure in log
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        (("group", "done"), 2),
+        ((THROTTLED, "group", THROTTLED, "group", "done"), 5),
+        (("group", UNKNOWN), 2),  # nobody waits for it: the first host of a stack may be before the hook
+        (("group", DENIED, "group", "done"), 4),  # what IAM was told has no effect yet
+    ],
+)
+def test_the_group_is_told_once_the_server_is_healthy(tmp_path: Path, answers: tuple[str, ...], asked: int) -> None:
+    """Until then it keeps the host whose place this one takes."""
+    record = 'case $1 in autoscaling) echo "$@" >>told;; esac\n'
+    started, _ = boot(tmp_path, NONE, *answers, starts=1, record=record)
+    assert started == [LAUNCHED]
+    told = (tmp_path / "told").read_text().splitlines()
+    assert len(told) == asked
+    assert "--instance-ids i-1" in told[0]
+    assert "complete-lifecycle-action" in told[-1]
+    assert "--auto-scaling-group-name group --instance-id i-1 --lifecycle-hook-name serves" in told[-1]
 
 
 def server_env(folder: Path, domain: str = "", cpus: int = 2, memory_kb: int = 3_900_000) -> dict[str, str]:

@@ -1,13 +1,15 @@
-"""Where a host is reached in the VPC (`--ingress vpc`), as `up` and `status` say it."""
+"""The hosts: which count, and where one is reached in the VPC (`--ingress vpc`), as `up` and `status` say it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from botocore.stub import Stubber
 
 from headrace.aws import hosts
 from headrace.aws.client import Cloud
+from headrace.aws.hosts import Host
 from headrace.aws.stacks import Stack
 from headrace.cli.aws import Target, _how_to_use
 
@@ -38,6 +40,25 @@ def test_the_addresses_of_the_groups_hosts(cloud: Cloud) -> None:
         ec2.add_response("describe_instances", {"Reservations": described}, {"Filters": by_id})
         assert hosts.addresses(cloud, APP) == ["10.71.0.5"]
         assert hosts.addresses(cloud, APP) == []
+
+
+def test_a_host_whose_server_is_not_healthy_yet_is_one_of_them(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group keeps it waiting: its database's role may be made through it, and an upgrade means it, too."""
+    states = ("InService", "Pending:Wait", "Pending", "Terminating:Wait", "Terminated")
+    found = [Host(f"i-{number}", state, "Healthy", online=True) for number, state in enumerate(states)]
+    monkeypatch.setattr(hosts, "find", lambda *_: found)
+    assert [one.state for one in hosts.wait_online(cloud, APP, print)] == list(states[:3])
+
+
+def test_a_replacement_that_waits_for_a_server_says_so(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(hosts, "_SLOW", -1.0)
+    monkeypatch.setattr(hosts, "find", lambda *_: [Host("i-2", "Pending:Wait", "Healthy", online=True)])
+    states = iter(("InProgress", "Successful"))
+    monkeypatch.setattr(hosts, "_refreshes", lambda *_, **__: [{"Status": next(states)}])
+    hosts._follow_refresh(cloud, APP, "refresh-1", said.append)
+    assert "the server of i-2 is not healthy yet, and the old host goes on" in said[0]
 
 
 def test_people_are_told_the_address() -> None:

@@ -219,7 +219,13 @@ PROMISES: dict[str, Callable[[], bool]] = {
     "the role has no action with a wildcard, and all resources only where AWS knows no narrower": lambda: (
         not any("*" in action for action in actions(*STATEMENTS))
         and {sid for sid, one in STATEMENTS.items() if one["Resource"] == "*"}
-        == {"LogInToEcr", "SessionManager", "WriteMetrics"}
+        == {"LogInToEcr", "SessionManager", "WriteMetrics", "FindItsGroup"}
+    ),
+    "a host is in service when its server is, and only its own group is told so": lambda: (
+        APP.properties("ServesHook")["LifecycleTransition"] == "autoscaling:EC2_INSTANCE_LAUNCHING"
+        and APP.properties("ServesHook")["DefaultResult"] == "ABANDON"
+        and actions("SayThatItServes") == {"autoscaling:CompleteLifecycleAction"}
+        and STATEMENTS["SayThatItServes"]["Resource"]["Fn::Sub"].endswith("/${AWS::StackName}-Hosts-*")
     ),
     "only EC2 takes the role": lambda: (
         APP.properties("Role")["AssumeRolePolicyDocument"]["Statement"]

@@ -65,3 +65,18 @@ until wanted_image && bash /usr/local/bin/run_container.sh; do
   echo "not in service yet; once more in 5 s"
   sleep 5
 done
+
+# The group waits for this word before it counts the host, or lets the one go whose place it takes (the template's hook).
+# Where it does not wait for it, AWS calls that a ValidationError.
+serves() {
+  local host group said
+  host=$(cat /var/lib/cloud/data/instance-id)
+  group=$(aws autoscaling describe-auto-scaling-instances --region "$HEADRACE_REGION" --instance-ids "$host" \
+    --query 'AutoScalingInstances[0].AutoScalingGroupName' --output text) || return 1
+  said=$(aws autoscaling complete-lifecycle-action --region "$HEADRACE_REGION" --auto-scaling-group-name "$group" \
+    --instance-id "$host" --lifecycle-hook-name serves --lifecycle-action-result CONTINUE 2>&1) && return
+  echo "$said"
+  case $said in *ValidationError*) return 0 ;; esac
+  return 1
+}
+until serves; do sleep 5; done

@@ -20,6 +20,7 @@ _ENDED = {"Success", "Failed", "Cancelled", "TimedOut", "Undeliverable", "Termin
 _UNDER_WAY = {"Pending", "InProgress", "Baking"}
 _IMAGE_LINE = re.compile(r"^export HEADRACE_IMAGE=.*\n", re.M)
 _REPLACING = ("ReplaceUnhealthy", "AZRebalance")
+_SLOW = 600.0  # seconds after which a replacement of hosts is said to be slow
 _TAIL = 1500  # characters of a command's output that an error shows
 
 
@@ -66,11 +67,11 @@ def systems(cloud: Cloud, app: Stack) -> dict[str, datetime]:
 
 
 def wait_online(cloud: Cloud, app: Stack, say: Say, seconds: float = 600) -> list[Host]:
-    """The hosts that are in service, once Systems Manager reaches each. Raises AwsError after `seconds`."""
+    """The hosts that are in service or will be, once Systems Manager reaches each. Raises AwsError after `seconds`."""
     deadline = time.monotonic() + seconds
     said = False
     for _ in polling():
-        hosts = [host for host in find(cloud, app) if host.state in ("InService", "Pending")]
+        hosts = [host for host in find(cloud, app) if host.state.startswith(("InService", "Pending"))]
         if hosts and all(host.online for host in hosts):
             return hosts
         if time.monotonic() > deadline:
@@ -142,10 +143,10 @@ def renew(cloud: Cloud, app: Stack, say: Say) -> None:
     resume(cloud, app, say)  # which an upgrade that was killed has left
     if under_way := [one for one in _refreshes(cloud, group) if one["Status"] in _UNDER_WAY]:
         say("new hosts for old ones: under way since an earlier command; waiting for it")
-        _follow_refresh(cloud, app, under_way[0]["InstanceRefreshId"])
+        _follow_refresh(cloud, app, under_way[0]["InstanceRefreshId"], say)
     if not (old := outdated(cloud, app)):
         return
-    preferences = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "InstanceWarmup": 120}
+    preferences = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 200, "InstanceWarmup": 30}
     try:
         started = cloud.call(
             "autoscaling", "start_instance_refresh", AutoScalingGroupName=group, Preferences=preferences
@@ -156,11 +157,23 @@ def renew(cloud: Cloud, app: Stack, say: Say) -> None:
         renew(cloud, app, say)  # another command was a moment earlier
         return
     say(f"new hosts for {', '.join(old)}, one by one; it takes minutes")
-    _follow_refresh(cloud, app, started)
+    _follow_refresh(cloud, app, started, say)
 
 
-def _follow_refresh(cloud: Cloud, app: Stack, refresh: str) -> None:
+def _follow_refresh(cloud: Cloud, app: Stack, refresh: str, say: Say) -> None:
+    """A new host counts once its server is healthy (the template's hook); one that is not within an hour goes again."""
+    told = time.monotonic() + _SLOW
     for _ in polling(longest=15):
+        if time.monotonic() > told:
+            told += _SLOW
+            waiting = [host.id for host in find(cloud, app) if host.state == "Pending:Wait"]
+            say(
+                f"the server of {', '.join(waiting)} is not healthy yet, and the old host goes on: `headrace aws logs` "
+                f"has why, or aws ssm start-session --region {cloud.region} --target {waiting[0]} and "
+                "/var/log/cloud-init-output.log there"
+                if waiting
+                else "still at it"
+            )
         (answer,) = _refreshes(cloud, app.output("Hosts"), InstanceRefreshIds=[refresh])
         if answer["Status"] == "Successful":
             return
