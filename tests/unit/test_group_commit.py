@@ -48,6 +48,24 @@ async def test_those_that_wait_share_the_next_group() -> None:
     assert gate.groups == [["a"], ["b", "c", "d"]]
 
 
+async def test_where_several_write_at_once_those_that_are_read_at_this_moment_come_along() -> None:
+    """One that was alone is not kept waiting."""
+    gate = Gate()
+    gate.open.set()
+    group = commits(gate)
+    for alone in "ab":
+        await group.submit(alone)
+    await asyncio.gather(*await begin(group, "c", "d"))
+
+    async def a_moment_later(write: str) -> str:
+        await asyncio.sleep(0)
+        return await group.submit(write)
+
+    tasks = [asyncio.create_task(work) for work in (group.submit("e"), a_moment_later("f"))]
+    assert await asyncio.gather(*tasks) == ["E", "F"]
+    assert gate.groups == [["a"], ["b"], ["c", "d"], ["e", "f"]]
+
+
 async def test_an_outcome_is_its_own_writes() -> None:
     gate = Gate()
     gate.open.set()

@@ -16,7 +16,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -105,10 +105,14 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
         super().__init__(*args, **options)
         self._described: dict[str, Any] = {}
 
-    async def _get_statement(self, query: str, timeout: float | None, **options: Any) -> Any:
+    def _get_statement(self, query: str, timeout: float | None, **options: Any) -> Awaitable[Any]:
         """As asyncpg's; of a search one without a name, whose types are asked for once."""
-        if not self._replans:
-            return await super()._get_statement(query, timeout, **options)
+        if self._replans:
+            return self._describe(query, **options)
+        asyncpgs: Awaitable[Any] = super()._get_statement(query, timeout, **options)
+        return asyncpgs
+
+    async def _describe(self, query: str, **options: Any) -> Any:
         statement = self._described.get(query)
         if statement is not None and time.monotonic() - self._answered_at < _FRESH_SECONDS:
             statement.mark_unprepared()  # it is parsed, bound and executed in one message

@@ -9,12 +9,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from msgspec import Struct
 
-from headrace.db.group_commit import GroupCommit
+from headrace.db.group_commit import Group, GroupCommit
 from headrace.db.query import Dialect, Runnable
 from headrace.errors import ApiError, Declined, Malformed
 
@@ -114,8 +114,8 @@ class Database(ABC):
         """For metrics."""
         return Load(self._commits.waiting)
 
-    def observe_groups(self, callback: Callable[[int, float, float], None]) -> None:
-        """Call back for each group of writes with their number, the first one's wait and the commit's seconds."""
+    def observe_groups(self, callback: Callable[[Group], None]) -> None:
+        """Call back for each group of writes that was committed."""
         self._commits.observe = callback
 
     @abstractmethod
@@ -166,7 +166,7 @@ class Database(ABC):
         """
 
     @abstractmethod
-    async def submit(self, write: Write) -> Any:
+    def submit(self, write: Write) -> Coroutine[Any, Any, Any]:
         """Do it durably, together with the other writes of this moment; the outcome that its class gives.
 
         Raises what the outcome says, mostly Declined; Unavailable (the queue is full or the database is away; nothing

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NoReturn
 
@@ -118,11 +118,8 @@ class Session:
 
     def __init__(self, connection: asyncpg.Connection, memory: dict[str, int]) -> None:
         self.connection, self.memory = connection, memory
+        self.fetch: Callable[..., Awaitable[list[Any]]] = connection.fetch  # a statement and its values
         self.again = False
-
-    async def fetch(self, text: str, *values: Any) -> list[Any]:
-        rows: list[Any] = await self.connection.fetch(text, *values)
-        return rows
 
     def changed_meanwhile(self, what: str) -> NoReturn:
         """Raise what has the group sent again."""
@@ -238,8 +235,8 @@ class PostgresDatabase(Database):
         rows: Sequence[Any] = await execute(run)
         return rows
 
-    async def submit(self, write: Write) -> Any:
-        return await self._commits.submit(write)
+    def submit(self, write: Write) -> Coroutine[Any, Any, Any]:
+        return self._commits.submit(write)
 
     async def _in_transaction(self, run: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
         async def transaction(connection: asyncpg.Connection) -> Any:
@@ -295,7 +292,10 @@ class PostgresDatabase(Database):
         again = False
         while True:
             try:
-                session = Session(await self._writing(), self._memory)
+                writer = self._writer
+                if writer is None or writer.is_closed():
+                    writer = await self._writing()
+                session = Session(writer, self._memory)
                 session.again = again
                 return await self._apply(session, writes)
             except Exception as error:
@@ -318,6 +318,7 @@ class PostgresDatabase(Database):
             again = True
 
     async def _writing(self) -> Connection:
+        """The connection that writes; a new one where it is closed."""
         if self._writer is None or self._writer.is_closed():
             self._writer = await self._writers.connect()
         return self._writer

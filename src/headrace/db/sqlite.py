@@ -12,7 +12,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -130,8 +130,8 @@ class SqliteDatabase(Database):
         queries = [statement.render(Dialect.SQLITE) for statement in (guard, *rest)]
         return await self._in(self._writer, lambda db: _change(db, queries))
 
-    async def submit(self, write: Write) -> Any:
-        return await self._commits.submit(write)
+    def submit(self, write: Write) -> Coroutine[Any, Any, Any]:
+        return self._commits.submit(write)
 
     def _build_indexes(self) -> None:
         """In the writer's thread, before the first write that is queued behind it."""

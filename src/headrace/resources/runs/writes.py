@@ -79,21 +79,25 @@ class LogBatch(Write, frozen=True, gc=False):
     def weight(self) -> int:
         return len(self.metrics) + len(self.model_metrics) + len(self.params) + len(self.tags)
 
+    @property
+    def is_one_metric(self) -> bool:
+        return len(self.metrics) == 1 and not self.params and not self.tags
+
     @classmethod
     async def apply_postgres(cls, session: Session, writes: Sequence[LogBatch]) -> Sequence[Outcome]:
+        if len(writes) == 1 and writes[0].is_one_metric:  # the usual one needs no plan
+            run_id, [row] = writes[0].run_id, writes[0].metrics
+            one = (run_id, row.key, pg.value(row), row.timestamp, row.step, row.is_nan)
+            if writes[0].model_metrics:
+                [of] = writes[0].model_metrics
+                model = (of.model_id, of.dataset_name, of.dataset_digest)
+                active = await session.fetch(pg.LOG_METRIC_OF_MODEL, *one, *model)
+            else:
+                active = await session.fetch(pg.LOG_METRIC, *one)
+            return [None if active else _no_active_run()]
         plan = LogPlan(writes)
         try:
-            if len(writes) == len(plan.metrics) == 1 and not plan.params and not plan.tags:
-                [(run_id, row)] = plan.metrics
-                one = (run_id, row.key, pg.value(row), row.timestamp, row.step, row.is_nan)
-                if plan.model_metrics:
-                    [(_, of)] = plan.model_metrics
-                    model = (of.model_id, of.dataset_name, of.dataset_digest)
-                    active = await session.fetch(pg.LOG_METRIC_OF_MODEL, *one, *model)
-                else:
-                    active = await session.fetch(pg.LOG_METRIC, *one)
-            else:
-                active = await _insert(session, plan)
+            active = await _insert(session, plan)
         except Exception as error:
             if getattr(error, "sqlstate", None) == _NOT_NULL_VIOLATION:
                 return await _without_changed_params(session, writes, plan)
