@@ -6,12 +6,16 @@ all have, the worker that happens to be idle takes all that wait: of 500 clients
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from headrace.errors import ConfigurationError
+
+PORT_SECONDS = 3.0
 
 
 class Listener:
@@ -61,21 +65,30 @@ class Listener:
 
 
 def listen(host: str, port: int, workers: int) -> list[Listener]:
-    """A listener for each worker. Raises ConfigurationError."""
-    try:
-        (family, _, _, _, address), *_ = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        alone = Listener(family, address)  # it fails where another program has the port, which shared ones would share
-        if workers == 1 or sys.platform != "linux":
-            return [alone] * workers
-        address = (address[0], alone.port, *address[2:])
-        alone.close()
-        return [Listener(family, address, shared=True) for _ in range(workers)]
-    except OSError as error:
-        raise ConfigurationError(
-            f"Can't listen on {host} port {port}: {error.strerror}. Choose another with --host and --port."
-        ) from None
+    """A listener for each worker. Raises ConfigurationError.
+
+    A port that is in use is waited for a little: after kill -9 of a server its workers end by themselves, and soon.
+    """
+    deadline = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            return _listen(host, port, workers)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"Can't listen on {host} port {port}: {error.strerror}. Choose another with --host and --port."
+                ) from None
+        time.sleep(0.05)
+
+
+def _listen(host: str, port: int, workers: int) -> list[Listener]:
+    (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    alone = Listener(family, address)  # it fails where another program has the port, which shared ones would share
+    if workers == 1 or sys.platform != "linux":
+        return [alone] * workers
+    address = (address[0], alone.port, *address[2:])
+    alone.close()
+    return [Listener(family, address, shared=True) for _ in range(workers)]
 
 
 def close(listeners: Iterable[Listener]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from headrace import listeners
 from headrace.errors import ConfigurationError
 from headrace.listeners import Listener, close, listen
 
@@ -62,10 +64,22 @@ def test_who_withdraws_gets_none_until_it_comes_back(two: list[Listener]) -> Non
     assert two[1].port == port
 
 
+def test_a_port_that_comes_free_in_a_moment() -> None:
+    """As after kill -9 of a server, whose workers have not noticed yet."""
+    there = listen("127.0.0.1", 0, 1)
+    accepted(there, 1)
+    number = there[0].port
+    timer = threading.Timer(0.3, close, [there])
+    timer.start()
+    close(listen("127.0.0.1", number, 1))
+    timer.join()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("others", [1, 2])
-def test_a_port_that_another_program_has(workers: int, others: int) -> None:
+def test_a_port_that_another_program_has(workers: int, others: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one whose sockets are shared among its own workers."""
+    monkeypatch.setattr(listeners, "PORT_SECONDS", 0.1)
     there = listen("127.0.0.1", 0, others)
     accepted(there, 1)
     with pytest.raises(ConfigurationError, match=rf"port {there[0].port}: .*Choose another"):
