@@ -28,7 +28,7 @@ PLACE = Place("aws", "123456789012", "eu-west-1", "lab")
 HERE = "eu-west-1:123456789012"
 BOUNDARY = "arn:aws:iam::123456789012:policy/limit"
 MANAGED = 6144  # characters of a managed policy without white space
-ROOM = 300  # for what comes
+ROOM = 260  # for what comes
 # What the handlers list for features that the templates don't use. For each the reason why nobody asks AWS for it.
 UNUSED = {
     "managed-fleets:*|vpc-lattice:*|vpce:*|cognito-idp:*|s3tables:*|firehose:*": "other services",
@@ -83,7 +83,11 @@ USES = [
     (f"arn:aws:rds:{HERE}:og:default:postgres-17", "rds:CreateDBInstance rds:ModifyDBInstance"),
     (f"arn:aws:rds:{HERE}:pg:lab-data-databaseparameters-1", "rds:CreateDBInstance rds:CreateDBParameterGroup"),
     (f"arn:aws:rds:{HERE}:subgrp:lab-data-databasesubnets-1", "rds:CreateDBInstance rds:CreateDBSubnetGroup"),
-    (f"arn:aws:rds:{HERE}:snapshot:headrace-lab-2026-01-01-00-00-00", "rds:CreateDBSnapshot"),
+    (f"arn:aws:rds:{HERE}:snapshot:headrace-lab-2026-01-01-00-00-00", "rds:CreateDBSnapshot rds:DeleteDBSnapshot"),
+    (
+        f"arn:aws:logs:{HERE}:log-group:/aws/rds/instance/lab-data-database-1/postgresql",
+        "logs:PutRetentionPolicy logs:DeleteLogGroup",
+    ),
     (f"arn:aws:rds:{HERE}:snapshot:lab-data-snapshot-database-1", "rds:CreateDBSnapshot rds:AddTagsToResource"),
     (f"arn:aws:acm:{HERE}:certificate/1", "acm:RequestCertificate acm:DescribeCertificate acm:AddTagsToCertificate"),
     ("arn:aws:route53:::hostedzone/Z1", "route53:ChangeResourceRecordSets route53:ListResourceRecordSets"),
@@ -128,6 +132,8 @@ REFUSED = [
     ("s3:GetObject", "arn:aws:s3:::lab-data-bucket-1/a", CONTEXT),
     ("rds-db:connect", f"arn:aws:rds-db:{HERE}:dbuser:db-ABC/postgres", CONTEXT),
     ("rds:DeleteDBInstance", f"arn:aws:rds:{HERE}:db:other", CONTEXT),
+    ("rds:DeleteDBSnapshot", f"arn:aws:rds:{HERE}:snapshot:other", CONTEXT),
+    ("logs:FilterLogEvents", f"arn:aws:logs:{HERE}:log-group:/aws/rds/instance/other/postgresql", CONTEXT),
 ]
 
 

@@ -9,21 +9,26 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from headrace.aws import tunnel
-from headrace.aws.client import Answer, Cloud, polling
+from headrace.aws.client import Answer, Cloud, passing_over, polling
 from headrace.aws.stacks import Say, Stack
 from headrace.database_url import PostgresURL
 from headrace.errors import AwsError, SchemaOutOfDate
 from headrace.settings import Settings
 from headrace.settings.resolve import resolve
 
+LOG_DAYS = 30  # as the app's template has it for the server's
+SNAPSHOT_DAYS, SNAPSHOTS = 90, 3
+"""For so many days the snapshots of upgrades are kept, and so many whatever their age."""
 BUSY_SECONDS = 1800
 """For which a command waits for what else RDS does with the database, its backup say."""
 
@@ -43,6 +48,36 @@ def by_token(data: Stack) -> bool:
 def resource(cloud: Cloud, data: Stack) -> str:
     """How IAM names the instance that has the database; a restored one is another."""
     return str(instance(cloud, data)["DbiResourceId"])
+
+
+def expire_log(cloud: Cloud, data: Stack) -> None:
+    """Keep the database's log for as long as the server's: RDS makes its group, with no end, and never deletes it."""
+    if data.parameters.get("ExistingDatabase"):
+        return
+    with passing_over("ResourceNotFoundException"):  # it has written none yet; the next `up` finds it
+        cloud.call("logs", "put_retention_policy", logGroupName=log_group(data), retentionInDays=LOG_DAYS)
+
+
+def log_group(data: Stack) -> str:
+    return f"/aws/rds/instance/{data.output('DatabaseId')}/postgresql"
+
+
+def expire_snapshots(cloud: Cloud, name: str, data: Stack, say: Say) -> None:
+    """Delete those of upgrades that are older than SNAPSHOT_DAYS; the newest ones stay, however old."""
+    taken = re.compile(rf"headrace-{re.escape(name)}-\d{{4}}(-\d\d){{5}}\Z")  # journal.py; others are somebody's
+    asked = {"DBInstanceIdentifier": data.output("DatabaseId"), "SnapshotType": "manual"}
+    found = [
+        one
+        for one in cloud.pages("rds", "describe_db_snapshots", "DBSnapshots", **asked)
+        if taken.match(one["DBSnapshotIdentifier"]) and one["Status"] == "available"
+    ]
+    found.sort(key=lambda one: one["DBSnapshotIdentifier"], reverse=True)
+    oldest = datetime.now(UTC) - timedelta(days=SNAPSHOT_DAYS)
+    for one in found[SNAPSHOTS:]:
+        if one["SnapshotCreateTime"] < oldest:
+            with passing_over("DBSnapshotNotFound"):
+                cloud.call("rds", "delete_db_snapshot", DBSnapshotIdentifier=one["DBSnapshotIdentifier"])
+            say(f"database: the snapshot {one['DBSnapshotIdentifier']} is older than {SNAPSHOT_DAYS} days, and deleted")
 
 
 def make_role(cloud: Cloud, name: str, data: Stack, host: str, say: Say) -> None:

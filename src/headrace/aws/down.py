@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.aws import adopt, container, domain, journal, restore, stacks
+from headrace.aws import adopt, container, database, domain, journal, restore, stacks
 from headrace.aws.client import Answer, Cloud, passing_over
 from headrace.aws.stacks import Say
 from headrace.errors import AwsError
@@ -57,6 +57,9 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
     for parameter in _parameters(cloud, name):
         cloud.drop_parameter(parameter)
     stacks.delete(cloud, data.name, say)
+    if "Database" in made:
+        with passing_over("ResourceNotFoundException"):
+            cloud.call("logs", "delete_log_group", logGroupName=database.log_group(data))
     snapshots = [
         one
         for one in cloud.pages(

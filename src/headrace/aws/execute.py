@@ -12,6 +12,7 @@ from headrace.aws.client import Cloud, passing_over, polling
 from headrace.aws.deployment import PORT, Choices
 from headrace.aws.plan import (
     ApplySettings,
+    ExpireLog,
     MakeApp,
     MakeCertificate,
     MakeRole,
@@ -85,6 +86,8 @@ def preview(cloud: Cloud, step: Step) -> Preview:
             return Preview("server: each knows how it logs in at the database", True)
         case ApplySettings():
             return Preview("server: anew on each host that runs with other settings, once the new one is healthy", True)
+        case ExpireLog():
+            return Preview(f"log of the database: kept for {database.LOG_DAYS} days", True)
         case TryOut():
             return Preview("proof: log a param and an artifact, and read them back", True)
 
@@ -166,6 +169,8 @@ class Live:
                 self._switch_login(choices.name, None)
             case ApplySettings(choices):
                 self._apply_settings(choices)
+            case ExpireLog(choices):
+                database.expire_log(self.cloud, required(self.cloud, choices.data_stack))
             case TryOut(choices):
                 self._try_out(choices)
 

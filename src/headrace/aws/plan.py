@@ -111,6 +111,12 @@ class ApplySettings(NamedTuple):
     choices: Choices
 
 
+class ExpireLog(NamedTuple):
+    """See that the database's log is not kept for ever."""
+
+    choices: Choices
+
+
 class TryOut(NamedTuple):
     """Log a param and an artifact, and read them back."""
 
@@ -131,6 +137,7 @@ Step = (
     | SwitchLogin
     | SettleLogin
     | ApplySettings
+    | ExpireLog
     | TryOut
 )
 
@@ -211,6 +218,7 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
         *([SettleLogin(choices)] if back else []),
         ApplySettings(choices),
         *([PointDomain(choices.app_stack, domain)] if balancer else []),
+        ExpireLog(choices),
         TryOut(choices),
     ]
 

@@ -39,8 +39,9 @@ METRIC = 0.30  # a custom one
 METRICS = 3  # errors among them, which a balancer counts by itself
 FREE = 10  # alarms, and metrics, that an account has for nothing each month
 NOT_COUNTED = (
-    "artifacts (S3: 0.023 a GB), logs (0.50 a GB), traffic out (0.09 a GB), backups and upgrades' snapshots beyond the "
-    "database's size, CPU credits of a t4g or t3 host that is busy for hours (0.04 and 0.05 a vCPU-hour)"
+    "artifacts (S3: 0.023 a GB), logs (0.50 a GB, kept for 30 days), traffic out (0.09 a GB), backups and upgrades' "
+    "snapshots beyond the database's size (0.095 a GB; snapshots go after 90 days, but for the newest three), CPU "
+    "credits of a t4g or t3 host that is busy for hours (0.04 and 0.05 a vCPU-hour)"
 )
 # what -> where the number was read, with its date
 READ = {

@@ -46,6 +46,7 @@ def upgrade(cloud: Cloud, name: str, version: str, say: Say) -> str:
             error.code,
         ) from None
     journal.end(cloud, name)
+    database.expire_snapshots(cloud, name, data, say)
     return target
 
 
