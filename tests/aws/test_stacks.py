@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -504,6 +507,28 @@ def test_no_region_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> No
         Cloud()
     with pytest.raises(AwsError, match="list-profiles"):
         Cloud("us-east-1", profile="nobody")
+
+
+def test_aws_own_tools_mean_the_same_account_and_region(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By AWS's own library, as the AWS CLI finds them: keys in variables would win there, and another AWS_REGION."""
+    (tmp_path / "config").write_text("[profile work]\naws_access_key_id = of-the-profile\naws_secret_access_key = s\n")
+    for name, value in {
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_ACCESS_KEY_ID": "of-the-variables",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_SESSION_TOKEN": "t",
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for profile, expected in (("work", "of-the-profile us-west-2"), (None, "of-the-variables us-west-2")):
+        script = (
+            "import os, botocore.session as b; s = b.Session(); "
+            "print(s.get_credentials().access_key, os.environ['AWS_REGION'])"
+        )
+        environment = Cloud("us-west-2", profile=profile).environment()
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == expected, done.stderr
 
 
 def test_tags_are_put_beside_those_that_the_stack_has(cloud: Cloud, answers: Stubber) -> None:

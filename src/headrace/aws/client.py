@@ -47,6 +47,7 @@ _SKEW = 240  # seconds by which a clock may differ: AWS takes no more than five 
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "ForbiddenException"}
 REFUSES_THE_CALLER = {*_DENIED, *(code for code, instead in _NEXT.items() if instead in (_LOG_IN, _NOT_KNOWN))}
 """Codes of errors that the same credentials would get again."""
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 # what botocore asks of other services while it looks for credentials, whatever was called
 _CREDENTIALS = {"AssumeRole": "sts", "AssumeRoleWithWebIdentity": "sts", "GetRoleCredentials": "sso"}
 
@@ -160,6 +161,20 @@ class Cloud:
         """Delete a parameter of SSM; nothing happens where there is none."""
         with passing_over("ParameterNotFound"):
             self.call("ssm", "delete_parameter", Name=name)
+
+    def environment(self) -> dict[str, str]:
+        """For AWS's own tools that are started here: they mean the same account and region.
+
+        With them keys in variables win over AWS_PROFILE, which --profile must not lose to, and AWS_REGION over
+        AWS_DEFAULT_REGION (https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-envvars.html).
+        """
+        given = {name: value for name, value in os.environ.items() if not (self.profile and name in _KEYS)}
+        given |= {"AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region}
+        if self.profile:
+            given["AWS_PROFILE"] = self.profile
+        if self.endpoint_url:
+            given["AWS_ENDPOINT_URL"] = self.endpoint_url
+        return given
 
     @property
     def partition(self) -> str:

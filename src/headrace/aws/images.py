@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import urllib.request
@@ -151,12 +150,9 @@ def publish(cloud: Cloud, name: str, image: str, built_for: str, say: Say) -> No
             "the command again: it continues."
         )
     environment = {
-        **os.environ,
-        "AWS_DEFAULT_REGION": cloud.region,
+        **cloud.environment(),
         "APP_NAME": name,
         "DOCKER_DEFAULT_PLATFORM": "linux/amd64" if built_for == "x86_64" else "linux/arm64",
-        **({"AWS_PROFILE": cloud.profile} if cloud.profile else {}),
-        **({"AWS_ENDPOINT_URL": cloud.endpoint_url} if cloud.endpoint_url else {}),
     }
     for action in ("build", "push"):
         say(f"container/publish.sh {action}")

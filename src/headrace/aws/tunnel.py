@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import shutil
 import signal
@@ -73,7 +72,7 @@ def session(cloud: Cloud, host: str, port: int, local_port: int, remote: str | N
     endpoint = cloud.client("ssm").meta.endpoint_url
     return subprocess.Popen(
         [PLUGIN, _RESPONSE, cloud.region, "StartSession", cloud.profile or "", json.dumps(request), endpoint],
-        env={**os.environ, _RESPONSE: json.dumps(response)},
+        env={**cloud.environment(), _RESPONSE: json.dumps(response)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
