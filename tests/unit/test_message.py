@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from headrace.api.message import Reader
 from headrace.errors import InvalidParameter
 from headrace.resources import validation as valid
+from headrace.resources.assessments.messages import CreateAssessment
 from headrace.resources.experiments.messages import SearchExperiments
 from headrace.resources.metrics.messages import GetMetricHistoryBulkInterval
 from headrace.resources.runs.messages import LogBatch, LogMetric, SearchRuns, SetTag, UpdateRun
@@ -125,3 +127,47 @@ def test_metrics_as_they_are_stored(value: float | str, timestamp: int | str) ->
     assert row.timestamp == int(timestamp)
     assert row.is_nan == (value == "NaN")
     assert abs(row.value) <= valid.MAX_FLOAT
+
+
+ASSESSMENT = {"assessment_name": "good", "feedback": {"value": True}, "source": {"source_type": "HUMAN"}}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"assessment": ASSESSMENT},
+        {"assessment": ASSESSMENT, "trace_id": "the body's"},
+        {"assessment": ASSESSMENT | {"feedback": {"value": [1, 2.5, {"a": "b"}, 2**70]}}},
+        {"assessment": ASSESSMENT | {"source": {"source_type": None}}},
+        {"assessment": ASSESSMENT | {"rationale": None}},
+        {"assessment": ASSESSMENT | {"feedback": {"value": None}}},
+        {"assessment": ASSESSMENT | {"assessmentName": "twice"}},
+        {"assessment": ASSESSMENT | {"valid": "true", "unknown": 1}},
+        {"assessment": ASSESSMENT | {"rationale": "\ud800"}},
+        {"assessment": ASSESSMENT | {"rationale": 1}},
+        {"assessment": {}},
+        {"assessment": ""},
+        {"trace_id": ""},
+        [],
+        b"",
+        b"{",
+        b'{"assessment": {"feedback": {"value": NaN}}}',
+        b'{"assessment": {"feedback": {"value": 1e400}}}',
+        b'{"assessment": {"rationale": "\xed\xa0\x80"}}',
+    ],
+)
+def test_a_body_beside_a_path_is_read_in_one_step_as_it_is_in_two(given: Any) -> None:
+    reader = Reader(CreateAssessment)
+    body = given if isinstance(given, bytes) else json.dumps(given).encode()
+
+    def in_two_steps() -> CreateAssessment:
+        return reader.fields(reader._object(body, exact=False), {"trace_id": "the path's"})
+
+    assert _outcome(lambda: reader.body(body, {"trace_id": "the path's"})) == _outcome(in_two_steps)
+
+
+def _outcome(read: Callable[[], CreateAssessment]) -> CreateAssessment | str:
+    try:
+        return read()
+    except InvalidParameter as error:
+        return str(error)

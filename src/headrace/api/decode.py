@@ -39,7 +39,7 @@ def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Me
         parameters = {**parameters, **_header_fields(endpoint, scope)}
     message: Message
     if endpoint.raw:
-        message = endpoint.reader.fields(parameters)
+        message = endpoint.reader.texts(parameters)
         message = msgspec.structs.replace(message, body=body)
     elif endpoint.form:
         message = endpoint.reader.query(body, parameters)

@@ -109,6 +109,8 @@ class Reader(Generic[M]):
             else:
                 self._check_required(message)
                 return message
+        elif parameters and not exact and (plain := self._with_parameters(body, parameters)) is not None:
+            return plain
         return self.fields(self._object(body, exact), parameters, exact=exact)
 
     def query(self, query: bytes, parameters: Mapping[str, str] | None = None, *, exact: bool = False) -> M:
@@ -129,13 +131,22 @@ class Reader(Generic[M]):
                 given[name] = value
             elif exact and given[name] != value:
                 raise InvalidParameter(f"The request's query has {name!r} twice, with different values.")
-        return self.fields(given, parameters, exact=exact, text=True)
+        return self.texts(given, parameters, exact=exact)
+
+    def texts(
+        self, given: Mapping[str, Any], parameters: Mapping[str, str] | None = None, *, exact: bool = False
+    ) -> M:
+        """The message of fields that are texts, or lists of texts, all of them Unicode. Raises InvalidParameter."""
+        values = {**given, **(parameters or {})}
+        if (message := self._plain(values)) is not None:
+            return message
+        return self.fields(values, exact=exact, text=True)
 
     def fields(
         self, given: Mapping[str, Any], parameters: Mapping[str, str] | None = None, *, exact: bool = False,
         text: bool = False,
     ) -> M:  # fmt: skip
-        """The message of its fields by name. `text`: they come from a query, which has nothing but texts."""
+        """The message of its fields by name. `text`: there is nothing but texts, as in a query."""
         read = _Reading(exact, text).struct(self._fields, {**given, **(parameters or {})}, "")
         for field in self._required:
             if read.get(field.encode_name) in (None, ""):
@@ -144,6 +155,30 @@ class Reader(Generic[M]):
             return msgspec.convert(read, self.message)
         except msgspec.ValidationError as error:
             raise _explained(error, read) from None
+
+    def _with_parameters(self, body: bytes, parameters: Mapping[str, str]) -> M | None:
+        """The first step for a body and the path's parameters; None leaves it to the second.
+
+        So does every null: in a field that takes anything it would count as a value here.
+        """
+        if b"null" in body:
+            return None
+        try:
+            given = msgspec.json.decode(body) if body else {}
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return self._plain({**given, **parameters}) if isinstance(given, dict) else None
+
+    def _plain(self, values: dict[str, Any]) -> M | None:
+        """The message where each field has the type that it says, and no required text is empty."""
+        try:
+            message = msgspec.convert(values, self.message)
+        except msgspec.ValidationError:
+            return None
+        for attribute, _ in self._may_be_empty:
+            if getattr(message, attribute) == "":
+                return None
+        return message
 
     def _check_required(self, message: M) -> None:
         for attribute, name in self._may_be_empty:
