@@ -133,9 +133,7 @@ class Reader(Generic[M]):
                 raise InvalidParameter(f"The request's query has {name!r} twice, with different values.")
         return self.texts(given, parameters, exact=exact)
 
-    def texts(
-        self, given: Mapping[str, Any], parameters: Mapping[str, str] | None = None, *, exact: bool = False
-    ) -> M:
+    def texts(self, given: Mapping[str, Any], parameters: Mapping[str, str] | None = None, *, exact: bool = False) -> M:
         """The message of fields that are texts, or lists of texts, all of them Unicode. Raises InvalidParameter."""
         values = {**given, **(parameters or {})}
         if (message := self._plain(values)) is not None:
