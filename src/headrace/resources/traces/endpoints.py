@@ -21,7 +21,7 @@ from headrace.api.endpoint import Call, Response, endpoint
 from headrace.auth.objects import Experiment, OneOf, Run
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
-from headrace.db.query import Sql
+from headrace.db.query import Dialect, Sql
 from headrace.errors import Declined, Forbidden, HeadraceError, PayloadTooLarge
 from headrace.resources import validation as valid
 from headrace.resources.traces import otlp, span_rows, sql
@@ -104,7 +104,9 @@ async def _export(
         logged: LoggedSpans = await run(partial(_rows, spans))
         del spans  # while the rows are written there is no need for both
         await call.db.submit(LogSpans(experiment_id, call.workspace, _only_here(call), logged))
-    except Declined:
+    except Declined as reason:
+        if isinstance(reason, span_rows.Unstorable) and call.db.dialect is Dialect.POSTGRESQL:
+            return _refusal(400, f"The spans can't be stored: {reason}.")
         spans = await run(decode)
         await _before_stock(call, experiment_id, spans)
         if len({(span.trace_id, span.span_id) for span in spans}) < len(spans):

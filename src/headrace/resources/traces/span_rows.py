@@ -7,7 +7,7 @@ MLflow has every attribute's value as a JSON text, and the content is JSON once 
 
 Declined are spans with which stock fails or that only one of the two databases takes: a NUL or half a surrogate pair
 in a column of its own, times beyond 2262, a name or a tag too long, token usage that is no number. `rows` raises
-before anything is done, and stock answers the request.
+before anything is done, and stock answers the request, unless it would fail for sure (Unstorable, on PostgreSQL).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from headrace.errors import Declined
+from headrace.errors import Declined, Malformed
 from headrace.resources.traces import token_sums
 from headrace.resources.traces.costs import Prices, cost_of
 from headrace.resources.traces.json_text import MOST_DIGITS, dumped, is_nested, loaded, quoted
@@ -45,6 +45,10 @@ _MAX_TIME = 2**63 - 1
 _TAG_KEY = re.compile(r"^[/\w.\- :]*$")
 # what the JSON of a text, an object or a list begins with, after space
 _MAY_BE_NESTED = frozenset('"{[ \t\n\r')
+
+
+class Unstorable(Malformed):
+    """PostgreSQL's columns don't hold it; some of SQLite's do."""
 
 
 class SpanRow(Struct, frozen=True, gc=False):
@@ -180,10 +184,12 @@ def _cost(attributes: dict[str, str], usage: Any, prices: Prices) -> dict[str, A
 
 
 def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str, Any] | None, seen: Seen) -> SpanRow:
-    if sent_type is not None and (not isinstance(sent_type, str) or len(sent_type) > _MAX_TYPE):
-        raise Declined("a span's type that its column can't hold")
+    if sent_type is not None and not isinstance(sent_type, str):
+        raise Declined("a span's type that is no text")
+    if sent_type is not None and len(sent_type) > _MAX_TYPE:
+        raise Unstorable(f"a span's type has more than {_MAX_TYPE} characters")
     if span.start_time_unix_nano > _MAX_TIME or span.end_time_unix_nano > _MAX_TIME:
-        raise Declined("a time that its column can't hold")
+        raise Unstorable("a span begins or ends after the year 2262, which no database's column holds")
     model, provider = attributes.get(MODEL), attributes.get(MODEL_PROVIDER)
     return SpanRow(
         span.trace_id,
@@ -302,14 +308,14 @@ def _text(value: str) -> str:
 def _at_most(limit: int, text: str) -> str:
     """Stock refuses the request for a longer one."""
     if len(text) > limit:
-        raise Declined("a text that its column can't hold")
+        raise Unstorable(f"the name, session or user of a trace has more than {limit} characters")
     return _storable(text)
 
 
 def _storable(text: str) -> str:
     """The text, if every database can hold it: no NUL, no half of a surrogate pair."""
     if "\0" in text or not (text.isascii() or _is_unicode(text)):
-        raise Declined("a character that a column can't hold")
+        raise Unstorable("a name, type or tag has a NUL, or half of a surrogate pair, which PostgreSQL can't hold")
     return text
 
 
