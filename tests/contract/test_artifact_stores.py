@@ -15,7 +15,7 @@ import requests
 from headrace.artifacts.local import LocalStore
 from headrace.artifacts.s3 import PART_BYTES, Buckets, S3Store
 from headrace.artifacts.store import ArtifactStore, Entry, Refused, Size
-from headrace.errors import ApiError, Declined
+from headrace.errors import ApiError, Declined, Forbidden, InvalidParameter, Unavailable
 from tests.support.servers import Server, start_moto
 from tests.support.tls import certificate
 
@@ -139,7 +139,7 @@ async def test_links_do_not_lead_out(tmp_path: Path) -> None:
     for path in ("out/file", "out.txt", "pipe"):
         with pytest.raises(Declined):
             await store.open(path)
-    for path in ("out/file", "out.txt", "out/new", "inside", "inside/file/below"):
+    for path in ("out/file", "out.txt", "out/new"):
         with pytest.raises(Declined):
             await store.create(path)
     with pytest.raises(Declined):
@@ -152,11 +152,42 @@ async def test_links_do_not_lead_out(tmp_path: Path) -> None:
     assert await get(store, "in/file") == b"inside"
 
 
-async def test_a_full_disk_is_said(tmp_path: Path) -> None:
-    upload = await LocalStore(str(tmp_path)).create("folder/file")
+async def test_no_file_has_such_a_path(tmp_path: Path) -> None:
+    """Folders where a file goes, files where a folder goes, now or meanwhile, links in a circle: 400, nothing done."""
+    store = LocalStore(str(tmp_path))
+    await put(store, "inside/file", b"inside")
+    for link, target in (("a", "b"), ("b", "c"), ("c", "a"), ("self", "self"), ("below", "below/x")):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    for path in ("inside", "inside/file/below", "inside/file/be/low", "a", "a/x", "self/x/y", "below", "below/x"):
+        with pytest.raises(InvalidParameter, match="another path"):
+            await put(store, path, b"1")
+    for path in ("a", "a/x", "self", "below"):
+        with pytest.raises(InvalidParameter):
+            await store.open(path)
+        with pytest.raises(InvalidParameter):
+            await store.list_folder(path)
+    await store.delete("self")  # the link
+    upload = await store.create("folder/file")
     (tmp_path / "folder").write_text("in the way by now")
-    with pytest.raises(ApiError, match="can't be written"):
+    with pytest.raises(InvalidParameter, match="No artifact can have this path"):
         await upload.write(chunks(b"1"), 1)
+    upload = await store.create("taken")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(InvalidParameter, match="No artifact can have this path"):
+        await upload.write(chunks(b"1"), 1)
+    assert not list((tmp_path / "taken").iterdir())
+    assert await get(store, "inside/file") == b"inside"
+
+
+async def test_keys_that_s3_does_not_take(s3: Server, s3_client: Any) -> None:
+    """S3 has 1,024 bytes for one, the prefix with it; it was a 503, which clients send again."""
+    store = S3Store(Buckets(s3_environment(s3)).get("there-is-none"), "team")
+    longest = "a/" * 400 + "\u00e9" * 109  # 800 + 218 bytes, and "team/"
+    for work in (store.create, store.open, store.list_folder, store.measure, store.delete):
+        with pytest.raises(InvalidParameter, match="1025 bytes"):
+            await work(longest + "bb")
+    with pytest.raises((Declined, Forbidden, Unavailable)):  # one byte less is a key; there is no such bucket
+        await put(store, longest + "b", b"1")
 
 
 async def test_settings_that_are_stocks(s3: Server) -> None:

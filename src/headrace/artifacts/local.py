@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _MOST_OF_NAME, _MOST_OF_PATH = 255, 3_000  # of Linux's file systems; what is before the path must fit, too
 
+_OF_THE_PATH = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG)
+
 READ_BYTES = 512 * 1024
 WRITE_BYTES = 1024 * 1024
 # Linux's, 0 elsewhere; its name comes by way of /proc
@@ -47,8 +49,10 @@ class LocalStore:
     async def create(self, path: str) -> LocalUpload:
         def check() -> LocalUpload:
             target = self._inside(path)
-            if target.is_dir() or self._nearest(target.parent).is_file():
-                raise Declined("a folder where the file goes, or a file where its folder goes")
+            if target.is_dir():
+                raise InvalidParameter(f"{path[:200]!r} is a folder of artifacts already. Give the file another path.")
+            if self._nearest(target.parent).is_file():
+                raise InvalidParameter(f"{path[:200]!r} leads through a file, which holds no others. Use another path.")
             return LocalUpload(target)
 
         return await _in_thread(check)
@@ -103,10 +107,19 @@ class LocalStore:
         return Size(files, total)
 
     def _inside(self, path: str) -> Path:
-        """The file's place. Raises Declined where a link leads outside, InvalidParameter where no disk takes it."""
+        """The file's place. Raises Declined where a link leads outside, InvalidParameter where no disk takes it, or a
+        link leads back to itself."""
         check_length(path)
         target = Path(self._root, path)
-        real = target.resolve()
+        try:
+            real = target.resolve(strict=True)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            real = target.resolve()
+        except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11's and 3.12's word for a circle
+            raise InvalidParameter(
+                f"The artifact's path {path[:200]!r} leads through a link that leads back to itself, or is too long "
+                "for the server's disk. Use another path."
+            ) from error
         if not real.is_relative_to(Path(self._root).resolve()):
             raise Declined("a link that leads out of the artifacts")
         return real
@@ -241,6 +254,8 @@ def _discard(file: BinaryIO, named: Path | None) -> None:
 def _failed(error: OSError) -> ApiError:
     """What a client is told, and, since only who runs the server can mend it, the log."""
     reason = error.strerror or str(error)
+    if error.errno in _OF_THE_PATH:  # what was another's upload meanwhile
+        return InvalidParameter(f"No artifact can have this path: {reason}. Use another one.")
     logger.error("an artifact can't be written: %s", error)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):  # to send it again would not help
         return Forbidden(
@@ -252,10 +267,13 @@ def _failed(error: OSError) -> ApiError:
 
 def check_length(path: str) -> None:
     """Raises InvalidParameter for a path that no disk takes."""
-    if any(len(os.fsencode(part)) > _MOST_OF_NAME for part in path.split("/")) or len(path) > _MOST_OF_PATH:
+    if (
+        any(len(os.fsencode(part)) > _MOST_OF_NAME for part in path.split("/"))
+        or len(os.fsencode(path)) > _MOST_OF_PATH
+    ):
         raise InvalidParameter(
-            f"The artifact's path {path[:60]!r}... has a name of more than {_MOST_OF_NAME} bytes, or is longer than "
-            f"{_MOST_OF_PATH}: the server's disk does not take it. Use shorter names."
+            f"The artifact's path {path[:60]!r}... has a name of more than {_MOST_OF_NAME} bytes, or more than "
+            f"{_MOST_OF_PATH} in all: the server's disk does not take it. Use shorter names."
         )
 
 

@@ -23,7 +23,7 @@ from obstore.store import S3Store as Client
 
 from headrace.artifacts.s3_calls import Calls
 from headrace.artifacts.store import Entry, Size
-from headrace.errors import Declined, Forbidden, Unavailable
+from headrace.errors import Declined, Forbidden, InvalidParameter, Unavailable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
@@ -54,6 +54,7 @@ UNSIZED_PART_BYTES = 16 * 1024 * 1024  # up to 140 GB from a client that does no
 UPLOADS_AT_ONCE = 7  # each takes UNDER_WAY_BYTES and a part of memory
 UNDER_WAY_BYTES = 4 * PART_BYTES
 READ_BYTES = 256 * 1024
+_MOST_OF_KEY = 1024  # bytes: Amazon S3's user guide, "Naming Amazon S3 objects"
 STALLED = timedelta(seconds=60)
 # S3's 5xx and resets: five tries, as boto3's, within a minute; more would keep a client that has a timeout of its own.
 RETRIES: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
@@ -111,19 +112,29 @@ class S3Store:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
 
+    def _key(self, path: str) -> str:
+        """The object's key. Raises InvalidParameter for one that S3 does not take."""
+        key = self._prefix + path
+        if len(key.encode()) > _MOST_OF_KEY:
+            raise InvalidParameter(
+                f"The artifact's path {path[:60]!r}... makes a key of {len(key.encode())} bytes in the bucket; S3 "
+                f"takes {_MOST_OF_KEY}. Use shorter names."
+            )
+        return key
+
     async def open(self, path: str) -> S3Download:
         try:
-            result = await obstore.get_async(self._bucket.client, self._prefix + path)
+            result = await obstore.get_async(self._bucket.client, self._key(path))
         except _FAILED as error:
             raise Declined(f"no object to read: {type(error).__name__}") from error
-        return S3Download(self._bucket.client, self._prefix + path, result)
+        return S3Download(self._bucket.client, self._key(path), result)
 
     async def create(self, path: str) -> S3Upload:
         await self._bucket.probe()
-        return S3Upload(self._bucket, self._prefix + path)
+        return S3Upload(self._bucket, self._key(path))
 
     async def list_folder(self, path: str) -> list[Entry]:
-        folder = (self._prefix + path).rstrip("/")
+        folder = self._key(path).rstrip("/")
         try:
             found = await obstore.list_with_delimiter_async(self._bucket.client, folder or None)
         except _FAILED as error:
@@ -135,7 +146,7 @@ class S3Store:
         return sorted(folders + files, key=lambda entry: entry.path)
 
     async def measure(self, path: str) -> Size:
-        folder = (self._prefix + path).rstrip("/")
+        folder = self._key(path).rstrip("/")
         files = total = 0
         try:
             async for objects in obstore.list(self._bucket.client, folder or None, chunk_size=1000):
@@ -146,22 +157,22 @@ class S3Store:
         return Size(files, total)
 
     async def delete(self, path: str) -> None:
-        await self._bucket.calls.delete(self._prefix + path)
+        await self._bucket.calls.delete(self._key(path))
 
     async def begin_upload(self, path: str, count: int) -> tuple[str, list[str]]:
-        return await self._bucket.calls.begin(self._prefix + path, count)
+        return await self._bucket.calls.begin(self._key(path), count)
 
     async def complete_upload(self, path: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> None:
-        await self._bucket.calls.complete(self._prefix + path, upload_id, parts)
+        await self._bucket.calls.complete(self._key(path), upload_id, parts)
 
     async def abort_upload(self, path: str, upload_id: str) -> None:
-        await self._bucket.calls.abort(self._prefix + path, upload_id)
+        await self._bucket.calls.abort(self._key(path), upload_id)
 
     async def sign_download(self, path: str, seconds: int, content_type: str | None = None) -> tuple[str, int]:
-        return await self._bucket.calls.sign_download(self._prefix + path, seconds, content_type)
+        return await self._bucket.calls.sign_download(self._key(path), seconds, content_type)
 
     async def sign_upload(self, path: str, seconds: int) -> tuple[str, dict[str, str]]:
-        return await self._bucket.calls.sign_upload(self._prefix + path, seconds)
+        return await self._bucket.calls.sign_upload(self._key(path), seconds)
 
 
 class S3Download:

@@ -17,7 +17,7 @@ async def chunks() -> AsyncIterator[bytes]:
     yield b"content"
 
 
-@pytest.mark.parametrize("path", ["a" * 256, "\u00e9" * 128, "b/" + "a" * 5_000, "ab/" * 1_001])
+@pytest.mark.parametrize("path", ["a" * 256, "\u00e9" * 128, "b/" + "a" * 5_000, "ab/" * 1_001, "\u00e9/" * 1_001])
 async def test_names_that_are_too_long(tmp_path: Path, path: str) -> None:
     store = local.LocalStore(str(tmp_path))
     for work in (store.create(path), store.delete(path), store.list_folder(path)):
