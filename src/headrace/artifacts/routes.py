@@ -173,9 +173,11 @@ class Artifacts:
     async def _get_model_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /model-versions/get-artifact (handlers.get_model_version_artifact_handler)."""
         query = _query(scope, {"name", "version", "path"})
-        if "version" not in query:  # stock fails at that, and at one beyond the database's numbers
+        if (
+            query.get("name") and "version" not in query
+        ):  # stock fails at that, and at one beyond the database's numbers
             raise missing("version")
-        version = query["version"].strip()
+        version = query.get("version", "").strip()
         if not self._models_here or not re.fullmatch("[0-9]{1,4000}", version):
             raise Declined("a model version that stock knows")
         if int(version) >= 2**31:
