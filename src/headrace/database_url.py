@@ -81,19 +81,19 @@ class Parameter(NamedTuple):
     instead: str = ""
 
 
-_NUMBER = r"-?\d+"
+_NUMBER = r"-?\d{1,9}"  # of 32 bits, as the system takes them
 PARAMETERS: Mapping[str, Parameter] = {
     "service": Parameter("PGSERVICE"),
     "host": Parameter("PGHOST"),
     "hostaddr": Parameter("PGHOSTADDR"),
-    "port": Parameter("PGPORT", r"\d*(,\d*)*", "a port is a number, such as 5432"),
+    "port": Parameter("PGPORT", r"\d*(,\d*)*", "a port is a number up to 65535, such as 5432"),
     "dbname": Parameter("PGDATABASE"),
     "user": Parameter("PGUSER"),
     "password": Parameter("PGPASSWORD"),
     "passfile": Parameter("PGPASSFILE"),
     "require_auth": Parameter("PGREQUIREAUTH", "", _TLS),
     "channel_binding": Parameter("PGCHANNELBINDING", "disable|prefer", _TLS),
-    "connect_timeout": Parameter("PGCONNECT_TIMEOUT", _NUMBER, "it is a number of seconds"),
+    "connect_timeout": Parameter("PGCONNECT_TIMEOUT", _NUMBER, "it is a number of seconds, of nine digits at most"),
     "client_encoding": Parameter(
         "PGCLIENTENCODING", "(?i)auto|utf-?8|unicode", "MLflow's texts are UTF-8; leave it out"
     ),
@@ -101,10 +101,10 @@ PARAMETERS: Mapping[str, Parameter] = {
     "application_name": Parameter("PGAPPNAME"),
     "fallback_application_name": Parameter(),
     "keepalives": Parameter("", _NUMBER, "it is 1 or 0"),
-    "keepalives_idle": Parameter("", _NUMBER, "it is a number of seconds"),
-    "keepalives_interval": Parameter("", _NUMBER, "it is a number of seconds"),
-    "keepalives_count": Parameter("", _NUMBER, "it is a number"),
-    "tcp_user_timeout": Parameter("", _NUMBER, "it is a number of milliseconds"),
+    "keepalives_idle": Parameter("", _NUMBER, "it is a number of seconds, of nine digits at most"),
+    "keepalives_interval": Parameter("", _NUMBER, "it is a number of seconds, of nine digits at most"),
+    "keepalives_count": Parameter("", _NUMBER, "it is a number, of nine digits at most"),
+    "tcp_user_timeout": Parameter("", _NUMBER, "it is a number of milliseconds, of nine digits at most"),
     "replication": Parameter("", "(?i)false|off|no|0", "a replication connection runs no queries; leave it out"),
     "gssencmode": Parameter("PGGSSENCMODE", "disable|prefer", _KERBEROS),
     "sslmode": Parameter(
@@ -382,6 +382,8 @@ def _query(url: str, text: str) -> dict[str, list[str]]:
 def _sqlite(url: str, path: str, query: dict[str, list[str]]) -> SqliteURL | OtherURL:
     if "uri" in query:  # sqlite:///file:PATH?mode=ro&uri=true: SQLite's own URIs
         return OtherURL(url=url, kind="sqlite")
+    if "\0" in path or any(len(os.fsencode(part)) > 255 for part in path.split("/")) or len(os.fsencode(path)) > 4000:
+        raise ConfigurationError(f"{url[:200]} has a path that no disk takes: a NUL in it, or a name that is too long.")
     [timeout] = query.get("timeout", [""])
     try:
         return SqliteURL(url=url, path=path, timeout=float(timeout) if timeout else None)
@@ -482,9 +484,26 @@ def _check(name: str, value: str, source: str) -> None:
         near = _INSTEAD.get(name) or next(iter(difflib.get_close_matches(name, PARAMETERS)), "")
         advice = f" Write {near}." if near else " Leave it out; docs/database.md lists what there is."
         raise ConfigurationError(f"{source} has {name}, which is no parameter of PostgreSQL's libpq.{advice}")
-    if parameter.instead and not re.fullmatch(parameter.allowed, value):
+    if "\0" in value:
+        raise ConfigurationError(f"{source} has a NUL (%00) in {name}, which PostgreSQL takes nowhere. Take it out.")
+    if name == "host" and (wrong := next((host for host in value.split(",") if not _is_host(host)), None)):
+        raise ConfigurationError(
+            f"{source} has the host {wrong[:80]!r}, which is no host's name. Look for two dots, or a part that is too "
+            "long."
+        )
+    is_beyond = name == "port" and any(port.isdecimal() and int(port[:9]) > 65535 for port in value.split(","))
+    if parameter.instead and (is_beyond or not re.fullmatch(parameter.allowed, value)):
         shown = name if "password" in name or "secret" in name else f"{name}={value}"
         raise ConfigurationError(f"{source} has {shown}, but {parameter.instead}.")
+
+
+def _is_host(host: str) -> bool:
+    """Whether it can be looked up: a folder of sockets, or what the system's resolver is handed."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return host.startswith(("/", "@"))
+    return True
 
 
 def _of_service(service: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pwd
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg2
 import pytest
@@ -187,6 +188,49 @@ def test_what_can_not_work_is_refused_by_name(name: str, value: str) -> None:
     if variable := PARAMETERS[name].variable:
         with pytest.raises(ConfigurationError, match=f"^{variable} has {name}"):
             parse("postgresql://h/d", {variable: value})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h:65536/d",
+        "postgresql://h:99999999999999999999/d",
+        "postgresql://h1:1,h2:70000/d",
+        "postgresql://h/d?port=123456",
+        "postgresql://h/a%00b",
+        "postgresql://u%00:p@h/d",
+        "postgresql://u:p%00@h/d",
+        "postgresql://a%00b/d",
+        "postgresql://h/d?application_name=a%00b",
+        "postgresql://h/d?options=-c%20work_mem%3D1%00",
+        "postgresql://a..b/d",
+        "postgresql://.a/d",
+        f"postgresql://{'a' * 64}.example/d",
+        f"postgresql://h1,{'a' * 300}/d",
+        *(
+            f"postgresql://h/d?{name}=99999999999"
+            for name in ("connect_timeout", "keepalives_idle", "keepalives_count")
+        ),
+        "postgresql://h/d?keepalives_interval=-99999999999",
+        "postgresql://h/d?tcp_user_timeout=99999999999999999999",
+        "sqlite:///a%00b.db",
+        f"sqlite:///{'d' * 256}",
+        f"sqlite:///{'d/' * 3000}x.db",
+    ],
+)
+def test_what_no_system_takes_is_refused_before_it_is_asked(url: str) -> None:
+    """Each was a traceback of asyncio's, asyncpg's or the file system's."""
+    with pytest.raises(ConfigurationError) as raised:
+        parse(url, {})
+    assert "p\0" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "host", ["a_b", "xn--bcher-kva.example", "b\u00fccher.example", "a.", "::1", "fe80::1%eth0", "/tmp"]
+)
+def test_hosts_that_work(host: str) -> None:
+    parse(f"postgresql:///d?host={quote(host)}", {})
 
 
 WORKS = {
