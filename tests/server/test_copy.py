@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.server.conftest import Serve, run_headrace
 from tests.support.databases import Databases
@@ -40,7 +41,7 @@ print(json.dumps({
     "trace": [trace.info.trace_id, [(s.name, s.inputs, s.outputs) for s in trace.data.spans],
               [(a.name, a.value) for a in trace.info.assessments]],
     "model": [model.model_id, model.params, mlflow.pyfunc.load_model("models:/churn@prod").predict(["x"])],
-    "version": [version.version, version.run_id, version.tags],
+    "version": [version.version, version.run_id, version.tags, version.current_stage],
 }, sort_keys=True))
 """
 WRITE = """
@@ -61,6 +62,9 @@ with mlflow.start_run(run_name="größe") as run:
     mlflow.pyfunc.log_model(name="m", python_model=Echo(), registered_model_name="churn", pip_requirements=[])
 client.set_registered_model_alias("churn", "prod", 1)
 client.set_model_version_tag("churn", "1", "t", "u")
+client.transition_model_version_stage("churn", "1", "Production")
+mlflow.genai.register_prompt("asks", "Say {{word}}")
+mlflow.genai.set_prompt_alias("asks", "production", 1)
 @mlflow.trace
 def twice(x):
     return 2 * x
@@ -147,6 +151,12 @@ def test_a_laptops_server_moves_to_postgresql_and_s3(
     assert found["runs"][0][6].pop("headrace.copied_from") == last.query("SELECT run_uuid AS id FROM runs")[0]["id"]
     assert found["version"][2].pop("headrace.copied_from") == "1"
     assert found == json.loads(read)
+
+    # all of a server to another: with its prompts
+    done = run_headrace("copy", new.url, third.url, "--without-artifacts", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    prompt = f"{third.url}/api/2.0/mlflow/registered-models/alias?name=asks&alias=production"
+    assert requests.get(prompt, timeout=60).json()["model_version"]["version"] == "1"
 
 
 def test_what_can_not_be_is_said_in_one_line(databases: Databases, tmp_path: Path) -> None:

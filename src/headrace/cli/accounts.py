@@ -132,4 +132,6 @@ def _text(key: str, value: Any) -> str:
         return "-"
     if key.endswith("_at"):
         return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-    return ", ".join(value) or "-" if isinstance(value, tuple | list) else str(value)
+    text = ", ".join(value) or "-" if isinstance(value, tuple | list) else str(value)
+    # a name with a line's end, or what a terminal takes for a command, stays in its row
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

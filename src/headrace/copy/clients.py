@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,7 @@ class Clients:
             if str(at) not in done:
                 continue
             if alias not in taken:
-                self._target.set_registered_model_alias(model.name, alias, done[str(at)])
+                self._registry.set_registered_model_alias(model.name, alias, done[str(at)])
             elif str(taken[alias]) != str(done[str(at)]):
                 self.report.leave(f"alias of {model.name}", alias, f"it is of version {taken[alias]} at the target")
 
@@ -284,6 +285,8 @@ class Clients:
             await_creation_for=0,
             model_id=next((new for new in self._models.values() if source.startswith(f"models:/{new}")), None),
         )  # fmt: skip
+        if version.current_stage not in (None, "None"):
+            self._registry.transition_model_version_stage(version.name, made.version, version.current_stage)
         if str(made.version) != str(version.version):
             self.report.map(f"version of {version.name}", version.version, made.version)
         return str(made.version)
@@ -310,14 +313,44 @@ class Clients:
                 repository = get_artifact_repository(uri, tracking_uri=self._source_uri)
                 if not repository.list_artifacts():
                     return
-                repository.download_artifacts("", folder)
+                unread = download(repository, folder)
             except (MlflowException, OSError) as error:
                 self.report.leave(f"files of {kind}", which, f"they stay at {uri}: {' '.join(str(error).split())}")
                 return
-            send(folder)
+            for path, why in unread.items():
+                self.report.leave(f"file of {which}", path, f"it can't be read: {why}")
             found = [file for file in Path(folder).rglob("*") if file.is_file()]
+            if found:
+                send(folder)
             self.report.files += len(found)
             self.report.bytes += sum(file.stat().st_size for file in found)
+
+
+def download(repository: Any, folder: str) -> dict[str, str]:
+    """All files of a store; where MLflow's client fails at one, those that it can get. Why it can't get the others."""
+    from mlflow.exceptions import MlflowException
+
+    unread = {}
+    try:
+        repository.download_artifacts("", folder)
+    except (MlflowException, OSError):
+        shutil.rmtree(folder)
+        Path(folder).mkdir()
+        for path in _files_below(repository, None):
+            try:
+                repository.download_artifacts(path, folder)
+            except (MlflowException, OSError) as error:
+                Path(folder, path).unlink(missing_ok=True)  # a half of it
+                unread[path] = " ".join(str(error).split())
+    return unread
+
+
+def _files_below(repository: Any, path: str | None) -> Iterator[str]:
+    for each in repository.list_artifacts(path):
+        if each.is_dir:
+            yield from _files_below(repository, each.path)
+        else:
+            yield each.path
 
 
 def _point(run_id: str, metric: Any) -> tuple[Any, ...]:
