@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -23,7 +24,7 @@ import asyncpg
 from bench import load
 from bench.databases import KINDS, Database, Databases, run
 from bench.machine import facts
-from bench.process import ServerProcess, free_port
+from bench.process import ServerProcess, cpu_seconds, free_port
 
 BIN = Path(sys.executable).parent
 ROUNDS = 3
@@ -163,6 +164,16 @@ def compare(table: Table, kinds: Sequence[str] = KINDS, rounds: int = ROUNDS, se
     return 1 if missed else 0
 
 
+def _settle(subjects: Sequence[Subject]) -> None:
+    """Wait until all have started: stock answers while its other workers are still importing."""
+    while True:
+        before = [cpu_seconds(subject.server.tree()) for subject in subjects]
+        time.sleep(0.5)
+        after = [cpu_seconds(subject.server.tree()) for subject in subjects]
+        if sum(after) - sum(before) < 0.05:
+            return
+
+
 def _measure(table: Table, kind: str, databases: Databases, folder: Path, rounds: int, seconds: float) -> int:
     """Print the rows of a kind of database; how many miss their target."""
     subjects: list[Subject] = []
@@ -171,6 +182,7 @@ def _measure(table: Table, kind: str, databases: Databases, folder: Path, rounds
             database = databases.create(kind, f"subject{number}", migrated=True)
             subjects.append(Subject(each, database, folder / f"{kind}{number}"))
             table.prepare(subjects[-1])
+        _settle(subjects)
         missed = 0
         for row in table.rows:
             found: dict[str, list[float]] = {subject.name: [] for subject in subjects}
