@@ -131,6 +131,11 @@ def upgrade(settings: Settings, log: Log = lambda _: None) -> None:
     """
     for store_uri, role in _stores(settings).items():
         database = database_url.parse(store_uri)
+        if isinstance(database, SqliteURL) and not Path(database.path).exists():
+            raise ConfigurationError(
+                f"There is no database {database.path} to upgrade. Look at --backend-store-uri, or at the folder that "
+                "you are in; `headrace db create` makes a new one."
+            )
         if isinstance(database, PostgresURL | SqliteURL):
             with _opened(database, log) as found:
                 _check_owner(found, database.shown, may_be_empty=True)

@@ -124,6 +124,14 @@ def test_an_older_schema_is_refused_and_upgraded_on_demand(
     assert database.query("SELECT name FROM experiments WHERE experiment_id = 7") == [{"name": "mine"}]
 
 
+def test_what_is_not_there_is_not_upgraded(tmp_path: Path) -> None:
+    done = run_headrace("db", "upgrade", "--backend-store-uri", "sqlite:///typo.db", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "There is no database" in done.stderr
+    assert "typo.db to upgrade" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_newer_schema_is_refused(databases: Databases, tmp_path: Path) -> None:
     database = databases.migrated("sqlite")
     database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")

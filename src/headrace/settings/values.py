@@ -32,12 +32,17 @@ _AGE = re.compile(r"(?:([0-9.]{1,9})d)?(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m)?(?:
 
 def parse_age(text: str) -> float:
     """a time such as 30d, 12h, 90m or 2d8h"""
-    match = _AGE.fullmatch(text.strip())
-    parts = match.groups() if match else ()
-    seconds = sum(float(part) * unit for part, unit in zip(parts, (86_400, 3_600, 60, 1), strict=False) if part)
-    if not seconds:
+    if not (seconds := parse_age_or_none(text)):
         raise ValueError
     return seconds
+
+
+def parse_age_or_none(text: str) -> float:
+    """a time such as 30d, 12h, 90m, 2d8h or 0s"""
+    match = _AGE.fullmatch(text.strip())
+    if match is None or not any(parts := match.groups()):
+        raise ValueError
+    return sum(float(part) * unit for part, unit in zip(parts, (86_400, 3_600, 60, 1), strict=True) if part)
 
 
 _AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([kMGT]?)B?")
