@@ -38,7 +38,6 @@ KEPT: dict[str, dict[str, Any]] = {
                 "DBInstanceClass": "db.t4g.micro",
                 "EngineVersion": "17.6",
                 "BackupRetentionPeriod": 7,
-                "LatestRestorableTime": datetime.now(UTC) - timedelta(minutes=4),
             }
         ]
     },
@@ -85,6 +84,8 @@ class Account:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers, self.on_host = copy.deepcopy(KEPT), dict(ON_HOST)
+        [database] = self.answers["rds describe_db_instances"]["DBInstances"]
+        database["LatestRestorableTime"] = datetime.now(UTC) - timedelta(minutes=4)
         self.drift: list[str] = []
         self.app, self.tunnel = APP, ""
         monkeypatch.setattr(Cloud, "call", lambda cloud, *a, **k: self.call(cloud, *a, **k))
