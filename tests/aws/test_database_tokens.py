@@ -140,11 +140,9 @@ def test_a_token_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**KEYS, "AWS_DEFAULT_REGION": REGION}.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("rds", REGION)
-    for _ in range(3):  # a second may pass between the two
-        mine = rds_token.make("db.abc.us-east-1.rds.amazonaws.com", 5432, "ml flow", {})
-        if mine == client.generate_db_auth_token("db.abc.us-east-1.rds.amazonaws.com", 5432, "ml flow"):
-            return
-    raise AssertionError(mine)
+    asked = ("db.abc.us-east-1.rds.amazonaws.com", 5432, "ml flow")
+    # a second may pass between the two
+    wait_until(lambda: rds_token.make(*asked, {}) == client.generate_db_auth_token(*asked), "they are equal")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tests.aws.place import FIRST, KEY, TOKEN, Load, Place
 from tests.support import tls
 from tests.support.databases import Databases
 from tests.support.postgres import ROTATED, Postgres
+from tests.support.processes import wait_until
 from tests.support.rds import Rds
 from tests.support.servers import PASSED_THROUGH
 
@@ -75,7 +76,7 @@ def test_no_request_fails_on_the_way_to_tokens_and_back(place: Place, rds: Rds, 
         to_tokens(place, said)
         let_in = rds.let_in
         goes_on(load)
-        assert rds.let_in > let_in, "connections that have begun since"
+        wait_until(lambda: rds.let_in > let_in, "connections that have begun since")
         assert place.cloud.secret("/lab/DB_PASS") is None
         assert place.postgres.ask(f"SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = '{ROTATED}'") == "t"
         login.to_tokens(place.cloud, "lab", said.append)  # nothing is left to do
