@@ -173,9 +173,8 @@ class Artifacts:
     async def _get_model_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /model-versions/get-artifact (handlers.get_model_version_artifact_handler)."""
         query = _query(scope, {"name", "version", "path"})
-        if (
-            query.get("name") and "version" not in query
-        ):  # stock fails at that, and at one beyond the database's numbers
+        # stock fails where there is none, and at one beyond the database's numbers
+        if query.get("name") and "version" not in query:
             raise missing("version")
         version = query.get("version", "").strip()
         if not self._models_here or not re.fullmatch("[0-9]{1,4000}", version):

@@ -14,7 +14,7 @@ from headrace.cli.output import print_report, show_progress
 from headrace.cli.stores import with_settings
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
-from headrace.settings.values import parse_age_or_none
+from headrace.settings.values import parse_age_or_zero
 
 if TYPE_CHECKING:
     from headrace.gc.collector import Named, Report
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def _age(context: click.Context, parameter: click.Parameter, text: str | None) -> float:
     """Seconds."""
     try:
-        return parse_age_or_none(text) if text else 0.0
+        return parse_age_or_zero(text) if text else 0.0
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not {parse_age_or_none.__doc__}") from None
+        raise click.BadParameter(f"{text!r} is not {parse_age_or_zero.__doc__}") from None
 
 
 def _ids(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str]:

@@ -292,10 +292,7 @@ class PostgresDatabase(Database):
         again = False
         while True:
             try:
-                writer = self._writer
-                if writer is None or writer.is_closed():
-                    writer = await self._writing()
-                session = Session(writer, self._memory)
+                session = Session(await self._writing(), self._memory)
                 session.again = again
                 return await self._apply(session, writes)
             except Exception as error:

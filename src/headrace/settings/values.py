@@ -32,12 +32,12 @@ _AGE = re.compile(r"(?:([0-9.]{1,9})d)?(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m)?(?:
 
 def parse_age(text: str) -> float:
     """a time such as 30d, 12h, 90m or 2d8h"""
-    if not (seconds := parse_age_or_none(text)):
+    if not (seconds := parse_age_or_zero(text)):
         raise ValueError
     return seconds
 
 
-def parse_age_or_none(text: str) -> float:
+def parse_age_or_zero(text: str) -> float:
     """a time such as 30d, 12h, 90m, 2d8h or 0s"""
     match = _AGE.fullmatch(text.strip())
     if match is None or not any(parts := match.groups()):
