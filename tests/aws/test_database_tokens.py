@@ -139,7 +139,8 @@ def test_a_token_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
     """`aws rds generate-db-auth-token` would print the same."""
     for name, value in {**KEYS, "AWS_DEFAULT_REGION": REGION}.items():
         monkeypatch.setenv(name, value)
-    client = boto3.client("rds", REGION)
+    # a session of its own: the default one keeps the credentials of whoever asked first in this process
+    client = boto3.Session().client("rds", REGION)
     asked = ("db.abc.us-east-1.rds.amazonaws.com", 5432, "ml flow")
     # a second may pass between the two
     wait_until(lambda: rds_token.make(*asked, {}) == client.generate_db_auth_token(*asked), "they are equal")

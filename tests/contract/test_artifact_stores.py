@@ -28,7 +28,7 @@ def s3_environment(s3: Server) -> dict[str, str]:
 def s3_client(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in (("ACCESS_KEY_ID", "k"), ("SECRET_ACCESS_KEY", "s"), ("DEFAULT_REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
-    return boto3.client("s3", endpoint_url=s3.url)
+    return boto3.Session().client("s3", endpoint_url=s3.url)
 
 
 @pytest.fixture(params=("local", "s3"))
@@ -225,7 +225,7 @@ async def test_certificates_that_nobody_trusts(tmp_path: Path, s3_client: Any, m
     server = start_moto(tmp_path, *certificate(tmp_path))
     try:
         trusting = {"MLFLOW_S3_ENDPOINT_URL": server.url, "MLFLOW_S3_IGNORE_TLS": "true"}
-        boto3.client("s3", endpoint_url=server.url, verify=False).create_bucket(Bucket="secured")
+        boto3.Session().client("s3", endpoint_url=server.url, verify=False).create_bucket(Bucket="secured")
         store = S3Store(Buckets(trusting).get("secured"), "")
         await put(store, "file", b"1")
         assert await get(store, "file") == b"1"

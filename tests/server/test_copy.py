@@ -102,7 +102,7 @@ def bucket(s3: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     environment = {"MLFLOW_S3_ENDPOINT_URL": s3.url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=s3.url, region_name="us-east-1").create_bucket(Bucket="moved")
+    boto3.Session().client("s3", endpoint_url=s3.url, region_name="us-east-1").create_bucket(Bucket="moved")
     return environment
 
 

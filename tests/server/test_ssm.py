@@ -29,7 +29,7 @@ def aws(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "AWS_DEFAULT_REGION": "eu-west-1",
     }.items():
         monkeypatch.setenv(name, value)
-    client = boto3.client("ssm")
+    client = boto3.Session().client("ssm")
     yield client
     names = [parameter["Name"] for parameter in client.describe_parameters()["Parameters"]]
     for name in names:
