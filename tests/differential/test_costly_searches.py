@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
 import pytest
@@ -50,14 +51,15 @@ def test_many_conditions(pair: Pair, what: str) -> None:
     assert took < SECONDS
 
 
+_RUNS = {"experiment_ids": EXPERIMENT}
 _LONG = "%a" * 30_000
 _COUNT = {"experiment_ids": EXPERIMENT, "view_type": "TRACES", "metric_name": "latency"}
 _PERCENTILES = [{"aggregation_type": "PERCENTILE", "percentile_value": each % 100} for each in range(2_500)]
 _DATASETS = [{"dataset_name": f"d{each}", "dataset_digest": "x"} for each in range(5_000)]
 # what SQLite or PostgreSQL does not do, (endpoint, message); stock answers 503, or 500
 BEYOND: dict[str, tuple[str, dict[str, Any]]] = {
-    "a run's name": ("2.0/mlflow/runs/search", {"experiment_ids": EXPERIMENT, "filter": f"run_name LIKE '{_LONG}'"}),
-    "in any case": ("2.0/mlflow/runs/search", {"experiment_ids": EXPERIMENT, "filter": f"run_name ILIKE '{_LONG}'"}),
+    "a run's name": ("2.0/mlflow/runs/search", {**_RUNS, "filter": f"run_name LIKE '{_LONG}'"}),
+    "in any case": ("2.0/mlflow/runs/search", {**_RUNS, "filter": f"run_name ILIKE '{_LONG}'"}),
     "an experiment's": ("2.0/mlflow/experiments/search", {"max_results": 1, "filter": f"name LIKE '{_LONG}'"}),
     "a trace's": ("3.0/mlflow/traces/search", {"locations": TRACES, "filter": f"trace.status LIKE '{_LONG}'"}),
     "datasets of a search": (
@@ -74,6 +76,19 @@ BEYOND: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "aggregations": ("3.0/mlflow/traces/metrics", {**_COUNT, "aggregations": _PERCENTILES}),
 }
+
+
+def test_a_long_pattern_is_folded_once(pair: Pair) -> None:
+    """In any case it finds what it found, by one letter less and one more than what PostgreSQL folds for each row."""
+    created = pair.headrace.server.url + "/api/2.0/mlflow/runs/create"
+    name = f"Folded {uuid.uuid4().hex}"
+    assert requests.post(created, json={"experiment_id": "0", "run_name": name}, timeout=60).ok
+    for letters in (3, 999, 1_000, 1_001, 20_000):
+        pattern = "%" * (letters - len(name)) + name.swapcase()
+        answer = ask(pair, "2.0/mlflow/runs/search", {**_RUNS, "filter": f"run_name ILIKE '{pattern}'"})
+        assert [run["info"]["run_name"] for run in answer.json()["runs"]] == [name]
+        answer = ask(pair, "2.0/mlflow/runs/search", {**_RUNS, "filter": f"run_name ILIKE '{pattern}_'"})
+        assert answer.json().get("runs", []) == []
 
 
 @pytest.mark.parametrize("what", BEYOND)

@@ -11,6 +11,9 @@ from headrace.db import regex
 from headrace.db.query import Dialect, Statement
 from headrace.errors import Declined
 
+# characters: PostgreSQL folds the pattern of ILIKE again for each row (60,000 characters: 0.6 ms), this one once
+_LONG_PATTERN = 1_000
+
 
 class Key(NamedTuple):
     """One expression of the order. NULLs come last; a key that is never NULL is cheaper to go on from.
@@ -49,6 +52,8 @@ def _like(sql: Statement, column: str, comparator: str, pattern: str) -> str:
         return f"{column} LIKE {sql.bind(pattern)}"
     if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
         raise Declined("a pattern that PostgreSQL refuses: it ends with the escape character")
+    if comparator == "ILIKE" and len(pattern) > _LONG_PATTERN:
+        return f"lower({column}) LIKE (SELECT lower({sql.bind(pattern)}::varchar))"
     return f"{column} {comparator} {sql.bind(pattern)}"
 
 
