@@ -232,17 +232,78 @@ def _is_empty(found: Found, shown: str) -> bool:
 
 def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: str, wait: float = 0) -> None:
     """`wait`: seconds for a database that is not up yet. Raises ConfigurationError."""
-    configuration = {
-        "action": action,
-        "role": role,
-        "uri": database_url.stock_url(store_uri),
-        "default_artifact_root": default_artifact_root,
-        "wait": wait,
-    }
-    if code := run_once(_MIGRATE, configuration, source="stock"):
-        raise ConfigurationError(
-            f"MLflow could not {action} the database {uri.redact(store_uri)} (exit code {code}); its words are above."
-        )
+    database = database_url.parse(store_uri)
+    aside = _aside(database) if isinstance(database, SqliteURL) else contextlib.nullcontext(store_uri)
+    with aside as used:
+        configuration = {
+            "action": action,
+            "role": role,
+            "uri": database_url.stock_url(used),
+            "default_artifact_root": default_artifact_root,
+            "wait": wait,
+        }
+        if code := run_once(_MIGRATE, configuration, source="stock"):
+            raise ConfigurationError(
+                f"MLflow could not {action} the database {uri.redact(store_uri)} (exit code {code}); its words are "
+                "above."
+            )
+
+
+@contextmanager
+def _aside(database: SqliteURL) -> Iterator[str]:
+    """The URI of a copy of the file, beside it, which the file becomes at the end, in one transaction.
+
+    MLflow's migrations have no transaction on SQLite: what is broken off in the midst of one can neither go on nor be
+    used. Raises ConfigurationError where there is no room for the copy, or somebody else has written meanwhile.
+    """
+    copy = f"{database.path}.making"
+    _remove(copy)  # of one that was killed
+    with contextlib.ExitStack() as last:
+        last.callback(_remove, copy)
+        try:
+            file = last.enter_context(contextlib.closing(sqlite3.connect(database.path, timeout=20)))
+            with contextlib.closing(sqlite3.connect(copy)) as made:
+                file.backup(made)
+            before = _state(file)
+            url, mark, query = database.url.partition("?")
+            yield f"{url}.making{mark}{query}"
+            with contextlib.closing(sqlite3.connect(copy)) as made:
+                if _state(file) != before:
+                    raise ConfigurationError(
+                        f"Somebody else has written to {database.shown} meanwhile, and it is as they left it. Stop "
+                        "every server that uses it, and start the same command again."
+                    )
+                made.backup(file, progress=_patience(database))
+        except sqlite3.Error as error:
+            raise ConfigurationError(
+                f"The database {database.shown} stays as it was: {error}. Its tables are made in a copy beside it, "
+                f"{copy}. Look at the room on that disk, and at other processes that use the database."
+            ) from None
+
+
+def _state(file: sqlite3.Connection) -> Any:
+    """Another one where another connection has written meanwhile."""
+    return file.execute("PRAGMA data_version").fetchone()
+
+
+def _patience(database: SqliteURL) -> Callable[[int, int, int], None]:
+    """Ends a copy into a file that others hold: sqlite3 would wait without an end."""
+    deadline = time.monotonic() + 20
+
+    def look(status: int, _remaining: int, _total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
+            raise ConfigurationError(
+                f"The database {database.shown} stays as it was: somebody else uses it. Stop every server that does, "
+                "and start the same command again."
+            )
+
+    return look
+
+
+def _remove(file: str) -> None:
+    """It, and what SQLite has beside it."""
+    for end in ("", "-journal", "-wal", "-shm"):
+        Path(f"{file}{end}").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -359,9 +420,7 @@ def _connect(database: PostgresURL, log: Log, deadline: float, create: bool) -> 
         except psycopg2.OperationalError as error:
             reason = error
         # libpq gives no code for a failed connection, and its text is in the server's language: ask with asyncpg.
-        import asyncio
-
-        failure = asyncio.run(_failure(database))
+        failure = _failure(database)
         if failure is None:
             if in_our_way is not None:
                 raise ConfigurationError(f"The database {database.shown} can't be used: {_one_line(reason)}.")
@@ -389,8 +448,14 @@ class _Failure(NamedTuple):
     missing: bool
 
 
-async def _failure(database: PostgresURL) -> _Failure | None:
+def _failure(database: PostgresURL) -> _Failure | None:
     """None where there is nothing in the way."""
+    import asyncio
+
+    return asyncio.run(_asked(database))
+
+
+async def _asked(database: PostgresURL) -> _Failure | None:
     import asyncpg
 
     from headrace.db import connections

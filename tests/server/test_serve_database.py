@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from headrace.database import installed_revisions
+from headrace.database import _aside, installed_revisions
+from headrace.database_url import SqliteURL
+from headrace.errors import ConfigurationError
 from tests.server.conftest import Serve, run_headrace
 from tests.support.databases import (
     BACKENDS,
@@ -21,7 +26,8 @@ from tests.support.databases import (
     made_by_an_older_mlflow,
 )
 from tests.support.postgres import Postgres
-from tests.support.processes import free_port
+from tests.support.processes import Process, free_port
+from tests.support.servers import SCRIPTS
 
 
 def contents(database: Database) -> tuple[object, ...]:
@@ -122,6 +128,48 @@ def test_an_older_schema_is_refused_and_upgraded_on_demand(
     head = installed_revisions().head
     assert database.query("SELECT version_num FROM alembic_version") == [{"version_num": head}]
     assert database.query("SELECT name FROM experiments WHERE experiment_id = 7") == [{"name": "mine"}]
+
+
+def test_an_upgrade_of_sqlite_that_is_broken_off_has_changed_nothing(databases: Databases, tmp_path: Path) -> None:
+    database = databases.empty("sqlite")
+    made_by_an_older_mlflow(database)
+    before = Path(database.name).read_bytes()
+    copy = Database("sqlite", f"{database.name}.making", f"{database.uri}.making")
+    command: list[str | Path] = [SCRIPTS / "headrace", "db", "upgrade", database.uri]
+
+    def is_under_way() -> bool:
+        if not Path(copy.name).exists():
+            return False
+        with contextlib.suppress(OperationalError):
+            return copy.query("SELECT version_num FROM alembic_version") != [{"version_num": OLD_REVISION}]
+        return False
+
+    for how, left in ((signal.SIGKILL, True), (signal.SIGINT, False)):  # the second finds what the first has left
+        process = Process(command, tmp_path / how.name, cwd=tmp_path)
+        try:
+            process.wait_until(is_under_way, "some of MLflow's migrations are done")
+            process.send_signal(how)
+            process.wait()
+        finally:
+            process.stop()
+        assert Path(database.name).read_bytes() == before
+        assert Path(copy.name).exists() is left
+        if left:
+            copy.execute("UPDATE alembic_version SET version_num = :old", old=OLD_REVISION)
+
+
+def test_an_upgrade_of_sqlite_does_not_overwrite_what_others_write_meanwhile(
+    databases: Databases, tmp_path: Path
+) -> None:
+    database = databases.empty("sqlite")
+    with (
+        pytest.raises(ConfigurationError, match="Somebody else has written to"),
+        _aside(SqliteURL(url=database.uri, path=database.name)) as used,
+    ):
+        assert used == f"{database.uri}.making"
+        database.execute("CREATE TABLE written (n INTEGER)")
+    assert database.query("SELECT * FROM written") == []
+    assert [file.name for file in Path(database.name).parent.glob("*.making*")] == []
 
 
 def test_what_is_not_there_is_not_upgraded(tmp_path: Path) -> None:
