@@ -4,6 +4,7 @@
     ├── ConfigurationError      a setting is wrong; told on the command line, exit code 2
     ├── SchemaOutOfDate         the database must be upgraded (or MLflow must), exit code 3
     ├── AwsError                `headrace aws`: AWS refused or failed, exit code 4
+    ├── BrokenOff               Ctrl-C ended a command, exit code 130
     ├── ApiError                answered to a client in MLflow's JSON error shape
     │   ├── InvalidParameter    400: what MLflow refuses of a request, in its words
     │   ├── AlreadyExists       400: the name is taken
@@ -51,6 +52,10 @@ class AwsError(HeadraceError):
     def __init__(self, text: str, code: str = "") -> None:
         super().__init__(text)
         self.code = code
+
+
+class BrokenOff(HeadraceError):
+    """Ctrl-C ended a command. The text says what became of it, and what to do next."""
 
 
 class ApiError(HeadraceError):

@@ -252,7 +252,7 @@ def _up_broken_off(account: Account) -> None:
     process.wait_until(lambda: "waiting for the server" in process.tail(), "it waits for the server")
     process.send_signal(signal.SIGINT)
     try:
-        assert process.wait() == 4
+        assert process.wait() == 130
     finally:
         process.stop()
     assert "Broken off." in process.tail()

@@ -6,13 +6,17 @@ What is wrong with its database is in test_database_errors.py.
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.databases import Databases
-from tests.support.processes import clean_environment
+from tests.support.processes import PATIENCE_SECONDS, Process, clean_environment
 from tests.support.servers import SCRIPTS
 
 STORE = "{store}"
@@ -30,6 +34,7 @@ COMMANDS = READERS | {
     "runs move": ("runs", "move", "0" * 32, "--to", "there"),
     "user add": ("user", "add", "ada", "--no-password"),
     "copy": ("copy", "{store}", "sqlite:///target.db"),
+    "db upgrade": ("db", "upgrade"),
     "db create": ("db", "create"),
     "aws status": ("aws", "status"),
 }
@@ -38,6 +43,34 @@ COMMANDS = READERS | {
 @pytest.fixture(scope="module")
 def store(databases: Databases) -> str:
     return databases.migrated("sqlite").uri
+
+
+class Silent:
+    """A PostgreSQL that takes connections and says nothing."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE_SECONDS)
+        self._taken: list[socket.socket] = []
+        self.store = f"postgresql://u@127.0.0.1:{self._listener.getsockname()[1]}/d?sslmode=disable"
+
+    def wait_for_connection(self) -> None:
+        self._taken.append(self._listener.accept()[0])
+
+    def hang_up(self) -> None:
+        for each in self._taken:
+            each.close()
+
+    def close(self) -> None:
+        self.hang_up()
+        self._listener.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    made = Silent()
+    yield made
+    made.close()
 
 
 def headrace(*command: str, cwd: Path, store: str, stdout: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -115,3 +148,41 @@ def test_a_name_that_is_none(store: str, tmp_path: Path, command: tuple[str, ...
     done = headrace(*command, cwd=tmp_path, store=store)
     assert done.stderr.splitlines()[-1] == f"Error: {says}"
     assert done.returncode == 2
+
+
+BROKEN_OFF = {
+    "usage": "Broken off. It changes nothing.",
+    "gc": "Broken off. Start the same command again: it goes on where it was.",
+    "runs move": "Broken off. Start the same command again: it goes on where it was.",
+    "copy": "Broken off. Start the same command again: it goes on where it was.",
+    "db create": "Broken off. Start the same command again: it goes on where it was.",
+    "db upgrade": "Broken off. Nothing of it is half done. Start the same command again.",
+    "user list": "Broken off.",
+    "audit": "Broken off.",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_OFF)
+def test_ctrl_c(silent: Silent, tmp_path: Path, name: str) -> None:
+    arguments = [text.format(store=silent.store) for text in COMMANDS[name]]
+    process = Process(
+        [SCRIPTS / "headrace", *arguments],
+        tmp_path / "log",
+        env={"MLFLOW_BACKEND_STORE_URI": silent.store},
+        cwd=tmp_path,
+    )
+    try:
+        silent.wait_for_connection()
+        process.send_signal(signal.SIGINT)
+        silent.hang_up()  # libpq hears of no signal before
+        assert process.wait() == 130
+    finally:
+        process.stop()
+    assert process.tail().splitlines() == [f"headrace: {BROKEN_OFF[name]}"]
+
+
+def test_ctrl_c_before_the_command_is_there() -> None:
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    code = f"import sys; from headrace.cli import main; main._run = lambda: exec({script!r}); main.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "headrace: Broken off.\n")

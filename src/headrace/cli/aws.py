@@ -34,7 +34,7 @@ from headrace.aws import selftest as walk_through
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import PORT, SIZES, Choices, check_name
 from headrace.aws.execute import Live, Preview
-from headrace.errors import AwsError
+from headrace.cli.output import if_broken_off
 
 _DURATION = re.compile(r"(\d+)([smhd])\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -117,16 +117,7 @@ def _command(command: Callable[..., None]) -> click.Command:
 def _resumable(command: Callable[..., None]) -> Callable[..., None]:
     """For a command that, broken off anywhere, continues when it is run again: Ctrl-C says so."""
 
-    @wraps(command)
-    def run(target: Target, **given: Any) -> None:
-        try:
-            command(target, **given)
-        except KeyboardInterrupt:
-            raise AwsError(
-                "Broken off. What AWS has under way goes on; the same command, run again, continues from there."
-            ) from None
-
-    return run
+    return if_broken_off("What AWS has under way goes on; the same command, run again, continues from there.")(command)
 
 
 _SETTING = (

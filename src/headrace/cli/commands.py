@@ -7,16 +7,17 @@ import sys
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from headrace import log
 from headrace.cli.env_file import env_file
-from headrace.errors import AwsError, ConfigurationError, HeadraceError, SchemaOutOfDate
+from headrace.cli.output import BROKEN_OFF
+from headrace.errors import AwsError, BrokenOff, ConfigurationError, HeadraceError, SchemaOutOfDate
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-EXIT_CODES: dict[type[HeadraceError], int] = {ConfigurationError: 2, SchemaOutOfDate: 3, AwsError: 4}
+EXIT_CODES: dict[type[HeadraceError], int] = {ConfigurationError: 2, SchemaOutOfDate: 3, AwsError: 4, BrokenOff: 130}
 
 
 class _Commands(click.Group):
@@ -40,6 +41,13 @@ class _Commands(click.Group):
             ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Click would say nothing of Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise BrokenOff(BROKEN_OFF) from None
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["--help"], "max_content_width": 110})
 @env_file
@@ -62,8 +70,9 @@ def run() -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
+    except click.Abort:  # a question that was not answered with yes
+        print(f"headrace: {BROKEN_OFF}", file=sys.stderr)
+        code = EXIT_CODES[BrokenOff]
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise

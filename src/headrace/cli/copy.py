@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli.accounts import as_json
-from headrace.cli.output import print_report, show_progress
+from headrace.cli.output import GOES_ON, if_broken_off, print_report, show_progress
 from headrace.cli.stores import with_settings
 from headrace.settings import Settings
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only say what would be copied.")
 @as_json
 @with_settings("artifacts_destination", "default_artifact_root", store="target")
+@if_broken_off(GOES_ON)
 def copy(
     settings: Settings,
     source: str,

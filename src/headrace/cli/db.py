@@ -9,6 +9,7 @@ import click
 
 from headrace import uri
 from headrace.cli.indexes import indexes
+from headrace.cli.output import GOES_ON, if_broken_off
 from headrace.cli.stores import with_stores
 from headrace.database_url import PostgresURL
 from headrace.settings import Settings
@@ -33,6 +34,7 @@ def db() -> None:
 @click.option("--kms-key", metavar="ID", help="The key that encrypts DB_PASS there; by default the account's for SSM.")
 @click.option("--password-stdin", is_flag=True, help="Read the role's password from standard input instead.")
 @with_stores
+@if_broken_off(GOES_ON)
 def create(
     settings: Settings, server_role: str | None, ssm_prefix: str | None, kms_key: str | None, password_stdin: bool
 ) -> None:
@@ -70,6 +72,7 @@ def _create_server_role(settings: Settings, server_role: str, ssm_prefix: str | 
 
 @db.command()
 @with_stores
+@if_broken_off("Nothing of it is half done. Start the same command again.")
 def upgrade(settings: Settings) -> None:
     """Upgrade the database to the schema of the installed MLflow, by MLflow's own migrations.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli.accounts import as_json
-from headrace.cli.output import print_report, show_progress
+from headrace.cli.output import GOES_ON, if_broken_off, print_report, show_progress
 from headrace.cli.stores import with_settings
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
@@ -49,6 +49,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
 @click.option("--yes", is_flag=True, help="On a terminal: don't ask.")
 @as_json
 @with_settings("backend_store_uri", "registry_store_uri", "artifacts_destination")
+@if_broken_off(GOES_ON)
 def gc(
     settings: Settings,
     older_than: float,

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import click
 
+from headrace.cli.output import if_broken_off
 from headrace.cli.stores import with_stores
 from headrace.database_url import PostgresURL
 from headrace.errors import ConfigurationError
@@ -39,6 +40,7 @@ def show(settings: Settings) -> None:
 
 @indexes.command()
 @with_stores
+@if_broken_off("What is half built does no harm: the same command, run again, builds it.")
 def build(settings: Settings) -> None:
     """Build what is missing, and wait for it; readers and writers are not kept waiting."""
     build_indexes(settings)

@@ -35,6 +35,14 @@ def hide_passwords() -> None:
 
 def main() -> None:
     """Run the command that the arguments name, and end."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # while the command was looked for
+        print("headrace: Broken off.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _main() -> None:
     hide_passwords()
     if sys.argv[1:2] == ["serve"] and "--help" not in sys.argv:
         from headrace import workers

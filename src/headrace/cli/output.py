@@ -1,12 +1,19 @@
-"""What commands print that work for long: on a terminal a line that changes meanwhile, and a report at the end."""
+"""What commands print that work for long: on a terminal a line that changes meanwhile, a report at the end, or what
+became of it where Ctrl-C ended it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import click
 import msgspec
+
+from headrace.errors import BrokenOff
+
+BROKEN_OFF = "Broken off."
+GOES_ON = "Start the same command again: it goes on where it was."
 
 
 def show_progress(text: str) -> None:
@@ -19,6 +26,16 @@ def end_progress() -> None:
     """Take the line away."""
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
+
+
+@contextmanager
+def if_broken_off(text: str) -> Iterator[None]:
+    """Say this where Ctrl-C ends what is done within, or the function that this decorates."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        end_progress()
+        raise BrokenOff(f"{BROKEN_OFF} {text}") from None
 
 
 def print_report(report: msgspec.Struct, json: bool, lines: Iterable[str]) -> None:

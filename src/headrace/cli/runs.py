@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli.accounts import as_json
-from headrace.cli.output import print_report
+from headrace.cli.output import GOES_ON, if_broken_off, print_report
 from headrace.cli.stores import with_settings
 from headrace.settings import Settings
 
@@ -28,6 +28,7 @@ def runs() -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would move.")
 @as_json
 @with_settings("backend_store_uri", "artifacts_destination")
+@if_broken_off(GOES_ON)
 def move(
     settings: Settings, run_ids: tuple[str, ...], to: str, without_artifacts: bool, dry_run: bool, json: bool
 ) -> int:

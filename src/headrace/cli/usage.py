@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from headrace.cli.accounts import as_json, print_table
-from headrace.cli.output import end_progress, show_progress
+from headrace.cli.output import end_progress, if_broken_off, show_progress
 from headrace.cli.stores import with_settings
 from headrace.errors import ConfigurationError, Declined
 from headrace.settings import Settings
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--no-artifacts", is_flag=True, help="Only the database: list no files, which takes a while in S3.")
 @as_json
 @with_settings("backend_store_uri", "artifacts_destination")
+@if_broken_off("It changes nothing.")
 def usage(settings: Settings, experiments: tuple[str, ...], no_artifacts: bool, json: bool) -> None:
     """Rows and bytes of each experiment, deleted ones too, the largest first.
 
