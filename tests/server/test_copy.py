@@ -172,11 +172,11 @@ def test_what_can_not_be_is_said_in_one_line(databases: Databases, tmp_path: Pat
         ([there, there], "SOURCE and TARGET are the same database."),
     ):
         retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-        done = run_headrace("copy", *arguments, "--dry-run", cwd=tmp_path, env=retries)
+        done = run_headrace("copy", *arguments, cwd=tmp_path, env=retries)
         assert done.returncode == 2, arguments
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-    assert not (tmp_path / "new.db").exists()
+    assert not (tmp_path / "new.db").exists()  # no target is made for what is refused
     done = run_headrace("copy", there, target, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "copied: 0 experiments, 0 runs with 0 points of metrics, 0 logged models, 0 traces" in done.stdout

@@ -77,14 +77,15 @@ def _to_server(source: str, target: str, _: Settings, options: Options) -> Repor
 
 def _to_database(source: str, _: str, settings: Settings, options: Options) -> Report:
     """`settings` names it."""
-    from headrace.copy import ends
-    from headrace.copy.whole import copy as copy_all
+    from headrace.copy import ends, whole
 
     def target(dry: bool) -> Store | None:
         return ends.target(settings, dry, lambda line: click.echo(line, err=True))
 
     with ends.source(source, options.experiments, lambda: asyncio.run(ends.ended_runs(target(True)))) as read:
-        return asyncio.run(copy_all(read, target(options.dry), settings, options, _progress()))
+        asyncio.run(whole.check(ends.open_store(read, writes=False), settings, options))
+        there = target(options.dry)
+        return asyncio.run(whole.copy(ends.open_store(read, writes=False), there, settings, options, _progress()))
 
 
 def _counted(report: Report) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from headrace import database_url
 from headrace.copy import sql, tensorboard, wandb
-from headrace.copy.store import Source, Store
+from headrace.copy.store import Store
 from headrace.database import is_made, prepare
 from headrace.database_url import DatabaseURL, PostgresURL, SqliteURL
 from headrace.errors import ConfigurationError
@@ -32,21 +32,23 @@ _NEEDS = {"TensorBoard": "tensorboard", "W&B": "wandb"}  # a package, which Head
 
 
 @contextmanager
-def source(text: str, experiments: Sequence[str], known: Callable[[], Sequence[str]]) -> Iterator[Source]:
-    """What is read; nothing is connected yet. Of a server no more is read than these experiments (none for all), and
+def source(
+    text: str, experiments: Sequence[str], known: Callable[[], Sequence[str]]
+) -> Iterator[PostgresURL | SqliteURL]:
+    """The database that is read. Of a server no more is read than these experiments (none for all), and
     not again the runs that are `known`. Raises ConfigurationError, SchemaOutOfDate.
     """
     database = _database(text)
     if isinstance(database, PostgresURL | SqliteURL):
-        yield open_store(database, writes=False)
+        yield database
     elif database is None and not is_server(text):
         with _of_folder(text) as made:
-            yield open_store(made, writes=False)
+            yield made
     else:
         url = text if database is None else database.stock_url()
         asked = {"source": url, "experiments": list(experiments), "known": list(known())}
         with _made_by("headrace.copy.server", asked, f"{redact(text)} can't be read") as made:
-            yield open_store(made, writes=False)
+            yield made
 
 
 @contextmanager

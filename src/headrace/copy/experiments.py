@@ -32,6 +32,18 @@ class Experiment(Struct):
     datasets: dict[str, str] = {}  # uuid at the source -> at the target, where that is another
 
 
+async def selected(source: Source, names: Sequence[str]) -> list[Any]:
+    """The source's rows: those of these names, or all. Raises ConfigurationError."""
+    rows = await source.rows(sql.EXPERIMENTS())
+    if not names:
+        return list(rows)
+    if missing := set(names) - {row[1] for row in rows}:
+        raise ConfigurationError(
+            f"There is no experiment {sorted(missing)[0]!r} in {source.shown}. Look at --experiment."
+        )
+    return [row for row in rows if row[1] in names]
+
+
 class Experiments:
     """`root`: where the target's server has the artifacts of new experiments; None: locations stay what they are."""
 
@@ -40,17 +52,6 @@ class Experiments:
     ) -> None:
         self._source, self._target, self._report = source, target, report
         self._root, self._into, self._dry = root, into, dry
-
-    async def selected(self, names: Sequence[str]) -> list[Any]:
-        """The source's rows: those of these names, or all. Raises ConfigurationError."""
-        rows = await self._source.rows(sql.EXPERIMENTS())
-        if not names:
-            return list(rows)
-        if missing := set(names) - {row[1] for row in rows}:
-            raise ConfigurationError(
-                f"There is no experiment {sorted(missing)[0]!r} in {self._source.shown}. Look at --experiment."
-            )
-        return [row for row in rows if row[1] in names]
 
     async def place(self, row: Any) -> Experiment | None:
         """Find or make its place; None where it is left, of which the report says why."""

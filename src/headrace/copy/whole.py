@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from headrace.copy import sql
 from headrace.copy.copier import Copier
-from headrace.copy.experiments import Experiments
+from headrace.copy.experiments import Experiments, selected
 from headrace.copy.files import Files, Place
 from headrace.copy.options import Options
 from headrace.copy.registry import Registry
@@ -17,6 +18,17 @@ from headrace.errors import ConfigurationError, Declined
 from headrace.settings import Settings
 
 _SERVED = "mlflow-artifacts:"
+
+
+async def check(source: Source, settings: Settings, options: Options) -> None:
+    """Raises ConfigurationError for what can't be copied as it is asked for, before a target is made. Closes it."""
+    try:
+        rows = await selected(source, options.experiments)
+        if options.artifacts:
+            _source_place(options, await _served(source, rows))
+            _target_place(settings)
+    finally:
+        await source.close()
 
 
 async def copy(
@@ -37,11 +49,10 @@ async def copy(
             into=options.into,
             dry=options.dry,
         )
-        rows = await experiments.selected(options.experiments)
+        rows = await selected(source, options.experiments)
         files = None
         if options.artifacts:
-            served = await source.rows(sql.SERVED(ids=[row[0] for row in rows], scheme=_SERVED))
-            place = _source_place(options, [row[0] for row in served])
+            place = _source_place(options, await _served(source, rows))
             files = Files(place, _target_place(settings), report, options.dry)
         copier = Copier(source, store, experiments, files, report, dry=options.dry, told=told)
         placed = await copier.copy(rows)
@@ -59,6 +70,11 @@ async def copy(
         await source.close()
         await store.close()
     return report
+
+
+async def _served(source: Source, experiments: Sequence[Any]) -> list[str]:
+    """The names of those of them whose artifacts are behind the source's server."""
+    return [row[0] for row in await source.rows(sql.SERVED(ids=[row[0] for row in experiments], scheme=_SERVED))]
 
 
 def _source_place(options: Options, served: Sequence[str]) -> Place:
