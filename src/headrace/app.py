@@ -13,6 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Collection
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -24,6 +25,7 @@ from headrace.api.message import Message
 from headrace.api.permits import Permit
 from headrace.api.workspaces import Workspaces
 from headrace.artifacts.direct import JsonHandler
+from headrace.artifacts.local import longer_than_disks_take
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.routes import Artifacts
 from headrace.artifacts.routes import Handler as StreamHandler
@@ -49,6 +51,7 @@ from headrace.asgi.types import (
 )
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
+from headrace.auth.objects import ArtifactFolder
 from headrace.db import open_database
 from headrace.db.database import Database
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotServed, Unavailable
@@ -84,6 +87,7 @@ _READING = ("GET", "HEAD")
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
 # Stock says 503 here, which clients send again for minutes.
 _WORKSPACES = "3.0/mlflow/workspaces"
+_OF_FILES = (500,)  # what stock answers where it only fails at a path; a 501 says that this store can't do that
 _NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 _BODIES_HELD = 4  # as many of the largest at a time
 _OF_STOCK = frozenset((b"content-encoding", b"x-mlflow-workspace"))
@@ -255,8 +259,7 @@ class App:
 
             def ask_stock(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
                 if is_malformed:
-                    send = instead_of_failure(send, why)
-                    scope["extensions"] = {}  # nothing is answered past that
+                    send = _or_refusal(scope, send, why, (500, 501))
                 return self._to_stock(match, scope, receive, send, message, body, why)
 
             await self._in_pieces(ask_stock, scope, receive, send)
@@ -287,6 +290,8 @@ class App:
             await self._check_quota(match, scope, body, message)
             answer = await handler(body, scope["query_string"])
         except Declined as reason:
+            if isinstance(reason, Malformed):
+                send = _or_refusal(scope, send, str(reason), _OF_FILES)
             await self._to_stock(match, scope, receive, send, message, body, str(reason))
         except ApiError as error:
             await send_error(scope, send, error, security)
@@ -321,6 +326,10 @@ class App:
         """
         permit: Permit | None = scope.get(PERMIT)
         length, chunked = _body_of(scope)
+        if self._workspaces is not None and isinstance(match.endpoint.target, ArtifactFolder):
+            named = match.parameters.get("path") or unquote(scope["query_string"].decode("latin-1"))
+            if longer_than_disks_take(named):
+                send = _or_refusal(scope, send, "a name in the path is longer than a disk takes it", _OF_FILES)
         if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
             try:
                 _look_at(match, scope, b"")
@@ -411,6 +420,8 @@ class App:
                 await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
             except Declined as declined:
                 reason = str(declined)
+                if isinstance(declined, Malformed):
+                    send = _or_refusal(scope, send, reason, _OF_FILES)
             except ApiError as error:
                 await send_error(scope, send, error, security)
                 return
@@ -542,6 +553,12 @@ def _look_at(match: Match, scope: Scope, body: bytes) -> None:
     else:
         if endpoint.check is not None:
             endpoint.check(message)
+
+
+def _or_refusal(scope: Scope, send: Send, why: str, failures: tuple[int, ...]) -> Send:
+    """A `send` for stock's answer, whose `failures` are the fault of who asks."""
+    scope["extensions"] = {}  # nothing is answered past it
+    return instead_of_failure(send, why, failures)
 
 
 def _json(content: bytes) -> tuple[Header, bytes]:

@@ -342,6 +342,13 @@ def test_what_stock_would_delete_too_much_for(pair: Pair, path: str) -> None:
     assert outside(pair.headrace.folder) == before
 
 
+@pytest.mark.parametrize("path", ["./a/b", "a/./b", "a//b", "a/b/.", "%2e/b", "."])
+def test_what_stock_fails_to_store(pair: Pair, path: str) -> None:
+    """On S3 stock takes them as names; its 500 elsewhere is a 400."""
+    stock, found = (each.send("PUT", f"{ARTIFACTS}/{path}/c", data=b"1") for each in (pair.stock, pair.headrace))
+    assert found.status_code == (400 if stock.status_code == 500 else stock.status_code), found.text
+
+
 def outside(folder: Path) -> list[str]:
     """Every file below the folder that is not in the destination."""
     return sorted(str(file) for file in folder.rglob("*") if "artifacts" not in file.parts)

@@ -15,13 +15,14 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 
-def instead_of_failure(send: Send, reason: str) -> Send:
-    """A `send` that turns stock's 500 into a 400 in MLflow's error shape with `reason` in it."""
+def instead_of_failure(send: Send, reason: str, failures: tuple[int, ...] = (500, 501)) -> Send:
+    """A `send` that turns stock's 500, or the 501 of `--stock never`, into a 400 in MLflow's error shape with `reason`
+    in it."""
     failed = False
 
     async def passing(message: Message) -> None:
         nonlocal failed
-        if message["type"] == "http.response.start" and message["status"] in (500, 501):  # 501: --stock never
+        if message["type"] == "http.response.start" and message["status"] in failures:
             failed = True
             await _refuse(send, reason)
         elif not failed:

@@ -267,14 +267,17 @@ def _failed(error: OSError) -> ApiError:
 
 def check_length(path: str) -> None:
     """Raises InvalidParameter for a path that no disk takes."""
-    if (
-        any(len(os.fsencode(part)) > _MOST_OF_NAME for part in path.split("/"))
-        or len(os.fsencode(path)) > _MOST_OF_PATH
-    ):
+    if longer_than_disks_take(path):
         raise InvalidParameter(
             f"The artifact's path {path[:60]!r}... has a name of more than {_MOST_OF_NAME} bytes, or more than "
             f"{_MOST_OF_PATH} in all: the server's disk does not take it. Use shorter names."
         )
+
+
+def longer_than_disks_take(path: str) -> bool:
+    """Whether no disk takes a path with such names."""
+    encoded = path.encode(errors="surrogatepass")
+    return len(encoded) > _MOST_OF_PATH or any(len(part) > _MOST_OF_NAME for part in encoded.split(b"/"))
 
 
 def _size(file: os.DirEntry[str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from headrace.errors import Declined
+from headrace.errors import Declined, Malformed
 
 _DECODINGS = 10
 UPLOADING = ".artifact.uploading."  # stock's LocalArtifactRepository and ours write to files of this name first
@@ -20,7 +20,7 @@ def safe(path: str) -> str:
 
     Raises:
         Declined: it has a corner, or would have decoded: a backslash, a control character, a scheme, a part that is
-            empty, `.` or `..`.
+            empty, `.` or `..`. Stock takes some of these, and only fails at others.
     """
     decoded = plain(path)
     for _ in range(_DECODINGS):
@@ -32,12 +32,12 @@ def safe(path: str) -> str:
 
 
 def plain(path: str) -> str:
-    """`path` itself. Raises Declined for what `safe` does not take, without decoding."""
+    """`path` itself. Raises Malformed, a Declined, for what `safe` does not take, without decoding."""
     if any(ord(c) < 32 or c in "\x7f\\\ufffd" for c in path):
-        raise Declined("a character in the path")
+        raise Malformed("a character in the path")
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or ":" in parts[0]:
-        raise Declined("a path that is not plain")
+        raise Malformed("a path that is not plain")
     if any(part.startswith(UPLOADING) for part in parts):
-        raise Declined("a reserved name")
+        raise Malformed("a reserved name")
     return path
