@@ -23,7 +23,7 @@ from headrace.api.decode import check_content_type, check_for_stock, decode, rew
 from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message
 from headrace.api.permits import Permit
-from headrace.api.workspaces import Workspaces
+from headrace.api.workspaces import Workspaces, for_stock
 from headrace.artifacts.direct import JsonHandler
 from headrace.artifacts.local import longer_than_disks_take
 from headrace.artifacts.locations import Locations
@@ -333,6 +333,8 @@ class App:
         if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
             try:
                 _look_at(match, scope, b"")
+                if self._workspaces is not None:
+                    for_stock(match, scope, b"")
                 await check_for_stock(scope, b"")
                 await self._check_quota(match, scope, b"")
             except ApiError as error:
@@ -358,6 +360,8 @@ class App:
                 message = decode(match, scope, body, permit)
                 await permit.check(message)
             _look_at(match, scope, body)
+            if self._workspaces is not None:
+                body = for_stock(match, scope, body)
             await self._check_quota(match, scope, body, message)
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import pytest
@@ -248,6 +250,66 @@ def test_what_is_named_beside_the_target_is_in_the_workspace(server: Server) -> 
     taken = {"trace": {"trace_info": TRACE_INFO | {"trace_id": "tr-" + "8" * 32, "assessments": [made]}}}
     assert theirs.send("POST", "3.0/mlflow/traces", taken).status_code == 400
     assert ours.send("GET", "3.0/mlflow/traces/get", {"trace_id": trace, "allow_partial": "true"}).json() == kept
+
+
+def test_no_path_leads_to_the_artifacts_of_another_workspace(server: Server) -> None:
+    """Stock looks at how a path begins: from the default workspace some of these lead to all others."""
+    ids: dict[str, str] = {}
+    ours = Team(server, OURS, ids)
+    ids["experiment"] = ours.send("POST", "2.0/mlflow/experiments/create", {"name": "files"}).json()["experiment_id"]
+    uri = ours.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]["artifact_uri"]
+    folder = uri.removeprefix("mlflow-artifacts:/")
+    assert folder.startswith(f"workspaces/{OURS}/")
+    files = "/api/2.0/mlflow-artifacts/artifacts"
+    assert _sent(server, "PUT", f"{files}/{folder}/a.txt", OURS, b"secret")[0] == 200
+    rest = folder.removeprefix(f"workspaces/{OURS}/")
+    ways = [
+        folder, f"./{folder}", f"%2e/{folder}", f"%252e/{folder}", f"././{folder}", f"/{folder}", f".//{folder}",
+        f"./workspaces//{OURS}/{rest}", f"%77orkspaces/{OURS}/{rest}", f"file:{folder}", f"file:./{folder}",
+        f"x/../{folder}", f"../{folder}", f"workspaces/default/../{OURS}/{rest}",
+    ]  # fmt: skip
+    everything = ["workspaces", "./workspaces", "workspaces/.", f"workspaces/{OURS}", "%77orkspaces", ".", "%2e", "./"]
+    for who in (THEIRS, ""):
+        for way in ways:
+            for method, target, body in (
+                ("GET", f"{files}/{way}/a.txt", b""),
+                ("GET", f"{files}?path={way}", b""),
+                ("GET", f"{files}?path=x&path={way}", b""),
+                ("GET", f"{files}?path={way}&path=x", b""),
+                ("GET", files, json.dumps({"path": way}).encode()),
+                ("PUT", f"{files}/{way}/a.txt", b"theirs"),
+                ("DELETE", f"{files}/{way}/a.txt", b""),
+                ("GET", f"/api/2.0/mlflow-artifacts/presigned/{way}/a.txt", b""),
+                ("POST", f"/api/2.0/mlflow-artifacts/mpu/create/{way}", b'{"path": "a.txt", "num_parts": 1}'),
+            ):
+                text = _sent(server, method, target, who, body)[1]
+                assert "secret" not in text, (who, method, target)
+                assert '"path": "a.txt"' not in text, (who, method, target)
+        for way in everything:
+            status, _ = _sent(server, "DELETE", f"{files}/{way}", who)
+            assert status >= 400 or who == THEIRS, (who, way)
+            assert f'"path": "{OURS}"' not in _sent(server, "GET", f"{files}?path={way}", who)[1], (who, way)
+    assert _sent(server, "GET", f"{files}/{folder}/a.txt", OURS) == (200, "secret")
+    # a path of its own, however it is written, is no other's
+    for who, way in (("", "7/x"), ("default", "7/y"), ("", "workspaces/default/7/x"), (OURS, "7/x")):
+        assert _sent(server, "PUT", f"{files}/{way}/b.txt", who, b"mine")[0] == 200, way
+        assert _sent(server, "GET", f"{files}/{way}/b.txt", who) == (200, "mine"), way
+        assert "b.txt" in _sent(server, "GET", f"{files}?path={way}", who)[1], way
+    assert '"7"' in _sent(server, "GET", files, "")[1]
+    for way in ("7/" + "x" * 300, "7/./x", "7//x"):  # stock only fails at these
+        for method, target in (("PUT", f"{files}/{way}"), ("GET", f"{files}/{way}"), ("GET", f"{files}?path={way}")):
+            assert _sent(server, method, target, OURS, b"mine" if method == "PUT" else b"")[0] < 500, (method, way)
+
+
+def _sent(server: Server, method: str, target: str, workspace: str, body: bytes = b"") -> tuple[int, str]:
+    """Status and text for a target that no client has put in order."""
+    connection = HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    headers = {"X-MLFLOW-WORKSPACE": workspace} if workspace else {}
+    connection.request(method, target, body, headers | {"Content-Type": "application/json"} if body else headers)
+    response = connection.getresponse()
+    answer = response.status, response.read().decode()
+    connection.close()
+    return answer
 
 
 def test_which_workspace(server: Server) -> None:

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit
 
-from headrace.api.endpoint import Endpoint
+from headrace.api.decode import decode, rewrite
+from headrace.api.endpoint import Endpoint, Match
 from headrace.api.message import Message
 from headrace.asgi.types import Scope
-from headrace.auth.objects import EXPERIMENT_OF, Both, ObjectRef, OneOf, Target
+from headrace.auth.objects import EXPERIMENT_OF, ArtifactFolder, Both, ObjectRef, OneOf, Target
 from headrace.db.database import Database
 from headrace.db.query import Sql
 from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
 
 DEFAULT = "default"
+FOLDER = "workspaces"  # the artifacts of the others, by name; those of DEFAULT lie beside it
+_DECODINGS = 10
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _RESERVED = frozenset({"workspaces", "api", "ajax-api", "static-files"})
 # What an endpoint may work on that names no object: its statements take :workspace.
@@ -113,6 +117,45 @@ def workspace_of(scope: Scope) -> str:
     if len(names) > 1:
         raise InvalidParameter("The header X-MLFLOW-WORKSPACE is there twice, with different values. Send it once.")
     return next(iter(names), "") or DEFAULT
+
+
+def for_stock(match: Match, scope: Scope, body: bytes) -> bytes:
+    """The body of a request on its way to stock, which may name a folder of artifacts: none of another workspace.
+
+    Stock (_get_workspace_scoped_repo_path_if_enabled) looks at how a path begins, not at where it leads: in the default
+    workspace `./workspaces/NAME`, `workspaces` itself and `.` are everybody's. What a query or a body names is written
+    anew, as it was looked at. Raises InvalidParameter.
+    """
+    if not isinstance(match.endpoint.target, ArtifactFolder):
+        return body
+    path = match.parameters.get("path")
+    if path is None:
+        message = decode(match, scope, body, None)
+        path = getattr(message, "path", None)
+        body = rewrite(match, scope, message, body)
+    if path is not None:
+        _check_folder(str(path), workspace_of(scope), scope["method"] in ("GET", "HEAD"))
+    return body
+
+
+def _check_folder(path: str, workspace: str, reads: bool) -> None:
+    """Raises InvalidParameter where a path, however often it is decoded, leads out of the workspace, or could name more
+    than one thing to write or delete."""
+    for _ in range(_DECODINGS):
+        path, before = unquote(path), path
+        if path == before:
+            break
+    else:
+        raise InvalidParameter("The path is encoded too often.")
+    parts = path.removesuffix("/").split("/")
+    if urlsplit(path).scheme.lower() == "file" or (not reads and not {"", "."}.isdisjoint(parts)):
+        raise InvalidParameter(f"Invalid path: '{path}'")
+    parts = [part for part in parts if part not in ("", ".")]
+    if workspace == DEFAULT and parts[:1] == [FOLDER] and parts[1:2] != [DEFAULT]:
+        whose = f"workspace '{parts[1]}'" if parts[1:] else "every workspace"
+        raise InvalidParameter(
+            f"Artifact path targets {whose} but the workspace specified in the request is '{DEFAULT}'."
+        )
 
 
 def check_name(name: str) -> None:
