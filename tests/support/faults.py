@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tests.support.listening import Listening
+from tests.support.processes import free_port
 
 RETRANSMISSION_SECONDS = 0.2
 UNAVAILABLE = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -119,7 +120,7 @@ class TcpProxy(threading.Thread):
         self._loss, self._chance = loss, random.Random(1)
         self.lost = 0
         self._target = target
-        self._listener = socket.create_server((host, port), backlog=128)
+        self._listener = socket.create_server((host, port or free_port()), backlog=128)
         self.host = host
         self.port: int = self._listener.getsockname()[1]
         self.silent = False

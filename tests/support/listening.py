@@ -5,13 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 
+from tests.support.processes import free_port
+
 
 class Listening(threading.Thread):
     """Takes connections on a free port of 127.0.0.1 once started, each of which has a thread that calls `serve`."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server(("127.0.0.1", free_port()), backlog=128)
         self.port: int = self._listener.getsockname()[1]
 
     def run(self) -> None:

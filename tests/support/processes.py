@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -37,12 +37,64 @@ for group in groups:
 """
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
+class _Ports:
+    """Ports of this machine that are this process's own until it ends.
+
+    None of those that the system hands out, to clients and to who listens on port 0: between the choice and the start
+    of a server, and while a test has its server stopped, one of these would be gone. Among the others each process that
+    runs tests takes a hundred at a time, and says so by a UDP socket on the first, which ends with it.
+    """
+
+    FIRST, COUNT = 11_000, 100  # above 10080, which browsers refuse to visit
+
+    def __init__(self) -> None:
+        self._left: Iterator[int] = iter(())
+
+    def take(self) -> int:
+        while True:
+            for port in self._left:
+                if _is_free(port):
+                    return port
+            self._take_a_hundred()
+
+    def _take_a_hundred(self) -> None:
+        ranges = list(range(self.FIRST, _first_of_the_systems() - self.COUNT, self.COUNT))
+        here = os.getpid() % len(ranges)  # one after the other, of those that run at the same time
+        for first in ranges[here:] + ranges[:here]:
+            mark = socket.socket(type=socket.SOCK_DGRAM)
+            try:
+                mark.bind(("127.0.0.1", first))
+            except OSError:
+                mark.close()
+                continue
+            mark.detach()  # open as long as this process
+            self._left = iter(range(first, first + self.COUNT))
+            return
+        raise AssertionError(f"other processes have all ports from {ranges[0]} to {ranges[-1] + self.COUNT}")
+
+
+def _first_of_the_systems() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except FileNotFoundError:  # no Linux: where IANA has them begin
+        return 49_152
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        try:
+            listener.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+_PORTS = _Ports()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, and that nobody else of the tests or of the system is given."""
+    return _PORTS.take()
 
 
 async def eventually(done: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
@@ -132,7 +184,7 @@ class Process:
         """Send a signal to the process alone, not to its children."""
         self._process.send_signal(number)
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """The exit code (negative: the signal that ended it)."""
         return self._process.wait(seconds)
 
