@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from headrace.stock.forward import Forwarder
 from headrace.stock.launch import AsSeenByWorker
+from tests.support.asgi import running
 from tests.support.processes import PATIENCE_SECONDS
 
 Scope = MutableMapping[str, Any]
@@ -23,24 +23,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MEGABYTE = 1024 * 1024
-
-
-@asynccontextmanager
-async def running(app: App, **options: Any) -> AsyncIterator[uvicorn.Server]:
-    config = uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1, **options
-    )
-    server = uvicorn.Server(config)
-    config.load()
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    ticking = asyncio.create_task(server.main_loop())
-    try:
-        yield server
-    finally:
-        server.should_exit = True
-        await ticking
-        await server.shutdown()
 
 
 @pytest.fixture

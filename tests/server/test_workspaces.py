@@ -363,10 +363,8 @@ def test_stock_would_say_the_same(server: Server, databases: Databases, tmp_path
 def test_mlflows_client(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     monkeypatch.setenv("MLFLOW_WORKSPACE", OURS)
-    mlflow.set_tracking_uri(server.url)
     (tmp_path / "note.txt").write_text("hello")
-    mlflow.set_experiment("by the client")
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id=mlflow.create_experiment("by the client")) as run:
         mlflow.log_metric("m", 1)
         mlflow.log_artifact(str(tmp_path / "note.txt"))
     client = mlflow.MlflowClient(server.url)

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import pytest
-import uvicorn
 
 from headrace.asgi import protocol
 from headrace.asgi.protocol import ANSWER, AnsweringProtocol
+from tests.support.asgi import running
+from tests.support.processes import PATIENCE_SECONDS
 
 LARGE = 8 * 1024 * 1024
 
@@ -41,16 +42,10 @@ class Server:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     served = Server()
-    config = uvicorn.Config(
-        served.application, http=AnsweringProtocol, interface="asgi3", lifespan="off", log_config=None
-    )
-    running = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(running.serve(sockets=[listener]))
-        served.port = listener.getsockname()[1]
-        yield served
-        running.should_exit = True
-        await serving
+        async with running(served.application, [listener], http=AnsweringProtocol, interface="asgi3"):
+            served.port = listener.getsockname()[1]
+            yield served
 
 
 async def exchange(port: int, *pieces: bytes) -> bytes:
@@ -59,7 +54,7 @@ async def exchange(port: int, *pieces: bytes) -> bytes:
     for piece in pieces:
         writer.write(piece)
         await writer.drain()
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
     writer.close()
     return answer
 
@@ -87,7 +82,7 @@ async def test_a_connection_goes_on_after_an_early_answer(server: Server) -> Non
         for start in range(0, body, 65536):
             writer.write(b"x" * min(65536, body - start))
             await writer.drain()
-        status = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        status = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
         assert status.startswith((b"HTTP/1.1 401 ", b"HTTP/1.1 403 "))
         await reader.readexactly(4 if path == b"/early" else 2)
     writer.close()
@@ -100,7 +95,7 @@ async def test_nobody_is_read_for_ever(server: Server, monkeypatch: pytest.Monke
     writer.write(b"POST /early HTTP/1.1\r\nhost: localhost\r\n%bcontent-length: 100\r\n\r\n" % close)
     assert (await reader.readexactly(12)) == b"HTTP/1.1 401"
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-        await asyncio.wait_for(reader.readexactly(10_000), 10)
+        await asyncio.wait_for(reader.readexactly(10_000), PATIENCE_SECONDS)
     writer.close()
 
 
@@ -126,6 +121,6 @@ async def test_what_is_no_body_has_an_end(server: Server, endless: bytes) -> Non
     with pytest.raises(ConnectionError):
         while True:
             writer.write(b"y" * 30_000)
-            await asyncio.wait_for(writer.drain(), 10)
+            await asyncio.wait_for(writer.drain(), PATIENCE_SECONDS)
             await asyncio.sleep(0)
     writer.close()

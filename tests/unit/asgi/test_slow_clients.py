@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import pytest
-import uvicorn
 
 from headrace.asgi import protocol
 from headrace.asgi.protocol import AnsweringProtocol, Doorman
+from tests.support.asgi import running
+from tests.support.processes import PATIENCE_SECONDS, POLL_SECONDS
 
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n"
 
@@ -28,14 +29,10 @@ async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) 
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(protocol, "PACE_SECONDS", 0.05)
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.4)
-    config = uvicorn.Config(application, http=AnsweringProtocol, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
     # one socket of both families: there 127.0.0.1 comes as ::ffff:127.0.0.1, and is itself all the same
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        await serving
+        async with running(application, [listener], http=AnsweringProtocol):
+            yield listener.getsockname()[1]
 
 
 async def rest_of(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
@@ -45,7 +42,7 @@ async def rest_of(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
         for piece in pieces:
             writer.write(piece)
             await asyncio.sleep(pause)
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
     except ConnectionError:
         return b""
     finally:
@@ -125,10 +122,10 @@ async def test_no_address_takes_all_connections(port: int, monkeypatch: pytest.M
     exempt.clear()
     for _, each in [*answers, (status, writer)]:
         each.close()
-    for _ in range(100):  # until the server has seen their ends
-        status, writer = await ask()
-        writer.close()
-        if status == b"HTTP/1.1 200":
-            break
-        await asyncio.sleep(0.01)
-    assert status == b"HTTP/1.1 200"
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:  # until the server has seen their ends
+            status, writer = await ask()
+            writer.close()
+            if status == b"HTTP/1.1 200":
+                return
+            await asyncio.sleep(POLL_SECONDS)
