@@ -27,7 +27,7 @@ from headrace.settings import Settings
 from tests.aws.conftest import KEYS, Account
 from tests.support.databases import Databases
 from tests.support.postgres import ROTATED, Postgres
-from tests.support.processes import Process, clean_environment, free_port
+from tests.support.processes import PATIENCE_SECONDS, Process, clean_environment, free_port, wait_until
 from tests.support.rds import Rds
 from tests.support.servers import SCRIPTS, STOCK_SECONDS, Server
 
@@ -119,7 +119,8 @@ class Load:
     """Writes and reads all the time, while connections that rest are ended, so that others begin."""
 
     def __init__(self, place: Place) -> None:
-        self.place, self.failed, self.written = place, [], 0  # type: tuple[Place, list[str], int]
+        self.place, self.written, self.read = place, 0, 0
+        self.failed: list[str] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=each) for each in (self._write, self._read, self._end_connections)]
 
@@ -132,6 +133,11 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+    def goes_on(self, writes: int = 50) -> None:
+        """Wait for as many more; connections end and begin meanwhile."""
+        enough = self.written + writes
+        wait_until(lambda: self.written >= enough, f"{writes} more writes", 2 * PATIENCE_SECONDS)
 
     def _ask(self, session: requests.Session, method: str, path: str, **body: Any) -> Any:
         answer = session.request(method, f"{self.place.server.url}{path}", json=body or None, timeout=60)
@@ -157,9 +163,14 @@ class Load:
         session = self._session()
         while not self._stop.is_set():
             self._ask(session, "POST", "/api/2.0/mlflow/runs/search", experiment_ids=["0"])
+            self.read += 1
 
     def _end_connections(self) -> None:
+        written, read = -1, -1
         while not self._stop.wait(0.2):
+            if written == self.written or read == self.read:
+                continue  # who has met the last one has not yet begun another
+            written, read = self.written, self.read
             self.place.database.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = :role AND state = 'idle' "
                 "ORDER BY random() LIMIT 1",  # one at a time: a read that meets it asks another

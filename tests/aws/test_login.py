@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def rds(postgres: Postgres, folder: Path) -> Iterator[Rds]:
-    server = Rds(postgres.port, *tls.certificate(folder, "localhost"), "localhost", 900)
+    server = Rds(postgres.port, *tls.certificate(folder, "localhost"), "localhost")
     server.start()
     yield server
     server.stop()
@@ -54,14 +53,6 @@ def place(
     postgres.execute("DROP ROLE rds_iam")
 
 
-def goes_on(load: Load, writes: int = 50) -> None:
-    """Connections end and begin meanwhile."""
-    before, deadline = load.written, time.monotonic() + 60
-    while load.written < before + writes:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def to_tokens(place: Place, said: list[str]) -> None:
     """As `up` takes its steps."""
     place.cloud.put_parameter("/lab/DB_AUTH", "iam", "the data stack's")
@@ -71,11 +62,11 @@ def to_tokens(place: Place, said: list[str]) -> None:
 def test_no_request_fails_on_the_way_to_tokens_and_back(place: Place, rds: Rds, said: list[str]) -> None:
     assert place.status(TOKEN, PASSED_THROUGH) == 200
     with Load(place) as load:
-        goes_on(load)
+        load.goes_on()
         assert rds.let_in == 0
         to_tokens(place, said)
         let_in = rds.let_in
-        goes_on(load)
+        load.goes_on()
         wait_until(lambda: rds.let_in > let_in, "connections that have begun since")
         assert place.cloud.secret("/lab/DB_PASS") is None
         assert place.postgres.ask(f"SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = '{ROTATED}'") == "t"
@@ -83,12 +74,12 @@ def test_no_request_fails_on_the_way_to_tokens_and_back(place: Place, rds: Rds, 
         # and back
         place.cloud.put_secret("/lab/DB_PASS", "another", KEY)
         login.to_password(place.cloud, "lab", said.append)
-        goes_on(load)
+        load.goes_on()
         place.cloud.put_parameter("/lab/DB_AUTH", "password", "the data stack's")
         login.settle(place.cloud, "lab", said.append)
         rds.refuses = True  # as RDS does that takes no tokens any more
         let_in = rds.let_in
-        goes_on(load)
+        load.goes_on()
     assert load.failed == []
     assert rds.let_in == let_in
     assert place.password_works("another")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tests.aws.conftest import Account
 from tests.aws.place import DATA, FIRST, TOKEN, Load, Place
 from tests.support.databases import Databases
 from tests.support.postgres import ROTATED, Postgres
+from tests.support.processes import wait_until
 from tests.support.servers import PASSED_THROUGH
 
 
@@ -41,11 +41,8 @@ def place(
 def test_no_request_fails_while_the_password_is_replaced(place: Place, said: list[str]) -> None:
     with Load(place) as load:
         for _ in range(2):
-            before = load.written
             rotate.password(place.cloud, "lab", said.append)
-            deadline = time.monotonic() + 30
-            while load.written < before + 50 and time.monotonic() < deadline:
-                time.sleep(0.05)
+            load.goes_on()
     assert load.failed == []
     assert load.written > 100
     now = place.cloud.secret("/lab/DB_PASS")
@@ -108,12 +105,12 @@ def test_the_administrators_old_token_works_until_it_is_ended(place: Place, said
     new = place.cloud.secret("/lab/ADMIN_TOKEN")
     assert new is not None
     assert new != TOKEN
-    _until(lambda: place.status(new) == 200)
+    wait_until(lambda: place.status(new) == 200, "the new token works")
     assert place.status(TOKEN) == 200
     rotate.token(place.cloud, "lab", said.append)  # once more, since it was broken off
     assert place.cloud.secret("/lab/ADMIN_TOKEN") == new
     rotate.drop_old(place.cloud, "lab", rotate.TOKEN, said.append)
-    _until(lambda: place.status(TOKEN) == 401)
+    wait_until(lambda: place.status(TOKEN) == 401, "the old one does not")
     assert place.status(new) == 200
 
 
@@ -131,10 +128,3 @@ def test_what_is_not_there_can_not_be_replaced(cloud: Cloud, said: list[str], mo
     monkeypatch.setattr(Cloud, "secret", lambda *_: None)
     with pytest.raises(AwsError, match="`headrace aws up` makes it"):
         rotate.password(cloud, "lab", said.append)
-
-
-def _until(holds: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

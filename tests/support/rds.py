@@ -24,14 +24,15 @@ import psycopg2
 from tests.support.listening import Listening
 
 _SSL_REQUEST = 80877103
+GOOD_SECONDS = 900
 
 
 class Rds(Listening):
-    """Serves `host`:`port` of this machine. `seconds`: for which a token is good; AWS's are for 900."""
+    """Serves `host`:`port` of this machine. Tokens are good for GOOD_SECONDS, and none of before `since`."""
 
-    def __init__(self, target: int, certificate: Path, key: Path, host: str, seconds: float) -> None:
+    def __init__(self, target: int, certificate: Path, key: Path, host: str) -> None:
         super().__init__()
-        self.seconds, self.refuses = seconds, False
+        self.since, self.refuses = datetime.datetime.min, False  # in UTC, as tokens have it
         self.let_in, self.tokens = 0, set[str]()
         self._target, self._host = target, host
         self._one_at_a_time = threading.Lock()  # botocore's clock is everybody's
@@ -45,11 +46,15 @@ class Rds(Listening):
             signed_at = datetime.datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ")
         except (ValueError, KeyError):
             return False
-        age = (datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - signed_at).total_seconds()
+        age = (_now() - signed_at).total_seconds()
         with self._one_at_a_time, mock.patch("botocore.auth.get_current_datetime", return_value=signed_at):
             client = boto3.client("rds", "us-east-1", aws_access_key_id="testing", aws_secret_access_key="testing")
             mine = client.generate_db_auth_token(self._host, self.port, user)
-        return token == mine and age <= self.seconds
+        return token == mine and age <= GOOD_SECONDS and signed_at >= self.since
+
+    def age(self) -> None:
+        """The tokens that were made until now are as old as none may be."""
+        self.since = _now().replace(microsecond=0) + datetime.timedelta(seconds=1)
 
     def serve(self, client: socket.socket) -> None:
         try:
@@ -100,6 +105,10 @@ class Rds(Listening):
             raise ConnectionResetError
         self.let_in += 1
         self.tokens.add(token)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:
