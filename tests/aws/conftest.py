@@ -84,7 +84,7 @@ def moto_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def account(moto_aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
     """An empty account."""
-    requests.post(f"{moto_aws.url}/moto-api/reset", timeout=30)
+    requests.post(f"{moto_aws.url}/moto-api/reset", timeout=60)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     return Account(moto_aws.url, tmp_path)

@@ -50,7 +50,7 @@ def boot(folder: Path, *answers: str, starts: int | None = None, record: str = "
         "STARTS": str(sum(" " not in one for one in answers) if starts is None else starts),
     }
     done = subprocess.run(
-        ["bash"], input=script, cwd=folder, env=environment, capture_output=True, text=True, timeout=20
+        ["bash"], input=script, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return (folder / "started").read_text().split(), done.stdout + done.stderr

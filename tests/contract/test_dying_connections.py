@@ -13,9 +13,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from headrace.database_url import PostgresURL, parse
+from headrace.database_url import DEFAULTS, PostgresURL, parse
 from headrace.db import connections, postgres_indexes
-from headrace.db.connections import WRITING, Connector, connect, explain
+from headrace.db.connections import ANSWER_SECONDS, READ_SECONDS, WRITING, Connector, connect, explain
 from headrace.db.postgres import READERS, PostgresDatabase
 from headrace.db.query import Query
 from headrace.errors import Unavailable
@@ -74,7 +74,7 @@ async def test_reset(store: PostgresDatabase, proxy: TcpProxy) -> None:
     proxy.reset()
     since = time.monotonic()
     await works(store)
-    assert time.monotonic() - since < 3
+    assert time.monotonic() - since < ANSWER_SECONDS
 
 
 async def test_all_connections_are_dead_and_none_says_so(store: PostgresDatabase, proxy: TcpProxy) -> None:
@@ -93,7 +93,7 @@ async def test_silence(store: PostgresDatabase, proxy: TcpProxy) -> None:
     since = time.monotonic()
     write = new_run()
     _, (row,) = await asyncio.gather(store.submit(write), store.rows(Query("SELECT 7", [])))
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < READ_SECONDS
     assert list(row) == [7]
     assert proxy.accepted >= 3
     assert await get_run(store, write.run_id) is not None
@@ -107,7 +107,7 @@ async def test_a_change_on_a_silent_connection(store: PostgresDatabase, proxy: T
         since = time.monotonic()
         with pytest.raises(Unavailable):
             await store.change(TOUCH, *rest)
-        assert time.monotonic() - since < 10
+        assert time.monotonic() - since < READ_SECONDS
         assert await store.change(TOUCH, *rest)
 
 
@@ -121,7 +121,7 @@ async def test_a_silent_read_is_tried_once_more(
     proxy.swallow()
     since = time.monotonic()
     assert [row[0] for row in await store.rows(Query("SELECT 7", []))] == [7]
-    assert 1 <= time.monotonic() - since < 5
+    assert 1 <= time.monotonic() - since < READ_SECONDS
 
 
 async def test_sockets_are_tuned(database: Database, postgres: Postgres) -> None:
@@ -198,10 +198,13 @@ async def test_an_idle_session_that_the_server_ended(database: Database, store: 
 async def test_a_server_that_answers_late(database: Database, proxy: TcpProxy) -> None:
     """It takes connections and says nothing: that costs connect_timeout."""
     proxy.silent = True
-    since = time.monotonic()
-    with pytest.raises(TimeoutError) as raised:
-        await connect(of(database, proxy.port, more="?connect_timeout=2"))
-    assert time.monotonic() - since < 4
+    for _ in range(3):  # a busy machine takes longer now and then
+        since = time.monotonic()
+        with pytest.raises(TimeoutError) as raised:
+            await connect(of(database, proxy.port, more="?connect_timeout=2"))
+        if (seconds := time.monotonic() - since) < int(DEFAULTS["connect_timeout"]):
+            break
+    assert 2 <= seconds < int(DEFAULTS["connect_timeout"])
     assert "nothing answers there in time" in str(explain(raised.value, of(database, proxy.port)))
 
 
@@ -213,11 +216,10 @@ async def test_the_second_host_where_the_first_is_refused_or_silent(
     await connection.close()
     proxy.silent = True
     connector = Connector(of(database, proxy.port, postgres.port, more="?connect_timeout=2"), WRITING)
-    since = time.monotonic()
-    for _ in range(3):  # the silent one costs its time once
+    for _ in range(3):
         connection = await connector.connect()
         await connection.close()
-    assert time.monotonic() - since < 4
+    assert proxy.accepted == 1, "the silent one costs its time once"
 
 
 async def test_a_failover_between_two_hosts(database: Database, postgres: Postgres) -> None:
@@ -229,7 +231,7 @@ async def test_a_failover_between_two_hosts(database: Database, postgres: Postgr
     first.stop()
     since = time.monotonic()
     await works(store)
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < ANSWER_SECONDS
     assert second.accepted >= 2
     await store.close()
     second.stop()

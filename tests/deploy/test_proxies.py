@@ -112,8 +112,8 @@ def proxy(
 
     def up() -> bool:
         try:
-            return requests.get(f"{url}/health", verify=str(certificate), timeout=5).status_code == 200
-        except requests.ConnectionError:
+            return requests.get(f"{url}/health", verify=str(certificate), timeout=10).status_code == 200
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     process.wait_until(up, f"{request.param} answers")
@@ -139,7 +139,7 @@ def test_a_client_logs_a_run(proxy: Proxy, tmp_path: Path) -> None:
 
 
 def test_nobody_comes_in_without_a_token(proxy: Proxy) -> None:
-    answer = requests.post(f"{proxy.url}/api/2.0/mlflow/runs/search", json={}, timeout=30)
+    answer = requests.post(f"{proxy.url}/api/2.0/mlflow/runs/search", json={}, timeout=60)
     assert answer.status_code == 401
 
 
@@ -164,11 +164,11 @@ def test_bodies_are_streamed(proxy: Proxy, headrace: tuple[Server, int]) -> None
     connection.send(b"x" * 100_000)
 
     def in_hand() -> bool:
-        answer = requests.get(f"{headrace[0].url}/metrics", headers=BEARER | {"Host": HERE}, timeout=30)
+        answer = requests.get(f"{headrace[0].url}/metrics", headers=BEARER | {"Host": HERE}, timeout=60)
         assert answer.status_code == 200, answer.text
         return 'headrace_artifacts_in_flight{method="PUT"} 1.0' in answer.text
 
-    proxy.process.wait_until(in_hand, "the upload has reached Headrace", 30)
+    proxy.process.wait_until(in_hand, "the upload has reached Headrace")
     connection.send(b"x" * 100_000)
     assert connection.getresponse().status == 200
     connection.close()
@@ -187,7 +187,7 @@ def test_the_clients_address_comes_from_the_proxy_alone(proxy: Proxy, headrace: 
     lies = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Prefix": "/elsewhere"}
     path = f"/api/2.0/mlflow/experiments/get?experiment_id=0&port={proxy.port}"
     before = headrace[0].process.log.read_text()
-    assert session.get(proxy.url + path, headers=BEARER | lies, timeout=30).status_code == 200
+    assert session.get(proxy.url + path, headers=BEARER | lies, timeout=60).status_code == 200
     proxy.process.wait_until(lambda: len(headrace[0].process.log.read_text()) > len(before), "the access log's line")
     line = headrace[0].process.log.read_text()[len(before) :]
     assert " 127.0.0.2 " in line

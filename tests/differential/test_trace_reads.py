@@ -30,6 +30,7 @@ from tests.differential import search_data
 from tests.differential import trace_data as data
 from tests.support.databases import BACKENDS, Databases
 from tests.support.generated import cases
+from tests.support.processes import PATIENCE_SECONDS
 
 
 @dataclass
@@ -420,10 +421,11 @@ def test_no_patterns(stores: Stores, pattern: str) -> None:
 
 
 def test_a_pattern_that_would_hold_a_thread(stores: Stores) -> None:
+    """Python's own engine would be at it for ever, in the 600 letters that some of them have there."""
     began = time.monotonic()
-    find(stores, f"span.name RLIKE '{'(a+)+' * 9}$'")
-    find(stores, "tags.t RLIKE '^(a+)+$'")
-    assert time.monotonic() - began < 2
+    assert find(stores, "metadata.long RLIKE '^x+$'")
+    find(stores, "metadata.long RLIKE '^(x+)+y$'")
+    assert time.monotonic() - began < PATIENCE_SECONDS
 
 
 def find(stores: Stores, text: str) -> Any:

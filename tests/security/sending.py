@@ -16,9 +16,10 @@ from typing import ClassVar
 import requests
 
 from tests.security.known_attacks import Attack, Step
+from tests.support.processes import PATIENCE_SECONDS
 
 SECRET = "the secret of this machine"
-LONGEST_SECONDS = 20
+LONGEST_SECONDS = PATIENCE_SECONDS
 _NEW = {"new_run": re.compile(r'"run_id": ?"(\w+)"'), "new_experiment": re.compile(r'"experiment_id": ?"(\d+)"')}
 
 

@@ -19,9 +19,9 @@ from tests.security.any_request import Sent, requests
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases
 from tests.support.generated import cases
-from tests.support.processes import wait_until
+from tests.support.processes import PATIENCE_SECONDS, wait_until
 
-LONGEST_SECONDS = 20
+LONGEST_SECONDS = PATIENCE_SECONDS
 
 
 class Sender:

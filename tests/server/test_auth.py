@@ -65,16 +65,16 @@ def test_tokens_and_passwords_open_native_and_passed_through(
     url = guarded.server.url + path
     assert guarded.status("GET", path, tokens["v"]) == 200
     for name, password in (("v", PASSWORD), ("v", tokens["v"]), ("anything", tokens["v"])):
-        assert requests.get(url, auth=(name, password), timeout=30).status_code == 200
+        assert requests.get(url, auth=(name, password), timeout=60).status_code == 200
     for name, password in (("v", "wrong"), ("v", ""), ("nobody", PASSWORD), ("", "")):
-        assert requests.get(url, auth=(name, password), timeout=30).status_code == 401
+        assert requests.get(url, auth=(name, password), timeout=60).status_code == 401
 
 
 @pytest.mark.parametrize(
     "header", ["Bearer", "Bearer ", "Bearer x", "Bearer hr_x", "Basic", "Basic x", "Basic dg==", "Negotiate x", ""]
 )
 def test_what_is_no_credential(guarded: Guarded, header: str) -> None:
-    answer = requests.get(guarded.server.url + SEARCH, headers={"Authorization": header}, timeout=30)
+    answer = requests.get(guarded.server.url + SEARCH, headers={"Authorization": header}, timeout=60)
     assert answer.status_code == 401
 
 
@@ -112,7 +112,7 @@ def test_a_disabled_user_is_out_and_comes_back(guarded: Guarded) -> None:
     assert guarded.status("GET", SEARCH, token) == 200
     guarded.headrace("user", "disable", "temp")
     wait_until(lambda: guarded.status("GET", SEARCH, token) == 401, "the user is out")
-    assert requests.get(guarded.server.url + SEARCH, auth=("temp", PASSWORD), timeout=30).status_code == 401
+    assert requests.get(guarded.server.url + SEARCH, auth=("temp", PASSWORD), timeout=60).status_code == 401
     guarded.headrace("user", "enable", "temp")
     wait_until(lambda: guarded.status("GET", SEARCH, token) == 200, "the user is back")
 
@@ -155,7 +155,7 @@ def test_a_first_token_is_made_and_printed_once(serve: Serve, databases: Databas
     assert lines[0] == ("MLFLOW_TRACKING_URI", server.url.replace("127.0.0.1", "localhost"))
     name, token = lines[1]
     assert name == "MLFLOW_TRACKING_TOKEN"
-    answer = requests.get(server.url + SEARCH, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    answer = requests.get(server.url + SEARCH, headers={"Authorization": f"Bearer {token}"}, timeout=60)
     assert answer.status_code == 200
     server.process.stop()
     again = serve(*options)

@@ -172,4 +172,4 @@ def test_a_database_that_is_not_up_yet(late_postgres: Postgres, serve: Serve, tm
     since = time.monotonic()
     done = run_headrace("serve", "--database-wait", "2", "--backend-store-uri", backend, "--port", "0", cwd=tmp_path)
     assert done.returncode == 2
-    assert 2 <= time.monotonic() - since < 20
+    assert 2 <= time.monotonic() - since < 60, "the default"

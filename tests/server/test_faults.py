@@ -21,7 +21,7 @@ from tests.support.processes import wait_until
 from tests.support.servers import start_headrace
 from tests.unit.traces.spans import body, span
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(600)
 # SQLite takes one.
 WORKERS: Mapping[Backend, int] = {"postgresql": 2, "sqlite": 1}
 
@@ -89,7 +89,7 @@ def test_a_killed_worker_takes_no_span(backend: Backend, databases: Databases, s
             status = 0
             while status != 200:
                 with suppress(requests.ConnectionError):
-                    status = requests.post(f"{server.url}/v1/traces", content, headers=headers, timeout=30).status_code
+                    status = requests.post(f"{server.url}/v1/traces", content, headers=headers, timeout=60).status_code
                 assert status in (0, 200, 502, 503)
             done.append(number)
 

@@ -14,7 +14,7 @@ from tests.support.processes import wait_until
 
 
 def call(server: Serving, path: str, **message: Any) -> Any:
-    answer = requests.post(f"{server.url}/api/2.0/mlflow/{path}", json=message, timeout=30)
+    answer = requests.post(f"{server.url}/api/2.0/mlflow/{path}", json=message, timeout=60)
     return answer.json() if answer.status_code == 200 else answer.status_code
 
 
@@ -22,7 +22,7 @@ def make_run(server: Serving, experiment_id: str) -> str:
     run = call(server, "runs/create", experiment_id=experiment_id, start_time=1)["run"]["info"]
     call(server, "runs/log-batch", run_id=run["run_id"], metrics=[{"key": "m", "value": 1, "timestamp": 1, "step": 0}])
     url = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/{experiment_id}/{run['run_id']}/artifacts/deep/file"
-    assert requests.put(url, data=b"x", timeout=30).status_code == 200
+    assert requests.put(url, data=b"x", timeout=60).status_code == 200
     return str(run["run_id"])
 
 

@@ -21,7 +21,7 @@ DASHBOARD = ROOT / "docs" / "grafana-dashboard.json"
 
 
 def scrape(url: str, headers: dict[str, str] | None = None) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    answer = requests.get(f"{url}/metrics", headers=headers, timeout=30)
+    answer = requests.get(f"{url}/metrics", headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     families = text_string_to_metric_families(answer.text)
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
@@ -37,13 +37,13 @@ def test_all_workers_are_one(databases: Databases, serve: Serve) -> None:
     server = serve("--backend-store-uri", database.uri, "--workers", "2", "--stock", "never", until="/ready")
     api = f"{server.url}/api/2.0/mlflow"
     for number in range(30):  # each on a connection of its own: both workers get some
-        assert requests.post(f"{api}/experiments/create", json={"name": f"e{number}"}, timeout=30).status_code == 200
-    run = requests.post(f"{api}/runs/create", json={"experiment_id": "1"}, timeout=30).json()["run"]["info"]["run_id"]
+        assert requests.post(f"{api}/experiments/create", json={"name": f"e{number}"}, timeout=60).status_code == 200
+    run = requests.post(f"{api}/runs/create", json={"experiment_id": "1"}, timeout=60).json()["run"]["info"]["run_id"]
     for step in range(20):
         metric = {"run_id": run, "key": "k", "value": 1, "timestamp": 1, "step": step}
-        assert requests.post(f"{api}/runs/log-metric", json=metric, timeout=30).status_code == 200
-    assert requests.get(f"{api}/runs/get?run_id=unknown", timeout=30).status_code == 404
-    assert requests.get(f"{server.url}/nowhere/{run}", timeout=30).status_code == 501
+        assert requests.post(f"{api}/runs/log-metric", json=metric, timeout=60).status_code == 200
+    assert requests.get(f"{api}/runs/get?run_id=unknown", timeout=60).status_code == 404
+    assert requests.get(f"{server.url}/nowhere/{run}", timeout=60).status_code == 501
     expected = {
         "2.0/mlflow/experiments/create": 30,
         "2.0/mlflow/runs/log-metric": 20,
@@ -93,8 +93,8 @@ def test_what_is_not_answered_whole_is_counted_once(serve: Serve, tmp_path: Path
             lambda: total(scrape(server.url), "headrace_requests_in_flight") == 2, "the server waits for the rest"
         )
     for what in ({"json": {"max_results": 0}}, {"data": b"{}", "headers": {"Content-Encoding": "gzip"}}):
-        assert requests.post(server.url + path, timeout=30, **what).status_code == 501, "stock's, which is not there"
-    assert requests.head(f"{server.url}/api/2.0/mlflow/runs/get?run_id=none", timeout=30).status_code == 404
+        assert requests.post(server.url + path, timeout=60, **what).status_code == 501, "stock's, which is not there"
+    assert requests.head(f"{server.url}/api/2.0/mlflow/runs/get?run_id=none", timeout=60).status_code == 404
     expected = {("POST", "499"): 1.0, ("POST", "501"): 2.0, ("HEAD", "404"): 1.0}
 
     def all_told() -> bool:

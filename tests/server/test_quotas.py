@@ -28,7 +28,7 @@ def test_full_and_freed(serve: Serve, databases: Databases, tmp_path: Path, back
     folder = f"{server.url}/api/2.0/mlflow-artifacts/artifacts"
     for experiment, owner in ((first, run), (large, other)):
         path = f"{folder}/{experiment}/{owner}/artifacts/big"
-        assert requests.put(path, data=bytes(3000), timeout=30).status_code == 200
+        assert requests.put(path, data=bytes(3000), timeout=60).status_code == 200
     metric = {"key": "m", "value": 1, "timestamp": 1}
     for step in range(1, 4):
         call(server, "runs/log-metric", run_id=run, step=step, **metric)
@@ -37,7 +37,7 @@ def test_full_and_freed(serve: Serve, databases: Databases, tmp_path: Path, back
     folder = f"{server.url}/api/2.0/mlflow-artifacts/artifacts"
 
     def put(experiment: str, owner: str) -> requests.Response:
-        return requests.put(f"{folder}/{experiment}/{owner}/artifacts/more", data=b"x", timeout=30)
+        return requests.put(f"{folder}/{experiment}/{owner}/artifacts/more", data=b"x", timeout=60)
 
     wait_until(lambda: put(first, run).status_code == 507, "it is full", 120)
     refused = put(first, run).json()

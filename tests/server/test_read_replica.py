@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import requests
 
+from headrace.db.connections import READ_SECONDS
+from headrace.db.replica import BEHIND_SECONDS
 from tests.server.conftest import Serve, Serving, run_headrace
 from tests.support.databases import Database, Databases
 from tests.support.faults import TcpProxy
@@ -48,7 +50,7 @@ class Client:
         self.run_id, self.count = create_run(server.url), 0
 
     def ask(self, method: str, path: str, **more: Any) -> Any:
-        answer = self.session.request(method, self.url + path, timeout=30, **more)
+        answer = self.session.request(method, self.url + path, timeout=60, **more)
         assert answer.status_code == 200, answer.text
         assert answer.headers["headrace-answered-by"] == "native"
         return answer.json()
@@ -72,6 +74,17 @@ def served(serve: Serve, database: Database, port: int) -> tuple[Serving, Client
     return server, Client(server)
 
 
+def quickest_read(client: Client) -> float:
+    """Its seconds, of ten after a write each: what keeps one waiting keeps them all, and a busy machine some."""
+    seconds = []
+    for _ in range(10):
+        client.write()
+        since = time.monotonic()
+        assert client.read() == (client.count, client.count)
+        seconds.append(time.monotonic() - since)
+    return min(seconds)
+
+
 def answered_by(standby: Postgres) -> int:
     """Searches and histories that it has answered."""
     return sum("FROM metrics" in line or "FROM runs" in line for line in standby.log.splitlines())
@@ -91,12 +104,9 @@ def test_what_was_written_is_read_back_wherever_the_replica_is(
     with paused(standby):
         client.write()
         assert client.read() == (client.count, client.count)
-        since, before = time.monotonic(), answered_by(standby)
-        for _ in range(10):
-            client.write()
-            assert client.read() == (client.count, client.count)
+        before = answered_by(standby)
+        assert quickest_read(client) < BEHIND_SECONDS, "only the first search waits for a replica that is behind"
         assert answered_by(standby) == before
-        assert time.monotonic() - since < 2, "only the first search waits for a replica that is behind"
 
     def used_again() -> bool:
         client.read()
@@ -117,14 +127,12 @@ def test_a_replica_that_is_lost_is_missed_by_nobody(serve: Serve, database: Data
         fault()
         since = time.monotonic()
         assert client.read() == (client.count, client.count)
-        assert time.monotonic() - since < 8
+        assert time.monotonic() - since < READ_SECONDS
         client.write()
         assert client.read() == (client.count, client.count)
         if way.silent:
             wait_until(lambda: "the primary answers" in server.log, "the log says so")
-            since = time.monotonic()
-            assert client.read() == (client.count, client.count)
-            assert time.monotonic() - since < 1, "nobody waits for a replica that is known to be away"
+            assert quickest_read(client) < BEHIND_SECONDS, "nobody waits for a replica that is known to be away"
             way.silent = False
             way.reset()
             wait_until(lambda: server.log.count(USED) > before, "it is used again")  # noqa: B023

@@ -69,7 +69,7 @@ def half_an_upload(url: str) -> Iterator[socket.socket]:
     """Send a part of an artifact; when the server has asked for it, it is busy with it."""
     host, port = url.removeprefix("http://").split(":")
     head = f"PUT /api/2.0/mlflow-artifacts/artifacts/0/file HTTP/1.1\r\nHost: {host}\r\n"
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(f"{head}Content-Length: 6\r\nExpect: 100-continue\r\n\r\n".encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 100")
         connection.sendall(b"abc")
@@ -93,7 +93,9 @@ def test_sigterm_lets_requests_end_and_a_second_one_does_not(serve: Serve, sqlit
 def wait_until_refused(url: str) -> None:
     def refused() -> bool:
         try:
-            requests.get(url + "/health", timeout=2)
+            requests.get(url + "/health", timeout=10)
+        except requests.ReadTimeout:
+            return False
         except requests.ConnectionError:
             return True
         return False
@@ -284,7 +286,7 @@ def test_artifacts_only(serve: Serve, tmp_path: Path, guarded: bool) -> None:
     headers = {"Authorization": f"Bearer {token}"} if guarded else {}
 
     def ask(method: str, path: str, **more: Any) -> requests.Response:
-        return requests.request(method, server.url + path, headers=headers, timeout=30, **more)
+        return requests.request(method, server.url + path, headers=headers, timeout=60, **more)
 
     artifact = "/api/2.0/mlflow-artifacts/artifacts/1/run/artifacts/a b.txt"
     assert ask("PUT", artifact, data=b"content").status_code == 200
@@ -301,7 +303,7 @@ def test_artifacts_only(serve: Serve, tmp_path: Path, guarded: bool) -> None:
         info = ask("GET", f"/{api}/3.0/mlflow/server-info")
         assert (info.status_code, info.headers["headrace-answered-by"]) == (200, "native")
         assert (info.json()["store_type"], info.json()["multipart_uploads_enabled"]) == ("SqlStore", False)
-    assert (requests.get(server.url + artifact, timeout=30).status_code == 401) is guarded
+    assert (requests.get(server.url + artifact, timeout=60).status_code == 401) is guarded
     assert (tmp_path / "headrace-data").exists() is guarded
 
 

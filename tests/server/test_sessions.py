@@ -38,7 +38,7 @@ def signed_in(guarded: Guarded, name: str = "ada") -> requests.Session:
     browser = requests.Session()
     browser.headers["Sec-Fetch-Site"] = "same-origin"  # as browsers say of a page's own requests
     answer = browser.post(
-        guarded.server.url + SIGN_IN, data={"name": name, "password": PASSWORD}, allow_redirects=False, timeout=30
+        guarded.server.url + SIGN_IN, data={"name": name, "password": PASSWORD}, allow_redirects=False, timeout=60
     )
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
     return browser
@@ -72,7 +72,7 @@ def test_next_leads_nowhere_else(guarded: Guarded, elsewhere: str) -> None:
         params={"next": elsewhere},
         data={"name": "ada", "password": PASSWORD},
         allow_redirects=False,
-        timeout=30,
+        timeout=60,
     )
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
 
@@ -108,11 +108,11 @@ def test_a_proxy_that_strips_a_path(guarded: Guarded) -> None:
 
 def test_a_session_reads_and_writes(guarded: Guarded) -> None:
     browser = signed_in(guarded)
-    assert browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 200
+    assert browser.get(guarded.server.url + SEARCH, timeout=60).status_code == 200
     url = guarded.server.url + CREATE
-    assert browser.post(url, json={"name": "by a session"}, timeout=30).status_code == 200
+    assert browser.post(url, json={"name": "by a session"}, timeout=60).status_code == 200
     own = {"Origin": guarded.server.url, "Sec-Fetch-Site": "same-origin"}
-    assert browser.post(url, json={"name": "by a browser"}, headers=own, timeout=30).status_code == 200
+    assert browser.post(url, json={"name": "by a browser"}, headers=own, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_session_reads_and_writes(guarded: Guarded) -> None:
 def test_another_site_can_not_use_a_session(guarded: Guarded, headers: dict[str, str]) -> None:
     browser = signed_in(guarded)
     for path in (CREATE, SIGN_OUT, TOKENS):
-        answer = browser.post(guarded.server.url + path, json={"name": "not this"}, headers=headers, timeout=30)
+        answer = browser.post(guarded.server.url + path, json={"name": "not this"}, headers=headers, timeout=60)
         assert answer.status_code == 403
     login = {"name": "ada", "password": PASSWORD}
     assert guarded.status("POST", SIGN_IN, data=login, headers=headers, allow_redirects=False) == 403
@@ -135,12 +135,12 @@ def test_a_page_on_another_port_does_not_read_with_a_session(guarded: Guarded, p
     url, origin = guarded.server.url + SEARCH, f"http://127.0.0.1:{port}"
     for headers in ({"Sec-Fetch-Site": "same-site"}, {"Origin": origin, "Sec-Fetch-Site": "same-site"}):
         for mode in ("cors", "no-cors"):
-            assert browser.get(url, headers=headers | {"Sec-Fetch-Mode": mode}, timeout=30).status_code == 403
-    old = requests.get(url, cookies=browser.cookies, headers={"Origin": origin}, timeout=30)
+            assert browser.get(url, headers=headers | {"Sec-Fetch-Mode": mode}, timeout=60).status_code == 403
+    old = requests.get(url, cookies=browser.cookies, headers={"Origin": origin}, timeout=60)
     assert old.status_code == 403
     # a link leads here all the same, and a program needs no cookie
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    assert browser.get(url, headers=link, timeout=30).status_code == 200
+    assert browser.get(url, headers=link, timeout=60).status_code == 200
     assert guarded.status("GET", SEARCH, ADMIN_TOKEN, headers={"Origin": origin}) == 200
 
 
@@ -160,26 +160,26 @@ def test_the_database_is_its_owners(guarded: Guarded) -> None:
 def test_a_session_ends_at_sign_out_for_whoever_has_its_cookie(guarded: Guarded) -> None:
     browser = signed_in(guarded)
     stolen = browser.cookies[sessions.COOKIE]
-    page = browser.get(guarded.server.url + TOKENS, timeout=30).text
-    assert browser.post(guarded.server.url + SIGN_OUT, data={"csrf": "0" * 64}, timeout=30).status_code == 403
-    browser.post(guarded.server.url + SIGN_OUT, data={"csrf": code_of(page)}, timeout=30)
+    page = browser.get(guarded.server.url + TOKENS, timeout=60).text
+    assert browser.post(guarded.server.url + SIGN_OUT, data={"csrf": "0" * 64}, timeout=60).status_code == 403
+    browser.post(guarded.server.url + SIGN_OUT, data={"csrf": code_of(page)}, timeout=60)
     assert sessions.COOKIE not in browser.cookies
-    assert requests.get(guarded.server.url + SEARCH, cookies={sessions.COOKIE: stolen}, timeout=30).status_code == 401
+    assert requests.get(guarded.server.url + SEARCH, cookies={sessions.COOKIE: stolen}, timeout=60).status_code == 401
 
 
 def test_the_uis_logout_ends_the_session(guarded: Guarded) -> None:
     browser = signed_in(guarded)
     by_browser = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
     url = guarded.server.url + CURRENT
-    answer = browser.get(url, headers=by_browser | {"X-Headrace-UI": "1"}, timeout=30)
+    answer = browser.get(url, headers=by_browser | {"X-Headrace-UI": "1"}, timeout=60)
     assert answer.json()["user"]["username"] == "ada"
     assert browser.cookies["mlflow-request-header-X-Headrace-UI"] == "1"
-    asked = browser.get(url, headers=by_browser, timeout=30)
+    asked = browser.get(url, headers=by_browser, timeout=60)
     assert (asked.status_code, asked.headers["WWW-Authenticate"][:5]) == (401, "Basic")
     made_up = "mlflow-logged-out-abc"
     login = "Basic " + base64.b64encode(f"{made_up}:{made_up}".encode()).decode()
-    browser.get(url, headers=by_browser | {"Authorization": login}, timeout=30)
-    assert browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 401
+    browser.get(url, headers=by_browser | {"Authorization": login}, timeout=60)
+    assert browser.get(guarded.server.url + SEARCH, timeout=60).status_code == 401
 
 
 def link_of(guarded: Guarded, name: str) -> str:
@@ -191,31 +191,31 @@ def link_of(guarded: Guarded, name: str) -> str:
 def test_a_link_signs_in_once(guarded: Guarded) -> None:
     link = link_of(guarded, "eve")
     for _ in range(2):  # looking at it uses nothing up
-        page = requests.get(link, timeout=30)
+        page = requests.get(link, timeout=60)
         assert (page.status_code, "signs you in as <b>eve</b>" in page.text) == (200, True)
         assert "headrace_session" not in page.headers.get("set-cookie", "")
     browser = requests.Session()
     browser.headers["Sec-Fetch-Site"] = "same-origin"
     form = {"link": "1", "password": ""}
     other_site = {"Sec-Fetch-Site": "cross-site"}
-    assert requests.post(link, data=form, headers=other_site, timeout=30).status_code == 403
-    answer = browser.post(link, data=form, allow_redirects=False, timeout=30)
+    assert requests.post(link, data=form, headers=other_site, timeout=60).status_code == 403
+    answer = browser.post(link, data=form, allow_redirects=False, timeout=60)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-    who = browser.get(guarded.server.url + CURRENT, headers={"X-Headrace-UI": "1"}, timeout=30).json()
+    who = browser.get(guarded.server.url + CURRENT, headers={"X-Headrace-UI": "1"}, timeout=60).json()
     assert who["user"]["username"] == "eve"
-    for again in (requests.get(link, timeout=30), requests.post(link, data=form, timeout=30)):
+    for again in (requests.get(link, timeout=60), requests.post(link, data=form, timeout=60)):
         assert (again.status_code, "used already" in again.text) == (401, True)
 
 
 def test_a_link_is_for_a_password_that_was_forgotten(guarded: Guarded) -> None:
     link, other = link_of(guarded, "eve"), link_of(guarded, "eve")
-    short = requests.post(link, data={"link": "1", "password": "short"}, timeout=30)
+    short = requests.post(link, data={"link": "1", "password": "short"}, timeout=60)
     assert (short.status_code, "12 characters or more" in short.text) == (400, True)
     new = {"link": "1", "password": "a quite new password"}
-    assert requests.post(link, data=new, allow_redirects=False, timeout=30).status_code == 303
+    assert requests.post(link, data=new, allow_redirects=False, timeout=60).status_code == 303
     assert guarded.status("GET", SEARCH, auth=("eve", "a quite new password")) == 200
     assert guarded.status("GET", SEARCH, auth=("eve", PASSWORD)) == 401
-    assert requests.post(other, data=new, timeout=30).status_code == 401  # a new password ends what was before
+    assert requests.post(other, data=new, timeout=60).status_code == 401  # a new password ends what was before
     guarded.headrace("user", "password", "eve", stdin=PASSWORD)
 
 
@@ -248,11 +248,11 @@ def test_the_first_administrator_signs_in_with_a_browser(databases: Databases, t
         assert link is not None
         assert token is not None
         browser = requests.Session()
-        answer = browser.post(link[0], data={"link": "1"}, allow_redirects=False, timeout=30)
+        answer = browser.post(link[0], data={"link": "1"}, allow_redirects=False, timeout=60)
         assert answer.status_code == 303
-        assert browser.get(server.url + TOKENS, timeout=30).status_code == 200
+        assert browser.get(server.url + TOKENS, timeout=60).status_code == 200
         login = {"name": "admin", "password": token[1]}
-        refused = requests.post(server.url + SIGN_IN, data=login, timeout=30)
+        refused = requests.post(server.url + SIGN_IN, data=login, timeout=60)
         assert (refused.status_code, "headrace user link" in refused.text) == (401, True)
     finally:
         server.stop()
@@ -294,34 +294,34 @@ def test_forged_and_expired_sessions(guarded: Guarded) -> None:
 
 def test_a_new_password_ends_sessions(guarded: Guarded) -> None:
     browser = signed_in(guarded, "out")
-    assert browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 200
+    assert browser.get(guarded.server.url + SEARCH, timeout=60).status_code == 200
     guarded.headrace("user", "password", "out", stdin="another fine password")
-    wait_until(lambda: browser.get(guarded.server.url + SEARCH, timeout=30).status_code == 401, "the session has ended")
+    wait_until(lambda: browser.get(guarded.server.url + SEARCH, timeout=60).status_code == 401, "the session has ended")
 
 
 def test_a_users_tokens(guarded: Guarded) -> None:
     browser = signed_in(guarded)
     url = guarded.server.url + TOKENS
-    code = code_of(browser.get(url, timeout=30).text)
+    code = code_of(browser.get(url, timeout=60).text)
     form = {"csrf": code, "action": "create", "name": "<b>laptop</b>", "role": "viewer", "days": "30"}
-    page = browser.post(url, data=form, timeout=30).text
+    page = browser.post(url, data=form, timeout=60).text
     found = re.search(r"MLFLOW_TRACKING_TOKEN=(hr_[\w-]+)", page)
     assert found is not None
     assert "&lt;b&gt;laptop" in page
     assert "<b>laptop" not in page
     token = found[1]
-    assert token not in browser.get(url, timeout=30).text
+    assert token not in browser.get(url, timeout=60).text
     assert guarded.status("GET", SEARCH, token) == 200
     assert guarded.status("POST", CREATE, token, json={"name": "no"}) == 403
     assert guarded.status("GET", TOKENS, token) == 403  # a token makes no tokens
-    (token_id,) = re.findall(r'name="id" value="(\w+)"', browser.get(url, timeout=30).text)
+    (token_id,) = re.findall(r'name="id" value="(\w+)"', browser.get(url, timeout=60).text)
     other = signed_in(guarded, "eve")
-    code_of_other = code_of(other.get(url, timeout=30).text)
-    other.post(url, data={"csrf": code_of_other, "action": "revoke", "id": token_id}, timeout=30)
+    code_of_other = code_of(other.get(url, timeout=60).text)
+    other.post(url, data={"csrf": code_of_other, "action": "revoke", "id": token_id}, timeout=60)
     assert guarded.status("GET", SEARCH, token) == 200
-    assert other.post(url, data={**form, "csrf": code_of_other, "role": "admin"}, timeout=30).status_code == 400
-    assert other.post(url, data=form, timeout=30).status_code == 403
-    browser.post(url, data={"csrf": code, "action": "revoke", "id": token_id}, timeout=30)
+    assert other.post(url, data={**form, "csrf": code_of_other, "role": "admin"}, timeout=60).status_code == 400
+    assert other.post(url, data=form, timeout=60).status_code == 403
+    browser.post(url, data={"csrf": code, "action": "revoke", "id": token_id}, timeout=60)
     wait_until(lambda: guarded.status("GET", SEARCH, token) == 401, "the token is revoked")
 
 

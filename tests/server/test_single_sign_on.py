@@ -34,7 +34,7 @@ class Signing:
     def browser(self) -> requests.Session:
         """A browser after a login."""
         session = requests.Session()
-        answer = session.get(self.guarded.server.url + LOGIN + "?next=/version", timeout=30)
+        answer = session.get(self.guarded.server.url + LOGIN + "?next=/version", timeout=60)
         session.headers["Sec-Fetch-Site"] = "same-origin"
         assert answer.status_code == 200, answer.text
         assert answer.url == self.guarded.server.url + "/version"
@@ -66,28 +66,28 @@ def signing(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_a_person_signs_in_and_out(signing: Signing) -> None:
     signing.be("ada", "ml-team")
     url = signing.guarded.server.url
-    page = requests.get(url + "/headrace/sign-in?next=%2Fversion", timeout=30).text
+    page = requests.get(url + "/headrace/sign-in?next=%2Fversion", timeout=60).text
     assert 'href="/headrace/oidc/login?next=%2Fversion"' in page
     browser = signing.browser()
-    assert browser.post(url + CREATE, json={"name": "of ada"}, timeout=30).status_code == 200
-    shown = browser.get(url + "/headrace/tokens", timeout=30).text
+    assert browser.post(url + CREATE, json={"name": "of ada"}, timeout=60).status_code == 200
+    shown = browser.get(url + "/headrace/tokens", timeout=60).text
     assert "ada@example.org" in shown
     csrf = shown.partition('name="csrf" value="')[2].partition('"')[0]
-    out = browser.post(url + "/headrace/sign-out", data={"csrf": csrf}, allow_redirects=False, timeout=30)
+    out = browser.post(url + "/headrace/sign-out", data={"csrf": csrf}, allow_redirects=False, timeout=60)
     end = urlsplit(out.headers["Location"])
     assert f"{end.scheme}://{end.netloc}{end.path}" == signing.provider.url + "/logout"
     assert parse_qs(end.query)["post_logout_redirect_uri"] == [url + "/headrace/sign-in"]
-    assert browser.get(url + SEARCH, timeout=30).status_code == 401
+    assert browser.get(url + SEARCH, timeout=60).status_code == 401
 
 
 def test_groups_decide_on_the_role(signing: Signing) -> None:
     url = signing.guarded.server.url
     signing.be("ben", "guests", "others")
-    assert signing.browser().post(url + CREATE, json={"name": "of ben"}, timeout=30).status_code == 403
+    assert signing.browser().post(url + CREATE, json={"name": "of ben"}, timeout=60).status_code == 403
     signing.be("ben", "ml-team", "others")
-    assert signing.browser().post(url + CREATE, json={"name": "of ben"}, timeout=30).status_code == 200
+    assert signing.browser().post(url + CREATE, json={"name": "of ben"}, timeout=60).status_code == 200
     signing.be("ben", "others")
-    assert requests.Session().get(url + LOGIN, timeout=30).status_code == 403
+    assert requests.Session().get(url + LOGIN, timeout=60).status_code == 403
     (user,) = signing.guarded.database.query("SELECT role FROM headrace_users WHERE name = 'ben@example.org'")
     assert user["role"] == "editor"
 
@@ -95,12 +95,12 @@ def test_groups_decide_on_the_role(signing: Signing) -> None:
 def test_a_name_that_is_taken_is_not_given_away(signing: Signing) -> None:
     signing.be("eve", "ml-team")
     signing.provider.user["email"] = "local"
-    answer = requests.Session().get(signing.guarded.server.url + LOGIN, timeout=30)
+    answer = requests.Session().get(signing.guarded.server.url + LOGIN, timeout=60)
     assert (answer.status_code, "already" in answer.text) == (403, True)
-    assert requests.get(signing.guarded.server.url + SEARCH, auth=("local", PASSWORD), timeout=30).status_code == 200
+    assert requests.get(signing.guarded.server.url + SEARCH, auth=("local", PASSWORD), timeout=60).status_code == 200
     signing.be("eve", "ml-team")
     signing.provider.user["email_verified"] = False
-    assert requests.Session().get(signing.guarded.server.url + LOGIN, timeout=30).status_code == 403
+    assert requests.Session().get(signing.guarded.server.url + LOGIN, timeout=60).status_code == 403
 
 
 def test_a_login_that_another_began(signing: Signing) -> None:
@@ -108,14 +108,14 @@ def test_a_login_that_another_began(signing: Signing) -> None:
     signing.be("ada", "ml-team")
     url = signing.guarded.server.url
     session = requests.Session()
-    there = session.get(url + LOGIN, allow_redirects=False, timeout=30).headers["Location"]
-    back = requests.get(there, allow_redirects=False, timeout=30).headers["Location"]
-    assert requests.get(back, timeout=30).status_code == 403
-    assert session.get(back.replace("state=", "state=x"), timeout=30).status_code == 403
-    assert session.get(f"{url}{CALLBACK}?error=access_denied", timeout=30).status_code == 403
-    assert session.get(back, allow_redirects=False, timeout=30).status_code == 303
-    assert session.get(back, timeout=30).status_code == 403  # its cookie is gone
-    elsewhere = session.get(url + LOGIN + "?next=https%3A%2F%2Fevil.example", timeout=30, allow_redirects=False)
+    there = session.get(url + LOGIN, allow_redirects=False, timeout=60).headers["Location"]
+    back = requests.get(there, allow_redirects=False, timeout=60).headers["Location"]
+    assert requests.get(back, timeout=60).status_code == 403
+    assert session.get(back.replace("state=", "state=x"), timeout=60).status_code == 403
+    assert session.get(f"{url}{CALLBACK}?error=access_denied", timeout=60).status_code == 403
+    assert session.get(back, allow_redirects=False, timeout=60).status_code == 303
+    assert session.get(back, timeout=60).status_code == 403  # its cookie is gone
+    elsewhere = session.get(url + LOGIN + "?next=https%3A%2F%2Fevil.example", timeout=60, allow_redirects=False)
     assert "evil" not in elsewhere.headers["Location"]
 
 
@@ -135,7 +135,7 @@ def test_programs_send_the_providers_tokens(signing: Signing) -> None:
 def test_the_audit_log(signing: Signing) -> None:
     signing.be("cy", "ml-admins")
     token = signing.provider.token()
-    wait_until(lambda: signing.guarded.status("GET", SEARCH, token) == 200, "the new key is known", 20)
+    wait_until(lambda: signing.guarded.status("GET", SEARCH, token) == 200, "the new key is known")
     made = signing.guarded.request("POST", CREATE, token, json={"name": "of cy"}).json()
     assert signing.guarded.status("POST", CREATE, json={"name": "of nobody"}) == 401
 
@@ -143,7 +143,7 @@ def test_the_audit_log(signing: Signing) -> None:
         found: list[dict[str, object]] = json.loads(signing.guarded.headrace("audit", "--json"))
         return found
 
-    wait_until(lambda: any(entry["status"] == 401 for entry in entries()), "both are written", 20)
+    wait_until(lambda: any(entry["status"] == 401 for entry in entries()), "both are written")
     denied = next(entry for entry in entries() if entry["status"] == 403 and entry["user"] == "ben@example.org")
     assert (denied["method"], denied["path"], denied["via"]) == ("POST", CREATE, "session")
     assert any(entry["path"] == CALLBACK and entry["user"] == "ada@example.org" for entry in entries())

@@ -21,7 +21,7 @@ def test_usage(serve: Serve, databases: Databases, tmp_path: Path) -> None:
     experiment = call(server, "experiments/create", name="vision")["experiment_id"]
     run = make_run(server, experiment)
     big = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/big"
-    assert requests.put(big, data=bytes(3_000_000), timeout=30).status_code == 200
+    assert requests.put(big, data=bytes(3_000_000), timeout=60).status_code == 200
 
     done = run_headrace("usage", *stores, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

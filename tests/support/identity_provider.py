@@ -29,24 +29,24 @@ class IdentityProvider:
         self.url = f"http://127.0.0.1:{port}"
         command: list[str | Path] = ["node", FOLDER / "provider.mjs", str(port), headrace]
         self._process = Process(command, folder / "provider.log", cwd=FOLDER)
-        self._process.wait_until(self._answers, "the provider answers", seconds=60)
+        self._process.wait_until(self._answers, "the provider answers")
 
     def _answers(self) -> bool:
         try:
             return requests.get(f"{self.url}/.well-known/openid-configuration", timeout=10).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def machine_token(self) -> str:
         """A JWT of the client "trainer", by its own credentials."""
         form = {"grant_type": "client_credentials", "resource": "https://mlflow.example.org"}
-        answer = requests.post(f"{self.url}/token", data=form, auth=("trainer", "of-a-machine"), timeout=30)
+        answer = requests.post(f"{self.url}/token", data=form, auth=("trainer", "of-a-machine"), timeout=60)
         token: str = answer.json()["access_token"]
         return token
 
     def rotate(self) -> None:
         """Other keys from now on; what it signed before is good no more."""
-        assert requests.post(f"{self.url}/rotate", timeout=30).ok
+        assert requests.post(f"{self.url}/rotate", timeout=60).ok
 
     def stop(self) -> None:
         self._process.stop()

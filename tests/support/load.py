@@ -19,7 +19,7 @@ from tests.support.processes import wait_until
 # What MLflow's client repeats (mlflow/utils/request_utils.py).
 RETRIED = {408, 429, 500, 502, 503, 504}
 RETRY_PAUSE_SECONDS = 0.1
-GIVE_UP_SECONDS = 30
+GIVE_UP_SECONDS = 60
 LOG_METRIC = "/api/2.0/mlflow/runs/log-metric"
 
 
@@ -88,7 +88,7 @@ class Client(threading.Thread):
 
     def _post(self, body: str) -> tuple[int, str | None, str]:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(self._address, timeout=20)
+            self._connection = http.client.HTTPConnection(self._address, timeout=60)
         self._connection.request("POST", LOG_METRIC, body, self._headers)
         response = self._connection.getresponse()
         return response.status, response.headers["Retry-After"], response.read().decode(errors="replace")
@@ -105,7 +105,7 @@ class Load:
     def __init__(self, clients: Sequence[Client]) -> None:
         self.clients = clients
 
-    def wait_for_progress(self, points: int = 20, seconds: float = 30) -> None:
+    def wait_for_progress(self, points: int = 20) -> None:
         """Wait until every client has that many more points acknowledged."""
         goals = [len(client.acknowledged) + points for client in self.clients]
 
@@ -113,7 +113,7 @@ class Load:
             assert not self.failures(), self.failures()
             return all(len(c.acknowledged) >= goal for c, goal in zip(self.clients, goals, strict=True))
 
-        wait_until(reached, f"every client logs {points} more points", seconds)
+        wait_until(reached, f"every client logs {points} more points", 2 * GIVE_UP_SECONDS)
 
     def failures(self) -> list[str]:
         return [client.failure for client in self.clients if client.failure]
@@ -162,7 +162,7 @@ def assert_all_there(database: Database, load: Load) -> None:
 def create_run(url: str, headers: Mapping[str, str] | None = None) -> str:
     """A new run's id."""
     body = {"experiment_id": "0", "start_time": 1}
-    answer = requests.post(f"{url}/api/2.0/mlflow/runs/create", json=body, headers=headers, timeout=20)
+    answer = requests.post(f"{url}/api/2.0/mlflow/runs/create", json=body, headers=headers, timeout=60)
     answer.raise_for_status()
     run_id: str = answer.json()["run"]["info"]["run_id"]
     return run_id

@@ -33,7 +33,7 @@ def accepted(listeners: list[Listener], connections: int) -> list[int]:
             each.listen(connections)
         address = sockets[0].getsockname()
         for _ in range(connections):
-            stack.enter_context(socket.create_connection(address, timeout=10))
+            stack.enter_context(socket.create_connection(address, timeout=60))
         found = []
         for each in sockets:
             each.setblocking(False)
