@@ -86,8 +86,12 @@ class ServerProcess:
                 break
         return values[-1]
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def tree(self) -> list[int]:
-        return descendants(self._process.pid)
+        return descendants(self.pid)
 
     def stop(self) -> None:
         """SIGTERM to the root, and SIGKILL to whatever of the tree is left after 10 seconds."""

@@ -24,11 +24,13 @@ import asyncpg
 from bench import load
 from bench.databases import KINDS, Database, Databases, run
 from bench.machine import facts
-from bench.process import ServerProcess, cpu_seconds, free_port
+from bench.process import ServerProcess, cpu_seconds, descendants, free_port
 
 BIN = Path(sys.executable).parent
 ROUNDS = 3
 SECONDS = 3.0
+# of half a second each, until all rest
+_MOST_PAUSES = 120
 SUBJECTS = {
     "headrace": ("headrace", "serve", "--stock", "lazy"),
     "stock, 1 worker": ("mlflow", "server", "--workers", "1"),
@@ -164,13 +166,17 @@ def compare(table: Table, kinds: Sequence[str] = KINDS, rounds: int = ROUNDS, se
     return 1 if missed else 0
 
 
-def _settle(subjects: Sequence[Subject]) -> None:
-    """Wait until all have started: stock answers while its other workers are still importing."""
-    while True:
-        before = [cpu_seconds(subject.server.tree()) for subject in subjects]
+def _settle(roots: Sequence[int]) -> None:
+    """Wait until these processes and their descendants rest: stock answers while its other workers are still importing,
+    and PostgreSQL's autovacuum still works on the rows of the row before."""
+
+    def busy() -> float:
+        return sum(cpu_seconds(descendants(root)) for root in roots)
+
+    for _ in range(_MOST_PAUSES):
+        before = busy()
         time.sleep(0.5)
-        after = [cpu_seconds(subject.server.tree()) for subject in subjects]
-        if sum(after) - sum(before) < 0.05:
+        if busy() - before < 0.05:
             return
 
 
@@ -182,9 +188,9 @@ def _measure(table: Table, kind: str, databases: Databases, folder: Path, rounds
             database = databases.create(kind, f"subject{number}", migrated=True)
             subjects.append(Subject(each, database, folder / f"{kind}{number}"))
             table.prepare(subjects[-1])
-        _settle(subjects)
         missed = 0
         for row in table.rows:
+            _settle([*(subject.server.pid for subject in subjects), databases.postgres.pid])
             found: dict[str, list[float]] = {subject.name: [] for subject in subjects}
             for _, subject in itertools.product(range(rounds), subjects):
                 found[subject.name].append(row.measure(subject, seconds))
