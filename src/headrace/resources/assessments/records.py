@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +18,8 @@ COLUMNS = (
 )
 _SOURCES = ("SOURCE_TYPE_UNSPECIFIED", "HUMAN", "LLM_JUDGE", "CODE")
 _MOST_OF_A_STACK_TRACE = 10_000
+# characters of a value that is kept
+_SHORT = 50
 _CUT = "[Stack trace is truncated]\n...\n"
 
 
@@ -55,14 +56,6 @@ class Assessment(Struct, omit_defaults=True, gc=False):
     overrides: str | None = None
 
 
-def by_trace(rows: Iterable[Sequence[Any]]) -> dict[str, list[Assessment]]:
-    """Rows of COLUMNS as messages, by their trace."""
-    found: dict[str, list[Assessment]] = {}
-    for row in rows:
-        found.setdefault(row[1], []).append(assessment(*row))
-    return found
-
-
 def assessment(
     assessment_id: str, trace_id: str, name: str, kind: str, value: str, error: str | None, created: int, updated: int,
     source_type: str, source_id: str | None, span_id: str | None, rationale: str | None, overrides: str | None,
@@ -70,7 +63,14 @@ def assessment(
 ) -> Assessment:  # fmt: skip
     """SqlAssessments.to_mlflow_entity, then Assessment.to_proto. Raises Declined for a row that stock can't render."""
     created_text = proto_json.timestamp(created)
-    said = Assessment(
+    try:
+        is_short = error is None and len(value) <= _SHORT
+        feedback, expectation, issue = (_often if is_short else _given)(kind, value, error)
+        pairs = json.loads(metadata) if metadata is not None else None
+        shown = {_text(key): str(item) for key, item in pairs.items()} if pairs else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise Declined("an assessment that can't be read") from None
+    return Assessment(
         assessment_id,
         name,
         trace_id,
@@ -79,24 +79,31 @@ def assessment(
         created_text if updated == created else proto_json.timestamp(updated),
         bool(valid),
         span_id,
+        feedback,
+        expectation,
+        issue,
+        shown,
+        rationale,
+        overrides or None,
     )
-    try:
-        given = _loaded(value)
-        if kind == "feedback":
-            said.feedback = _feedback(given, error)
-        elif kind == "expectation":
-            said.expectation = _expectation(given)
-        elif kind == "issue":
-            said.issue = {"issue_name": _text(given["issue_name"])}
-        else:
-            raise Declined("an assessment of an unknown kind")
-        if metadata is not None and (pairs := json.loads(metadata)):
-            said.metadata = {_text(key): str(item) for key, item in pairs.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise Declined("an assessment that can't be read") from None
-    said.rationale = rationale
-    said.overrides = overrides or None
-    return said
+
+
+def _given(
+    kind: str, value: str, error: str | None
+) -> tuple[Feedback | None, dict[str, Any] | None, dict[str, str] | None]:
+    """What was said, in the field of its kind: feedback, expectation, issue."""
+    given = _loaded(value)
+    if kind == "feedback":
+        return _feedback(given, error), None, None
+    if kind == "expectation":
+        return None, _expectation(given), None
+    if kind == "issue":
+        return None, None, {"issue_name": _text(given["issue_name"])}
+    raise Declined("an assessment of an unknown kind")
+
+
+# of a page of assessments most say the same as others: true, false, a number
+_often = lru_cache(500)(_given)
 
 
 def _loaded(value: str) -> Any:

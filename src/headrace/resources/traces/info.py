@@ -6,7 +6,7 @@ The session, token usage and cost are columns, and metadata to clients; the name
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -56,8 +56,9 @@ class TraceInfo(Struct, gc=False):
     assessments: list[Assessment] = []
 
 
-_tokens, _costs = attrgetter(*TOKEN_COLUMNS), attrgetter(*COST_COLUMNS)
-_NO_TOKENS, _NO_COSTS = (None,) * len(TOKEN_COLUMNS), (None,) * len(COST_COLUMNS)
+# the columns that are metadata to clients
+_promoted = attrgetter("session_id", *TOKEN_COLUMNS, *COST_COLUMNS)
+_NOTHING = _promoted(TraceInfo("", 0, 0, None, ""))
 COLUMNS = ", ".join(TraceInfo.__struct_fields__[:-3])
 WIDTH = len(TraceInfo.__struct_fields__) - 3
 
@@ -132,16 +133,16 @@ def _metadata(info: TraceInfo) -> dict[str, str]:
     given = info.metadata
     if not PROMOTED.isdisjoint(given):
         given = {key: value for key, value in given.items() if key not in PROMOTED}
-    tokens, costs = _tokens(info), _costs(info)
-    if info.session_id is not None or tokens != _NO_TOKENS or costs != _NO_COSTS:
-        given = given | _promoted(info.session_id, tokens, costs)
-    return _shown(given, _SHOWN_METADATA)
+    if (promoted := _promoted(info)) != _NOTHING:
+        given = given | _of_columns(*promoted)
+    return _shown(given, _SHOWN_METADATA) if given else {}
 
 
-def _promoted(session_id: str | None, tokens: Sequence[Any], costs: Sequence[Any]) -> dict[str, str | None]:
+def _of_columns(session_id: str | None, *numbers: float | None) -> dict[str, str | None]:
     given: dict[str, str | None] = {}
     if session_id is not None:
         given[SESSION] = session_id
+    tokens, costs = numbers[: len(TOKEN_COLUMNS)], numbers[len(TOKEN_COLUMNS) :]
     if usage := {key: count for key, count in zip(TOKEN_COLUMNS, tokens, strict=True) if count is not None}:
         given[USAGE] = json.dumps(usage)
     if cost := {key: value for key, value in zip(COST_COLUMNS, costs, strict=True) if value is not None}:
@@ -159,4 +160,4 @@ def _tags(info: TraceInfo) -> dict[str, str]:
 
 
 def _shown(given: Mapping[str, str | None], most: int) -> dict[str, str]:
-    return {key[:_SHOWN_KEY]: str(value)[:most] for key, value in given.items()}
+    return {key[:_SHOWN_KEY]: "None" if value is None else value[:most] for key, value in given.items()}

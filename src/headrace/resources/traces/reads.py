@@ -153,14 +153,14 @@ async def of_rows(db: Database, rows: Sequence[Sequence[Any]]) -> list[TraceInfo
 
 
 def _joined(rows: Sequence[Sequence[Any]], pairs: Sequence[Any], assessments: Sequence[Any]) -> list[TraceInfo]:
-    traces = [TraceInfo(*tuple(row)[:WIDTH]) for row in rows]
+    traces = [TraceInfo(*row[:WIDTH]) for row in rows]
     by_id = {trace.request_id: trace for trace in traces}
     for trace_id, key, value, is_tag in pairs:
         if (trace := by_id.get(trace_id)) is not None:
             (trace.tags if is_tag else trace.metadata)[key] = value
-    for trace_id, some in records.by_trace(assessments).items():
-        if trace_id in by_id:
-            by_id[trace_id].assessments = some
+    for row in assessments:
+        if (trace := by_id.get(row[1])) is not None:
+            trace.assessments.append(records.assessment(*row))
     return traces
 
 
