@@ -21,10 +21,15 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import asyncpg
+from asyncpg.protocol import protocol
 
 from headrace.database_url import DEFAULTS, Host, PostgresURL
 from headrace.db.database import STATEMENT_SECONDS
 from headrace.errors import ConfigurationError
+
+# asyncpg asks of each element of an array whether it is a collection of its own, by an abstract class, in Python: of a
+# text 0.34 us of 0.50, of a number 0.16 of 0.31. Of what is given here only lists and tuples are.
+protocol.IterableABC = (list, tuple)
 
 # A foreign transaction that sits on a row must not stop everybody's logging for ever.
 LOCK_TIMEOUT_SECONDS = 5
