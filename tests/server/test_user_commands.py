@@ -97,6 +97,7 @@ store.init_db("sqlite:///basic_auth.db")
 store.create_user("root", "the root password", is_admin=True)
 ada = store.create_user("ada", "ada's old password")
 store.create_user("here", "password of before")
+store.create_user("new\\nline", "password of a line")
 store.create_experiment_permission("0", "ada", "EDIT")
 store.create_registered_model_permission("churn", "ada", "MANAGE")
 role = store.create_role("team", "default")
@@ -118,6 +119,7 @@ def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path
         assert told.splitlines() == [
             "ada: viewer, the password as it was, 2 permissions; not taken over: EDIT on experiment *",
             "here: is here already, left alone",
+            "new\\nline: viewer, the password as it was, 0 permissions",
             "root: admin, the password as it was, 0 permissions",
         ]
         found = {
@@ -128,6 +130,7 @@ def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path
         for name, password, status in (
             ("ada", "ada's old password", 200),
             ("root", "the root password", 200),
+            ("new\nline", "password of a line", 200),
             ("ada", "the root password", 401),
             ("here", "password of before", 401),
             ("here", PASSWORD, 200),

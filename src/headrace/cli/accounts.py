@@ -133,5 +133,9 @@ def _text(key: str, value: Any) -> str:
     if key.endswith("_at"):
         return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M")
     text = ", ".join(value) or "-" if isinstance(value, tuple | list) else str(value)
-    # a name with a line's end, or what a terminal takes for a command, stays in its row
+    return in_one_line(text)
+
+
+def in_one_line(text: str) -> str:
+    """A name with a line's end, or with what a terminal takes for a command, as it stays in its row."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -10,7 +10,15 @@ import msgspec
 
 from headrace.auth.objects import EXPERIMENT_OF
 from headrace.auth.principals import PERMISSIONS, ROLES
-from headrace.cli.accounts import as_json, ask_password, no_such_user, print_table, to_look_at_accounts, with_accounts
+from headrace.cli.accounts import (
+    as_json,
+    ask_password,
+    in_one_line,
+    no_such_user,
+    print_table,
+    to_look_at_accounts,
+    with_accounts,
+)
 
 if TYPE_CHECKING:
     from headrace.auth.accounts import Accounts
@@ -181,17 +189,18 @@ async def import_users(accounts: Accounts, file: str, role: str, dry_run: bool) 
     from headrace.auth.basic_auth import read
 
     for each in read(file):
+        shown = in_one_line(each.name)
         if await accounts.user(each.name) is not None:
-            click.echo(f"{each.name}: is here already, left alone")
+            click.echo(f"{shown}: is here already, left alone")
             continue
         as_role = "admin" if each.is_admin else role
         if not dry_run:
-            await accounts.add_user(each.name, as_role, each.password)
-            for grant in each.grants:
+            for grant in each.grants:  # first: broken off here, who is not a user yet is taken over the next time
                 await accounts.grant(grant)
+            await accounts.add_user(each.name, as_role, each.password)
         told = "".join(f"; not taken over: {text}" for text in each.left_out)
         password = "the password as it was" if each.password else "no password, for its hash is of an unknown kind"
-        click.echo(f"{each.name}: {as_role}, {password}, {len(each.grants)} permissions{told}")
+        click.echo(f"{shown}: {as_role}, {password}, {len(each.grants)} permissions{in_one_line(told)}")
     if dry_run:
         click.echo("Nothing was changed (--dry-run).")
 
