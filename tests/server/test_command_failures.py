@@ -133,6 +133,13 @@ def test_an_env_file_that_is_none(store: str, tmp_path: Path, content: bytes, sa
     assert line.endswith("It has lines NAME=VALUE.")
 
 
+@pytest.mark.parametrize("broken", ["B C=1", 'B="no end', "=1"])
+def test_a_line_of_an_env_file_that_is_none(store: str, tmp_path: Path, broken: str) -> None:
+    (tmp_path / "env").write_text(f"# none\nexport A=1\n{broken}\nC=1\n")
+    line = only_line(headrace("--env-file", "env", "usage", cwd=tmp_path, store=store))
+    assert line.startswith("headrace: --env-file is env, whose line 3 is none that can be read: ")
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [

@@ -17,11 +17,19 @@ def _load(context: click.Context, parameter: click.Parameter, value: str | None)
         raise ConfigurationError(f"--env-file is {value}, but there is no such file.")
     try:
         from dotenv import load_dotenv
+        from dotenv.parser import parse_stream
     except ModuleNotFoundError:  # the slim image
         raise ConfigurationError(
             "--env-file needs python-dotenv, which is not installed here. Use docker's own --env-file, or install it."
         ) from None
     try:
+        with open(value, encoding="utf-8") as file:
+            broken = [each.original.line for each in parse_stream(file) if each.error]
+        if broken:  # without it a server may start that asks nobody who they are
+            raise ConfigurationError(
+                f"--env-file is {value}, whose line {broken[0]} is none that can be read: a name, =, and a value whose "
+                "quotes end."
+            )
         load_dotenv(value, override=False)
     except (OSError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a NUL in a value
         raise ConfigurationError(

@@ -83,7 +83,8 @@ def render_options() -> str:
         if setting.from_mlflow:
             names = f"`{setting.flag}`" + (f", `{setting.short}`" if setting.short else "")
             page += f"| {names} | `{setting.environment}` | works |\n"
-    page += "| `--env-file` (of `mlflow`) | | works |\n"
+    broken = "a line that can't be read is an error that names it (stock warns and goes on without it)"
+    page += f"| `--env-file` (of `mlflow`) | | works; {broken} |\n"
     for refused in REFUSED:
         if refused.flags:
             environment = f"`{refused.environment}`" if refused.environment else ""
