@@ -5,7 +5,6 @@ Servers of MLflow and Headrace are started with `tests.support.servers`.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
@@ -24,7 +23,6 @@ from tests.support.postgres import Postgres
 from tests.support.servers import Server, start_moto
 
 WORKER = "PYTEST_XDIST_WORKER"  # set in pytest-xdist's workers
-CHANGE_BY_THEMSELVES = ("PYTEST_CURRENT_TEST", "_MLFLOW_TELEMETRY_SESSION_ID")
 # The groups that take longest, in this order: they are begun first, so that no worker has one alone at the end.
 LONGEST = (
     "postgresql",
@@ -103,31 +101,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def left_as_found() -> Iterator[None]:
-    """Hundreds of tests run one after the other in this process: none may leave it other than it was."""
-    before = _process()
-    yield
-    after = _process()
-    changed = {name: (before.get(name), value) for name, value in after.items() if before.get(name) != value}
-    gone = before.keys() - after.keys()
-    assert (changed, gone) == ({}, set()), "the test leaves this process changed: (before, after), and what is gone"
-
-
-def _process() -> dict[str, object]:
-    """What tests could leave to each other."""
+def alone() -> Iterator[None]:
+    """Hundreds of tests run one after the other in this process: what one changes of it is undone for the next."""
+    variables, folder, path = dict(os.environ), os.getcwd(), [*sys.path]
     os.umask(mask := os.umask(0o022))
-    found: dict[str, object] = {
-        f"${name}": value for name, value in os.environ.items() if name not in CHANGE_BY_THEMSELVES
-    }
-    found |= {"folder": os.getcwd(), "umask": mask, "sys.path": [*sys.path], "sockets": socket.getdefaulttimeout()}
-    found |= {number.name: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    root = logging.getLogger()
-    found |= {"level": root.level, "handlers": [*root.handlers], "disabled": logging.root.manager.disable}
-    if "mlflow.tracking" in sys.modules:
-        tracking = sys.modules["mlflow.tracking._tracking_service.utils"]
-        fluent = sys.modules["mlflow.tracking.fluent"]
-        found |= {"mlflow's URI": tracking._tracking_uri, "mlflow's experiment": fluent._active_experiment_id}
-    return found
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in variables.items() if os.environ.get(name) != value})
+    os.chdir(folder)
+    os.umask(mask)
+    sys.path[:] = path
+    socket.setdefaulttimeout(None)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if "mlflow.tracking.fluent" in sys.modules:
+        vars(sys.modules["mlflow.tracking._tracking_service.utils"])["_tracking_uri"] = None
+        vars(sys.modules["mlflow.tracking.fluent"])["_active_experiment_id"] = None
 
 
 @pytest.fixture(scope="session")
