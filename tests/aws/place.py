@@ -170,9 +170,9 @@ class Load:
         while not self._stop.wait(0.2):
             if written == self.written or read == self.read:
                 continue  # who has met the last one has not yet begun another
-            written, read = self.written, self.read
             self.place.database.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = :role AND state = 'idle' "
                 "ORDER BY random() LIMIT 1",  # one at a time: a read that meets it asks another
                 role=ROTATED,
             )
+            written, read = self.written, self.read
