@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
+import uuid
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+import requests
 from msgspec import inspect
 
 from headrace.resources import all_endpoints
@@ -36,11 +40,52 @@ RAW = (
 LEFT_OUT = ("demo/", "assistant", "gateway", "webhooks", "invoke")
 
 
-class Generator:
-    """The same seed makes the same requests."""
+def things(url: str) -> dict[str, str]:
+    """One of each kind of object, made on a server: the name of a field that says which -> its id."""
+    session, name = requests.Session(), uuid.uuid4().hex
 
-    def __init__(self, seed: int) -> None:
-        self._chance = random.Random(seed)
+    def made(path: str, message: dict[str, Any]) -> Any:
+        answer = session.post(f"{url}/api/{path}", json=message, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    experiment = made("2.0/mlflow/experiments/create", {"name": name})["experiment_id"]
+    of_it = {"experiment_id": experiment}
+    run = made("2.0/mlflow/runs/create", of_it)["run"]["info"]["run_id"]
+    points = [{"key": "m", "value": step, "timestamp": step, "step": step} for step in range(3)]
+    batch = {"metrics": points, "params": [{"key": "p", "value": "v"}], "tags": [{"key": "t", "value": "v"}]}
+    made("2.0/mlflow/runs/log-batch", {"run_id": run, **batch})
+    made("2.0/mlflow/registered-models/create", {"name": name})
+    made("2.0/mlflow/model-versions/create", {"name": name, "source": f"runs:/{run}/m", "run_id": run})
+    model = made("2.0/mlflow/logged-models", {**of_it, "name": "m", "source_run_id": run})["model"]["info"]["model_id"]
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": of_it}
+    trace = {
+        "trace_id": f"tr-{name}", "trace_location": place, "request_time": "2026-01-01T00:00:00Z", "state": "OK",
+        "execution_duration": "1s", "tags": {"a": "b"},
+    }  # fmt: skip
+    made("3.0/mlflow/traces", {"trace": {"trace_info": trace}})
+    assessed = {
+        "assessment_name": "good", "trace_id": f"tr-{name}", "feedback": {"value": True},
+        "source": {"source_type": "HUMAN", "source_id": "me"},
+    }  # fmt: skip
+    found = made(f"3.0/mlflow/traces/tr-{name}/assessments", {"assessment": assessed})["assessment"]["assessment_id"]
+    dataset = made("3.0/mlflow/datasets/create", {"name": name, "experiment_ids": [experiment]})["dataset"][
+        "dataset_id"
+    ]
+    made(f"3.0/mlflow/datasets/{dataset}/records", {"records": json.dumps([{"inputs": {"a": 1}}])})
+    return {
+        "run_id": run, "run_uuid": run, "run_ids": run, "source_run_id": run, "experiment_id": experiment,
+        "experiment_ids": experiment, "model_id": model, "trace_id": f"tr-{name}", "trace_ids": f"tr-{name}",
+        "request_id": f"tr-{name}", "request_ids": f"tr-{name}", "assessment_id": found, "dataset_id": dataset,
+        "name": name, "version": "1", "path": f"{experiment}/{run}/artifacts/a",
+    }  # fmt: skip
+
+
+class Generator:
+    """The same seed makes the same requests. `known`: `things`, which half of the requests name."""
+
+    def __init__(self, seed: int, known: Mapping[str, str]) -> None:
+        self._chance, self._known = random.Random(seed), known
         self._endpoints = [
             each for each in all_endpoints(Settings()) if not any(part in each.path for part in LEFT_OUT)
         ]
@@ -52,20 +97,27 @@ class Generator:
         kind = inspect.type_info(endpoint.message)
         fields = kind.fields if isinstance(kind, inspect.StructType) else ()
         message = {
-            field.encode_name: self._value(field.type, 3) for field in fields if field.required or chance.random() < 0.5
+            field.encode_name: self._field(field, 3) for field in fields if field.required or chance.random() < 0.5
         }
         if chance.random() < 0.05:
             message[chance.choice(["runId", "unknown", ""])] = chance.choice(ODD)
         path = endpoint.path if endpoint.path.startswith("/") else f"/api/{endpoint.path}"
         while "{" in path:
             before, _, rest = path.partition("{")
-            path = (
-                before + quote(str(chance.choice(ODD[:30])).encode(errors="replace"), safe="") + rest.partition("}")[2]
-            )
+            name, _, rest = rest.partition("}")
+            known = self._known.get(name.partition(":")[0])
+            value = known if known and chance.random() < 0.7 else str(chance.choice(ODD[:30]))
+            path = before + quote(value.encode(errors="replace"), safe="") + rest
         raw = chance.choice(RAW) if chance.random() < 0.05 else None
         if endpoint.method == "GET":
             message = {key: _in_a_query(value) for key, value in message.items()}
         return endpoint.method, path, message, raw
+
+    def _field(self, field: inspect.Field, depth: int) -> Any:
+        known = self._known.get(field.name)
+        if known is None or self._chance.random() < 0.3:
+            return self._value(field.type, depth)
+        return [known] if field.name.endswith("_ids") else known
 
     def _value(self, kind: inspect.Type, depth: int) -> Any:
         chance = self._chance
@@ -86,7 +138,7 @@ class Generator:
         if isinstance(kind, inspect.ListType | inspect.VarTupleType):
             return [self._value(kind.item_type, depth - 1) for _ in range(chance.randrange(4))]
         if isinstance(kind, inspect.StructType):
-            return {field.encode_name: self._value(field.type, depth - 1) for field in kind.fields}
+            return {field.encode_name: self._field(field, depth - 1) for field in kind.fields}
         if isinstance(kind, inspect.DictType):
             return {"k": self._value(kind.value_type, depth - 1)}
         return chance.choice(["0", "1", "a", "name", "0" * 32])
