@@ -76,13 +76,18 @@ def listen(host: str, port: int, workers: int) -> list[Listener]:
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise ConfigurationError(
-                    f"Can't listen on {host} port {port}: {error.strerror}. Choose another with --host and --port."
+                    f"Can't listen on {host[:200]} port {port}: {error.strerror}. "
+                    "Choose another with --host and --port."
                 ) from None
         time.sleep(0.05)
 
 
 def _listen(host: str, port: int, workers: int) -> list[Listener]:
-    (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:  # of the codec for names
+        raise ConfigurationError(f"--host is {host[:200]!r}, which is no name or address of this machine.") from None
+    (family, _, _, _, address), *_ = found
     alone = Listener(family, address)  # it fails where another program has the port, which shared ones would share
     if workers == 1 or sys.platform != "linux":
         return [alone] * workers

@@ -12,9 +12,10 @@ import sqlalchemy
 from headrace import database_url
 from headrace.cli.reference import PAGES
 from headrace.errors import ConfigurationError
+from headrace.listeners import listen
 from headrace.settings import Settings
 from headrace.settings.resolve import resolve
-from headrace.settings.table import OF_STOCK, SETTINGS
+from headrace.settings.table import OF_STOCK, SETTINGS, Setting
 from headrace.settings.values import parse_quota
 from headrace.stock_options import REFUSED
 
@@ -133,6 +134,52 @@ def test_basic_auth_is_taken_for_auth() -> None:
     ]
 
 
+ODD = (
+    *(" ", "-1", "1e400", "9" * 5000, "\u0663", "\u2100", "\udcff", "a\nb", "a\x01b", "x" * 5000, "/dev/null", "/a/b"),
+    *("s3://[x", "http://[::1", "//[", "[", "%00", "..", "::1", "127.0.0.1/33", "99999999999d", "metrics=1e400M"),
+    *(f"artifacts={'9' * 400}", "sqlite:////dev/null", "postgresql://[", "postgresql://u:p@h:x/d", "=viewer", "--help"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_odd_values_are_taken_or_refused_in_a_line(setting: Setting) -> None:
+    for odd in ODD:
+        for flags, environment in ({setting.name: odd}, {}), ({}, {setting.environment: odd}):
+            if setting.name == "ssm_prefix":
+                continue
+            try:
+                resolve(flags, environment)
+            except ConfigurationError as error:
+                in_a_line(error)
+
+
+@pytest.mark.parametrize("variable", sorted(CONTAINER))
+def test_odd_values_of_the_containers_variables(variable: str) -> None:
+    for odd in ODD:
+        try:
+            settings = resolve({}, CONTAINER | {variable: odd})
+        except ConfigurationError as error:
+            in_a_line(error)
+        else:  # it is taken for what it is, and for nothing beside it
+            database = settings.database
+            assert isinstance(database, database_url.PostgresURL), odd
+            meant = {"USERNAME": "user", "PASSWORD": "password", "DATABASE": "dbname", "HOST": "host", "PORT": "port"}
+            for name, parameter in meant.items():
+                assert database.parameters[parameter] == (CONTAINER | {variable: odd})[name], odd
+
+
+@pytest.mark.parametrize("host", ["..", "x" * 5000, "a..b", "\u202e.example", "\udcff"])
+def test_a_name_that_is_none_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        listen(host, 0, 1)
+    in_a_line(refused.value)
+
+
+def in_a_line(error: ConfigurationError) -> None:
+    assert len(str(error)) < 600
+    assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("flags", "environment", "text"),
     [
@@ -145,6 +192,16 @@ def test_basic_auth_is_taken_for_auth() -> None:
         ({}, {"MLFLOW_BACKEND_STORE_URI": '"postgresql://u:hidden@h/d"'}, "has quotes around it"),
         ({}, CONTAINER | {"PASSWORD": "hidden\n"}, "PASSWORD is ***, which has a blank or a new line"),
         ({}, CONTAINER | {"HOST": "'db'"}, "HOST is \"'db'\", which has quotes"),
+        ({}, CONTAINER | {"PASSWORD": "hidden\udcff"}, "PASSWORD is not in UTF-8"),
+        ({}, CONTAINER | {"DATABASE": "d\udcff"}, "DATABASE is not in UTF-8"),
+        ({}, CONTAINER | {"HOST": "db/other?sslmode=disable"}, "must be the database's name or address"),
+        ({}, CONTAINER | {"HOST": "me:secret@db"}, "must be the database's name or address"),
+        ({}, CONTAINER | {"PORT": "\u0663"}, "PORT is"),
+        ({"artifacts_destination": "s3://[x"}, {}, "--artifacts-destination is 's3://[x', which is no URI"),
+        ({"default_artifact_root": "http://[::1"}, {}, "--default-artifact-root is 'http://[::1', which is no URI"),
+        ({"artifacts_destination": "/dev/null"}, {}, "'/dev/null', which is a file"),
+        ({"default_artifact_root": "file:///dev/null"}, {}, "'file:///dev/null', which is a file"),
+        ({"host": "a\x01b"}, {}, "which has a control character"),
         ({}, {"MLFLOW_LOGGING_LEVEL": "loud"}, "MLFLOW_LOGGING_LEVEL is 'loud'"),
         ({}, {"FORWARDED_ALLOW_IPS": "proxy.example"}, "FORWARDED_ALLOW_IPS is 'proxy.example', but must be addresses"),
         ({}, {"UVICORN_SSL_CERTFILE": "cert.pem"}, "TLS is the business of a proxy"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
 
 from headrace import database_url, uri
 from headrace.errors import ConfigurationError
@@ -17,6 +19,7 @@ def check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             database_url.parse(getattr(settings, name) or "", environment)
         except ConfigurationError as error:
             raise ConfigurationError(f"--{name.replace('_', '-')}: {error}") from None
+    _check_places(settings)
     if settings.protected and not settings.native:
         raise ConfigurationError(
             f"--host is {settings.host}, where requests need a user or a token, but users are kept in a backend store "
@@ -45,6 +48,22 @@ def check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             f"MLflow need {least}. Raise it, or lower --workers."
         )
     return settings
+
+
+def _check_places(settings: Settings) -> None:
+    """Raises ConfigurationError for a place of artifacts that can't be read as a URI, or that is a file."""
+    for name in ("artifacts_destination", "default_artifact_root"):
+        place = getattr(settings, name)
+        option = f"--{name.replace('_', '-')} is {uri.redact(place)[:200]!r}"
+        try:
+            parts = urlsplit(place)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{option}, which is no URI ({error}). Write s3://BUCKET/PATH, or a folder."
+            ) from None
+        path = unquote(parts.path) if parts.scheme == "file" else "" if "://" in place else place
+        if path and os.path.exists(path) and not os.path.isdir(path):
+            raise ConfigurationError(f"{option}, which is a file. Name a folder, which may be new.")
 
 
 def _check_database_auth(settings: Settings, environment: Mapping[str, str]) -> None:

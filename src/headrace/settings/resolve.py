@@ -100,7 +100,8 @@ def _within_budget(settings: Settings, environment: Mapping[str, str], say: Call
         raise ConfigurationError(f"{' and '.join(names)} must be whole numbers.") from None
     if size <= 0 or overflow < 0:  # without a limit
         return settings
-    connections = max(size + overflow, sum(least_connections(settings)))
+    most = 10_000  # of --database-connections
+    connections = min(max(size + overflow, sum(least_connections(settings))), most)
     say(f"{' and '.join(names)} are taken for --database-connections {connections}")
     return msgspec.structs.replace(settings, database_connections=connections)
 
@@ -117,16 +118,30 @@ def _parse(setting: Setting, source: str, text: str) -> Any:
     try:
         value = setting.parse(text)
     except ValueError:
-        shown = "***" if setting.secret else uri.redact(text)
-        raise ConfigurationError(f"{source} is {shown!r}, but must be {setting.parse.__doc__}.") from None
+        shown = _shown(text, setting.secret)
+        raise ConfigurationError(f"{source} is {shown}, but must be {setting.parse.__doc__}.") from None
     if isinstance(value, str):
         _check_ends(source, text, setting.secret)
+        if not setting.secret and _CONTROL.search(text):
+            raise ConfigurationError(f"{source} is {_shown(text)}, which has a control character in it. Take it out.")
     return value
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MOST_SHOWN = 200  # letters of a value
+
+
+def _shown(text: str, secret: bool = False) -> str:
+    """For a message of one line."""
+    if secret:
+        return "***"
+    text = uri.redact(text)
+    return repr(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "...")
 
 
 def _check_ends(source: str, text: str, secret: bool = False) -> None:
     """Raises ConfigurationError for what came along: a file's new line, quotes that only a shell takes off."""
-    shown = "***" if secret else repr(uri.redact(text))
+    shown = _shown(text, secret)
     if text != text.strip():
         raise ConfigurationError(
             f"{source} is {shown}, which has a blank or a new line at an end. Take it out; `echo` and files add one."
@@ -136,6 +151,10 @@ def _check_ends(source: str, text: str, secret: bool = False) -> None:
             f"{source} is {shown}, which has quotes around it. Take them out: docker's --env-file and systemd's lists "
             "keep them."
         )
+
+
+_NO_UTF8 = re.compile("[\ud800-\udfff]")  # bytes of an environment that are none
+_NO_HOST = re.compile(r"[\x00-\x20\x7f/?#@\[\]\\]|.{400}")
 
 
 def _of_container(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -153,10 +172,19 @@ def _of_container(values: dict[str, Any], environment: Mapping[str, str]) -> dic
         # a password may have quotes around it, and blanks; a new line at its end is a file's
         if name != "PASSWORD" or environment[name].endswith("\n"):
             _check_ends(name, environment[name], name == "PASSWORD")
+        if _NO_UTF8.search(environment[name]):
+            raise ConfigurationError(
+                f"{name} is not in UTF-8, as PostgreSQL and MLflow read it. Write it anew in that."
+            )
     port = environment.get("PORT") or "5432"
-    if not port.isdecimal():
-        raise ConfigurationError(f"PORT is {port!r}, but must be the database's port number, such as 5432.")
-    host = environment["HOST"]
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5):
+        raise ConfigurationError(f"PORT is {_shown(port)}, but must be the database's port number, such as 5432.")
+    host = environment["HOST"].removeprefix("[").removesuffix("]")
+    if not host or _NO_HOST.search(host):
+        raise ConfigurationError(
+            f"HOST is {_shown(environment['HOST'])}, but must be the database's name or address, as in "
+            "db.example.com, and nothing beside it. Use --backend-store-uri for a socket."
+        )
     login = quote(environment["USERNAME"], safe="")
     if not by_token:
         login += f":{quote(environment['PASSWORD'], safe='')}"
@@ -167,7 +195,7 @@ def _of_container(values: dict[str, Any], environment: Mapping[str, str]) -> dic
     }
     if bucket := environment.get("BUCKET"):
         if "://" not in bucket:
-            raise ConfigurationError(f"BUCKET is {bucket!r}, but must be a URI such as s3://{bucket}.")
+            raise ConfigurationError(f"BUCKET is {_shown(bucket)}, but must be a URI such as s3://mlflow-artifacts.")
         made["artifacts_destination"] = bucket
         if values.get("serve_artifacts") is False:
             made["default_artifact_root"] = bucket
