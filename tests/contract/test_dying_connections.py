@@ -148,7 +148,7 @@ async def test_a_session_that_became_read_only(store: PostgresDatabase) -> None:
     async def become_read_only() -> None:
         assert store._pool is not None
         async with store._pool.use(None) as reader:
-            for connection in (await store._writing(), reader):
+            for connection in (await store._writer.connection(), reader):
                 await connection.execute("SET default_transaction_read_only = on")
 
     await become_read_only()
@@ -182,12 +182,12 @@ async def test_a_read_that_is_cancelled_keeps_its_place_until_its_connection_is_
 async def test_a_silent_transaction_keeps_no_lock(store: PostgresDatabase) -> None:
     assert store._pool is not None
     async with store._pool.use(None) as reader:
-        for connection in (await store._writing(), reader):
+        for connection in (await store._writer.connection(), reader):
             assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "10s"
 
 
 async def test_an_idle_session_that_the_server_ended(database: Database, store: PostgresDatabase) -> None:
-    writer = await store._writing()
+    writer = await store._writer.connection()
     await writer.execute("SET idle_session_timeout = '50ms'")
     ended = asyncio.Event()
     writer.add_termination_listener(lambda _: ended.set())

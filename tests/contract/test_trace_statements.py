@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +14,16 @@ import pytest
 
 from headrace.db.postgres import Session
 from headrace.db.query import Dialect, Sql
+from headrace.entities import RunInfo
 from headrace.errors import Declined, NotFound
+from headrace.resources.runs.log_plan import MetricRow
+from headrace.resources.runs.writes import CreateRun, LogBatch
 from headrace.resources.traces import sql, trace_rows, writes
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
 from headrace.resources.traces.token_sums import stored_node
 from headrace.resources.traces.trace_rows import TraceChange, TraceRow, TraceState
 from headrace.resources.traces.writes import LogSpans
+from tests.contract.conftest import open_on
 from tests.support.databases import Database, Databases
 from tests.support.traces import decoded, rows_of
 from tests.unit.traces.spans import MILLION, SPAN_IDS, START, body, span
@@ -233,3 +238,23 @@ async def test_span_by_span_takes_one_statement(databases: Databases) -> None:
     finally:
         await connection.close()
     assert len(rows_of(database)["spans"]) == 3
+
+
+async def test_metrics_do_not_wait_for_spans(databases: Databases) -> None:
+    """A group of spans takes several times as long as one of metrics: each kind has a connection of its own."""
+    database = databases.migrated("postgresql")
+    other = await connect(database)
+    store = await open_on(database)
+    try:
+        run = CreateRun(uuid.uuid4().hex, EXPERIMENT, "run", "user", 1000, ())
+        assert isinstance(await store.submit(run), RunInfo)
+        async with other.transaction():
+            await other.execute("LOCK TABLE spans IN EXCLUSIVE MODE")
+            spans = asyncio.create_task(store.submit(LogSpans(EXPERIMENT, "default", False, step(0, b"\2" * 16))))
+            await asyncio.sleep(0)  # it is on its way before the metric
+            assert await store.submit(LogBatch(run.run_id, metrics=(MetricRow("m", 1, 1, 1, False),))) is None
+            assert not spans.done()
+        assert await spans is None
+    finally:
+        await store.close()
+        await other.close()

@@ -51,7 +51,7 @@ def url(databases: Databases) -> PostgresURL:
 async def test_no_write_reads_a_whole_table(url: PostgresURL, statement: str) -> None:
     store = PostgresDatabase(url, queue_limit=10)
     try:
-        writer = await store._writing()
+        writer = await store._writer.connection()
         assert await writer.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
         await writer.execute(f"PREPARE explained AS {STATEMENTS[statement]}")
         nulls = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", STATEMENTS[statement]))))

@@ -21,10 +21,13 @@ def open_database(settings: Settings) -> Database | None:
     if isinstance(database, PostgresURL):
         from headrace.db.postgres import PostgresDatabase
 
+        most = settings.connections.worker
+        apart = most > 2
         return PostgresDatabase(
             database,
             queue_limit=settings.queue_limit,
-            readers=settings.connections.worker - 1,
+            readers=most - 2 if apart else most - 1,
+            apart=apart,
             builds_indexes=settings.builds_indexes,
             replica=settings.replica,
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from msgspec import Struct
 
-from headrace.db.group_commit import Group, GroupCommit
+from headrace.db.group_commit import Group
 from headrace.db.query import Dialect, Runnable
 from headrace.errors import ApiError, Declined, Malformed
 
@@ -82,6 +82,8 @@ class Write(Struct, frozen=True, gc=False):
     # the order of classes in a transaction: what makes a row before what changes it
     rank: ClassVar[int] = 0
     one_statement: ClassVar[bool] = False
+    # PostgreSQL has a connection for these alone: a group of spans takes several times as long as one of metrics
+    of_traces: ClassVar[bool] = False
 
     def weight(self) -> int:
         """How many rows it comes to, about."""
@@ -108,15 +110,14 @@ class Database(ABC):
     """One backend. Every method may raise Unavailable when the database is away."""
 
     dialect: ClassVar[Dialect]
-    _commits: GroupCommit[Write, Any]
 
+    @abstractmethod
     def load(self) -> Load:
         """For metrics."""
-        return Load(self._commits.waiting)
 
+    @abstractmethod
     def observe_groups(self, callback: Callable[[Group], None]) -> None:
         """Call back for each group of writes that was committed."""
-        self._commits.observe = callback
 
     @abstractmethod
     async def connect(self) -> None:

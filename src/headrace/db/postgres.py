@@ -30,7 +30,7 @@ from headrace.db.database import (
     ValueRefused,
     Write,
 )
-from headrace.db.group_commit import GroupCommit
+from headrace.db.group_commit import Group, GroupCommit
 from headrace.db.pool import Pool, take_number
 from headrace.db.query import Dialect, Runnable
 from headrace.db.replica import Replica
@@ -133,8 +133,90 @@ class Session:
         return nullcontext()
 
 
+class _Writer:
+    """A connection that writes, a group of writes at a time. `after`: what an error means to the database."""
+
+    def __init__(self, connector: Connector, queue_limit: int, after: Callable[[Exception], Exception]) -> None:
+        self._connector, self._after = connector, after
+        self._connection: Connection | None = None
+        self._memory: dict[str, int] = {}
+        self.commits: GroupCommit[Write, Any] = GroupCommit(
+            self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=lambda write: write.weight()
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def connection(self) -> Connection:
+        """The connection; a new one where it is closed."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connector.connect()
+        return self._connection
+
+    async def close(self) -> None:
+        """When all that waits is written."""
+        await self.commits.close()
+        if self._connection is not None:
+            await connections.close(self._connection)
+
+    async def _flush(self, writes: Sequence[Write]) -> Sequence[Any]:
+        deadline = time.monotonic() + RECONNECT_SECONDS
+        pause = 0.05
+        again = False
+        while True:
+            try:
+                session = Session(await self.connection(), self._memory)
+                session.again = again
+                return await _apply(session, writes)
+            except Exception as error:
+                meaning = self._after(error)
+                if isinstance(meaning, Again):
+                    logger.info("deadlock or serialization failure: the group of %d writes is sent again", len(writes))
+                elif isinstance(meaning, Lost):
+                    self._drop()
+                    if time.monotonic() + pause > deadline:
+                        raise meaning from error
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+                elif not isinstance(meaning, HeadraceError):
+                    raise
+                elif len(writes) == 1:
+                    return [meaning]
+                else:  # let only the write at fault pay for it
+                    logger.info("PostgreSQL refused a group (%s): its %d writes go one by one", error, len(writes))
+                    return [(await self._flush([write]))[0] for write in writes]
+            again = True
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+async def _apply(session: Session, writes: Sequence[Write]) -> Sequence[Any]:
+    first = type(writes[0])
+    if first.one_statement and all(type(write) is first for write in writes):
+        return await first.apply_postgres(session, writes)
+    by_class: dict[type[Write], list[int]] = {}
+    for index, write in enumerate(writes):
+        by_class.setdefault(type(write), []).append(index)
+    outcomes: list[Any] = [None] * len(writes)
+    async with session.connection.transaction():
+        for kind in sorted(by_class, key=lambda kind: kind.rank):
+            indexes = by_class[kind]
+            done = await kind.apply_postgres(session, [writes[i] for i in indexes])
+            for index, outcome in zip(indexes, done, strict=True):
+                outcomes[index] = outcome
+    return outcomes
+
+
 class PostgresDatabase(Database):
-    """See Database. `readers`: how many connections there are at most beside the one that writes, and to `replica`."""
+    """See Database. `readers`: how many connections there are at most beside those that write, and to `replica`.
+
+    `apart`: what is said of traces goes over a connection of its own, so that metrics don't wait for spans.
+    """
 
     dialect = Dialect.POSTGRESQL
 
@@ -144,6 +226,7 @@ class PostgresDatabase(Database):
         *,
         queue_limit: int,
         readers: int = READERS,
+        apart: bool = True,
         builds_indexes: bool = True,
         replica: PostgresURL | None = None,
     ) -> None:
@@ -151,11 +234,8 @@ class PostgresDatabase(Database):
         self._readers, self._most_readers = Connector(url, READING), readers
         self._writers = Connector(url, WRITING)
         self._pool: Pool | None = None
-        self._writer: Connection | None = None
-        self._memory: dict[str, int] = {}
-        self._commits = GroupCommit(
-            self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=lambda write: write.weight()
-        )
+        self._writer = _Writer(self._writers, queue_limit, self._after)
+        self._of_traces = _Writer(self._writers, queue_limit, self._after) if apart else self._writer
         self._changed: dict[str, str] = {}
         self._replica = Replica(replica, self, readers) if replica else None
         self._indexing: asyncio.Task[None] | None = None
@@ -178,11 +258,10 @@ class PostgresDatabase(Database):
     async def close(self) -> None:
         if self._indexing is not None:
             self._indexing.cancel()
-        await self._commits.close()
+        await self._writer.close()
+        await self._of_traces.close()
         if self._replica is not None:
             await self._replica.close()
-        if self._writer is not None:
-            await connections.close(self._writer)
         if self._pool is not None:
             await self._pool.close()
 
@@ -191,9 +270,13 @@ class PostgresDatabase(Database):
         return self._changed
 
     def load(self) -> Load:
-        writer = self._writer is not None and not self._writer.is_closed()
+        writers = {self._writer, self._of_traces}
         size, idle = (self._pool.size, self._pool.idle) if self._pool is not None else (0, 0)
-        return Load(self._commits.waiting, size + writer, idle)
+        waiting, is_open = sum(each.commits.waiting for each in writers), sum(each.is_open for each in writers)
+        return Load(waiting, size + is_open, idle)
+
+    def observe_groups(self, callback: Callable[[Group], None]) -> None:
+        self._writer.commits.observe = self._of_traces.commits.observe = callback
 
     async def rows(self, statement: Runnable) -> Sequence[Any]:
         for last in (False, True):
@@ -245,7 +328,7 @@ class PostgresDatabase(Database):
         return rows
 
     def submit(self, write: Write) -> Coroutine[Any, Any, Any]:
-        return self._commits.submit(write)
+        return (self._of_traces if write.of_traces else self._writer).commits.submit(write)
 
     async def _in_transaction(self, run: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
         async def transaction(connection: asyncpg.Connection) -> Any:
@@ -292,63 +375,6 @@ class PostgresDatabase(Database):
                 kind = (row["data_type"], row["key_position"])
                 columns.setdefault(row["table_name"], {})[row["column_name"]] = kind
         return columns
-
-    # Group commit
-
-    async def _flush(self, writes: Sequence[Write]) -> Sequence[Any]:
-        deadline = time.monotonic() + RECONNECT_SECONDS
-        pause = 0.05
-        again = False
-        while True:
-            try:
-                session = Session(await self._writing(), self._memory)
-                session.again = again
-                return await self._apply(session, writes)
-            except Exception as error:
-                meaning = self._after(error)
-                if isinstance(meaning, Again):
-                    logger.info("deadlock or serialization failure: the group of %d writes is sent again", len(writes))
-                elif isinstance(meaning, Lost):
-                    self._drop_writer()
-                    if time.monotonic() + pause > deadline:
-                        raise meaning from error
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, 1.0)
-                elif not isinstance(meaning, HeadraceError):
-                    raise
-                elif len(writes) == 1:
-                    return [meaning]
-                else:  # let only the write at fault pay for it
-                    logger.info("PostgreSQL refused a group (%s): its %d writes go one by one", error, len(writes))
-                    return [(await self._flush([write]))[0] for write in writes]
-            again = True
-
-    async def _writing(self) -> Connection:
-        """The connection that writes; a new one where it is closed."""
-        if self._writer is None or self._writer.is_closed():
-            self._writer = await self._writers.connect()
-        return self._writer
-
-    def _drop_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.terminate()
-            self._writer = None
-
-    async def _apply(self, session: Session, writes: Sequence[Write]) -> Sequence[Any]:
-        first = type(writes[0])
-        if first.one_statement and all(type(write) is first for write in writes):
-            return await first.apply_postgres(session, writes)
-        by_class: dict[type[Write], list[int]] = {}
-        for index, write in enumerate(writes):
-            by_class.setdefault(type(write), []).append(index)
-        outcomes: list[Any] = [None] * len(writes)
-        async with session.connection.transaction():
-            for kind in sorted(by_class, key=lambda kind: kind.rank):
-                indexes = by_class[kind]
-                done = await kind.apply_postgres(session, [writes[i] for i in indexes])
-                for index, outcome in zip(indexes, done, strict=True):
-                    outcomes[index] = outcome
-        return outcomes
 
 
 def _is_seen(task: asyncio.Task[Any]) -> None:

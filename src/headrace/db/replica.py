@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,7 +17,8 @@ import msgspec
 from headrace.database_url import PostgresURL
 from headrace.db import connections
 from headrace.db.connections import READING, Connector, explain
-from headrace.db.database import Database, Write
+from headrace.db.database import Database, Load, Write
+from headrace.db.group_commit import Group
 from headrace.db.pool import Pool
 from headrace.db.query import Dialect, Query, Runnable
 
@@ -141,6 +142,12 @@ class ReplicaReads(Database):
 
     async def rows_of(self, *statements: Runnable) -> list[Sequence[Any]]:
         return list(await asyncio.gather(*map(self.rows, statements)))
+
+    def load(self) -> Load:
+        return self._primary.load()
+
+    def observe_groups(self, callback: Callable[[Group], None]) -> None:
+        self._primary.observe_groups(callback)
 
     @property
     def changed_tables(self) -> dict[str, str]:

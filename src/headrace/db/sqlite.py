@@ -23,13 +23,14 @@ from headrace.db.database import (
     Database,
     Duplicate,
     GuardFailed,
+    Load,
     TableChanged,
     TooComplex,
     TooSlow,
     ValueRefused,
     Write,
 )
-from headrace.db.group_commit import GroupCommit
+from headrace.db.group_commit import Group, GroupCommit
 from headrace.db.indexes import INDEXES
 from headrace.db.query import Dialect, Query, Runnable
 from headrace.errors import Declined, HeadraceError, Unavailable
@@ -109,6 +110,12 @@ class SqliteDatabase(Database):
     @property
     def changed_tables(self) -> dict[str, str]:
         return self._changed
+
+    def load(self) -> Load:
+        return Load(self._commits.waiting)
+
+    def observe_groups(self, callback: Callable[[Group], None]) -> None:
+        self._commits.observe = callback
 
     async def rows(self, statement: Runnable) -> Sequence[Any]:
         query = statement.render(Dialect.SQLITE)

@@ -38,6 +38,7 @@ class CreateAssessment(Write, frozen=True, gc=False):
 
     rank = 20
     one_statement = not KEEPS_ROLLUPS
+    of_traces = True
 
     @classmethod
     async def apply_postgres(cls, session: Session, writes: Sequence[CreateAssessment]) -> Sequence[Outcome]:

@@ -135,6 +135,7 @@ class StartTrace(Write, frozen=True, gc=False):
     only_here: bool
 
     one_statement = True
+    of_traces = True
 
     def weight(self) -> int:
         return 1 + len(self.info.tags) + len(self.info.metadata)

@@ -48,6 +48,7 @@ class LogSpans(Write, frozen=True, gc=False):
     logged: LoggedSpans
 
     one_statement = True
+    of_traces = True
 
     def weight(self) -> int:
         spans = self.logged.spans
