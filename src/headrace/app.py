@@ -53,14 +53,14 @@ from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.auth.objects import ArtifactFolder
 from headrace.db import open_database
-from headrace.db.database import Database
+from headrace.db.database import Database, TableChanged
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotServed, Unavailable
 from headrace.events import background as deliveries
 from headrace.events.notes import Events
 from headrace.gc import background as gc
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.quotas import GROWS, Quotas
-from headrace.readiness import Readiness
+from headrace.readiness import Readiness, check_tables
 from headrace.resources import all_endpoints, needs_runs, server_info
 from headrace.resources.traces import retention
 from headrace.resources.traces.otlp import decompressed
@@ -254,6 +254,8 @@ class App:
             handler = match.endpoint.handler
             assert handler is not None
             answer = await handler(call, message)
+        except TableChanged as reason:
+            await self._in_pieces(partial(self._without_table, match, message, body, str(reason)), scope, receive, send)
         except Declined as reason:
             why, is_malformed = str(reason), isinstance(reason, Malformed)
 
@@ -271,6 +273,26 @@ class App:
             await self._send(scope, send, answer, security)
         finally:
             self._bodies.release(scope)
+
+    async def _without_table(
+        self,
+        match: Match,
+        message: Message | None,
+        body: bytes | None,
+        reason: str,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Stock answers what works on a table that its migrations have changed. Where it would find none of its tables
+        it waits: it would make them in a database that is being restored."""
+        assert self._database is not None
+        try:
+            await check_tables(self._database)
+        except ApiError as error:
+            await send_error(scope, send, error, scope[SECURITY] or ())
+        else:
+            await self._to_stock(match, scope, receive, send, message, body, reason)
 
     async def _answer_by(self, handler: JsonHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively with a handler that reads the body itself: where artifacts go without this server."""

@@ -9,13 +9,26 @@ from __future__ import annotations
 import asyncio
 import time
 
-from headrace.db.database import Database
+from headrace.db.database import Database, TableChanged
 from headrace.db.query import Sql
 from headrace.errors import HeadraceError, Unavailable
 
 DATABASE_SECONDS = 2.0  # the database's longest answer; balancers wait 5 s and more for ours
 _KEPT_SECONDS = 0.5  # for which an answer is given again: anybody may ask, and as often as they like
-_ASK = Sql("SELECT 1 AS here")
+_ASK = Sql("SELECT version_num FROM alembic_version")
+
+
+async def check_tables(database: Database) -> None:
+    """Raises Unavailable unless MLflow's tables are in the database, as they were at the start."""
+    try:
+        if await database.rows(_ASK()):
+            return
+    except TableChanged:
+        pass
+    raise Unavailable(
+        "MLflow's tables are not in the database: it is being restored, or another one is in its place. Send the "
+        "request again in a moment."
+    )
 
 
 class Readiness:
@@ -39,7 +52,7 @@ class Readiness:
     async def _ask(self, database: Database) -> None:
         try:
             async with asyncio.timeout(DATABASE_SECONDS):
-                await database.rows(_ASK())
+                await check_tables(database)
         except TimeoutError:
             raise Unavailable(f"The database has not answered within {DATABASE_SECONDS:g} s.") from None
         except Unavailable:

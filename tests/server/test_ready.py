@@ -57,6 +57,36 @@ def answered_in_time(server: Serving) -> requests.Response:
     raise AssertionError("no answer within 5 s, five times")
 
 
+def test_a_database_that_is_restored_under_it(databases: Databases, postgres: Postgres, serve: Serve) -> None:
+    """While the tables are away clients are told to come back: stock would make new ones, amid the restore."""
+    database = databases.migrated("postgresql")
+    server = serve("--backend-store-uri", database.uri, "--stock", "lazy", until=READY)
+
+    def sent(path: str, message: dict[str, object]) -> requests.Response:
+        return requests.post(f"{server.url}/api/2.0/mlflow/{path}", json=message, timeout=60)
+
+    run = sent("runs/create", {"experiment_id": "0"}).json()["run"]["info"]["run_id"]
+    everyday: list[tuple[str, dict[str, object]]] = [
+        ("runs/search", {"experiment_ids": ["0"]}),
+        ("runs/create", {"experiment_id": "0"}),
+        ("runs/log-metric", {"run_id": run, "key": "m", "value": 1, "timestamp": 1}),
+        ("experiments/set-experiment-tag", {"experiment_id": "0", "key": "k", "value": "v"}),
+    ]
+    assert [sent(*each).status_code for each in everyday] == [200] * 4
+    dump = postgres.dump(database.name)
+    database.execute("DROP SCHEMA public CASCADE")
+    database.execute("CREATE SCHEMA public")
+    for each in everyday:
+        answer = sent(*each)
+        assert (answer.status_code, "being restored" in answer.text) == (503, True), answer.text
+        assert answer.headers["headrace-answered-by"] == "native"
+    wait_until(lambda: server.answers(READY, 503), "it is not ready any more")
+    assert server.stock is None
+    postgres.load(database.name, dump)
+    wait_until(lambda: server.answers(READY), "it is ready again")
+    assert [sent(*each).status_code for each in everyday] == [200] * 4
+
+
 def test_it_is_not_ready_while_the_database_refuses(databases: Databases, proxy: TcpProxy, serve: Serve) -> None:
     server = serve("--backend-store-uri", through(proxy, databases.migrated("postgresql").name), until=READY)
     proxy.stop()
