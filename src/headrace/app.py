@@ -51,7 +51,7 @@ from headrace.asgi.types import (
 )
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
-from headrace.auth.objects import ArtifactFolder
+from headrace.auth.objects import ArtifactFolder, Workspace
 from headrace.db import open_database
 from headrace.db.database import Database, TableChanged
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotServed, Unavailable
@@ -86,7 +86,6 @@ _READING = ("GET", "HEAD")
 # Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
 # Stock says 503 here, which clients send again for minutes.
-_WORKSPACES = "3.0/mlflow/workspaces"
 _OF_FILES = (500,)  # what stock answers where it only fails at a path; a 501 says that this store can't do that
 _NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 _BODIES_HELD = 4  # as many of the largest at a time
@@ -160,7 +159,7 @@ class App:
                     "MLFLOW_TRACKING_URI to that one."
                 )
                 await send_error(scope, send, error, scope[SECURITY] or ())
-            elif match.endpoint.path.startswith(_WORKSPACES) and not self._settings.enable_workspaces:
+            elif self._has_no_workspaces(match.endpoint):
                 await send_error(scope, send, _NO_WORKSPACES, scope[SECURITY] or ())
             elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
                 content_type, content = text()
@@ -216,13 +215,17 @@ class App:
         await send_whole(scope, send, 200, text, ((b"content-type", CONTENT_TYPE), NATIVE))
 
     def _is_native(self, endpoint: Endpoint) -> bool:
-        if self._database is None or self._is_anothers(endpoint):
+        if self._database is None or self._is_anothers(endpoint) or self._has_no_workspaces(endpoint):
             return False
         return not self._not_ours or self._not_ours.isdisjoint(endpoint.tables)
 
     def _is_anothers(self, endpoint: Endpoint) -> bool:
         """Whether this is a server of artifacts alone, which has not got it."""
         return self._artifacts_only and needs_runs(endpoint)
+
+    def _has_no_workspaces(self, endpoint: Endpoint) -> bool:
+        """Whether it is about workspaces, and they are off."""
+        return isinstance(endpoint.target, Workspace) and not self._settings.enable_workspaces
 
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""

@@ -28,7 +28,11 @@ COPIED = (
     "registered_model_aliases", "workspaces",
 )  # fmt: skip
 # those whose rows are not a run's, or any of its experiment's
-NOT_COPIED = {"sql_trace_rollup_rebuild_queue", "webhooks", "webhook_events"}
+NOT_COPIED = {
+    "sql_trace_rollup_rebuild_queue", "webhooks", "webhook_events",
+    # stock's alone: of its gateway, its jobs and its registry of MCP servers
+    "budget_policies", "endpoints", "guardrails", "jobs", "mcp_servers", "model_definitions", "secrets",
+}  # fmt: skip
 VALUES: dict[str, Any] = {
     "text": "größe\t\\N,\"'\n", "int": 7, "bigint": 2**53 + 1, "float": 0.1 + 0.2, "bool": True, "json": '{"a": [1]}',
 }  # fmt: skip

@@ -18,7 +18,7 @@ from headrace.api.decode import decode, rewrite
 from headrace.api.endpoint import Endpoint, Match
 from headrace.api.message import Message
 from headrace.asgi.types import Scope
-from headrace.auth.objects import EXPERIMENT_OF, ArtifactFolder, Both, ObjectRef, OneOf, Target
+from headrace.auth.objects import EXPERIMENT_OF, ArtifactFolder, Both, ObjectRef, OneOf, Target, Workspace
 from headrace.db.database import Database
 from headrace.db.query import Sql
 from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
@@ -68,7 +68,7 @@ class Workspaces:
         named = _named(endpoint.target, message)
         if named:
             await self._check(workspace, named)
-        elif not endpoint.tables <= _BY_WORKSPACE:
+        elif not endpoint.tables <= _BY_WORKSPACE and not isinstance(endpoint.target, Workspace):
             await self._leave_out_others(workspace, message)
         return workspace
 

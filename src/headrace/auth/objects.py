@@ -100,6 +100,10 @@ class NewModel(_Nothing):
     creates = "model"
 
 
+class Workspace(_Nothing):
+    """A workspace, or all of them: they are in none themselves."""
+
+
 class Experiment(Target):
     kind = "experiment"
 

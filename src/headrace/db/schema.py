@@ -19,9 +19,16 @@ assessments
     created_timestamp bigint, last_updated_timestamp bigint, source_type text, source_id text, run_id text,
     span_id text, rationale text, overrides text, valid bool, assessment_metadata text, experiment_id int,
     trace_timestamp_ms bigint, aggregate_value float, is_numeric_value bool
+budget_policies
+    BUDGET_POLICY_ID text, budget_unit text, budget_amount float, duration_unit text, duration_value int,
+    target_scope text, budget_action text, created_by text, created_at bigint, last_updated_by text,
+    last_updated_at bigint, workspace text, target_value text
 datasets
     dataset_uuid text, EXPERIMENT_ID int, NAME text, DIGEST text, dataset_source_type text, dataset_source text,
     dataset_schema text, dataset_profile text
+endpoints
+    ENDPOINT_ID text, name text, created_by text, created_at bigint, last_updated_by text, last_updated_at bigint,
+    routing_strategy text, fallback_config_json text, experiment_id int, usage_tracking bool, workspace text
 entity_associations
     association_id text, SOURCE_TYPE text, SOURCE_ID text, DESTINATION_TYPE text, DESTINATION_ID text,
     created_time bigint
@@ -39,6 +46,10 @@ experiment_tags
 experiments
     EXPERIMENT_ID int, name text, artifact_location text, lifecycle_stage text, creation_time bigint,
     last_update_time bigint, workspace text
+guardrails
+    GUARDRAIL_ID text, name text, scorer_id text, scorer_version int, stage text, action text,
+    action_endpoint_id text, created_by text, created_at bigint, last_updated_by text, last_updated_at bigint,
+    workspace text
 input_tags
     INPUT_UUID text, NAME text, value text
 inputs
@@ -46,6 +57,11 @@ inputs
 issues
     ISSUE_ID text, experiment_id int, name text, description text, status text, severity text, root_causes text,
     source_run_id text, categories text, created_timestamp bigint, last_updated_timestamp bigint, created_by text
+jobs
+    ID text, creation_time bigint, job_name text, params text, workspace text, timeout float, status int,
+    result text, retry_count int, last_update_time bigint, executor_backend text, lease_expires_at bigint,
+    status_message text, progress json, progress_updated_at bigint, token_hash text, scoped_permissions json,
+    status_details json, creator text, next_attempt_at bigint
 label_schemas
     SCHEMA_ID text, experiment_id int, name text, type text, instruction text, enable_comment bool, input_type text,
     input_config text, created_by text, created_time bigint, last_update_time bigint, is_default bool
@@ -62,8 +78,14 @@ logged_models
     MODEL_ID text, experiment_id int, name text, artifact_location text, creation_timestamp_ms bigint,
     last_updated_timestamp_ms bigint, status int, lifecycle_stage text, model_type text, source_run_id text,
     status_message text
+mcp_servers
+    WORKSPACE text, NAME text, display_name text, description text, icons json, created_by text,
+    last_updated_by text, created_at bigint, last_updated_at bigint
 metrics
     KEY text, VALUE float, TIMESTAMP bigint, RUN_UUID text, STEP bigint, IS_NAN bool
+model_definitions
+    MODEL_DEFINITION_ID text, name text, secret_id text, provider text, model_name text, created_by text,
+    created_at bigint, last_updated_by text, last_updated_at bigint, workspace text
 model_version_tags
     KEY text, value text, NAME text, VERSION int, WORKSPACE text
 model_versions
@@ -96,6 +118,10 @@ scorer_versions
     SCORER_ID text, SCORER_VERSION int, serialized_scorer text, creation_time bigint
 scorers
     experiment_id int, scorer_name text, SCORER_ID text
+secrets
+    SECRET_ID text, secret_name text, encrypted_value bytes, wrapped_dek bytes, kek_version int, masked_value text,
+    provider text, auth_config text, description text, created_by text, created_at bigint, last_updated_by text,
+    last_updated_at bigint, workspace text
 span_metrics
     TRACE_ID text, SPAN_ID text, KEY text, value float
 spans
@@ -151,6 +177,7 @@ POSTGRES_TYPES = {
     "bigint": "bigint",
     "double precision": "float",
     "boolean": "bool",
+    "bytea": "bytes",
     "json": "json",
     "date": "date",
 }
@@ -161,6 +188,7 @@ SQLITE_TYPES = {
     "BIGINT": "bigint",
     "FLOAT": "float",
     "BOOLEAN": "bool",
+    "BLOB": "bytes",
     "JSON": "json",
     "DATE": "date",
 }

@@ -22,13 +22,14 @@ from headrace.resources.traces import change_endpoints as change_traces
 from headrace.resources.traces import endpoints as traces
 from headrace.resources.traces import metric_endpoints as measure_traces
 from headrace.resources.traces import read_endpoints as read_traces
+from headrace.resources.workspaces import endpoints as workspaces
 from headrace.settings import Settings
 
 # Importing a resource declares its endpoints.
 RESOURCES = (
     *(experiments, metrics, endpoints, change_endpoints, logged_models, registered_models, model_versions, graphql),
     *(traces, read_traces, change_traces, measure_traces, assessments, evaluation_datasets),
-    *(scorers, issues, reviews, pages, storage, audit, state, events),
+    *(scorers, issues, reviews, workspaces, pages, storage, audit, state, events),
 )
 
 

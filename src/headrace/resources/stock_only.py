@@ -36,7 +36,6 @@ GET    /build/{path:path}                                          signed-in -
 GET    3.0/mlflow/server-info                                      signed-in -
 GET    3.0/mlflow/ui-telemetry                                     signed-in -
 POST   3.0/mlflow/ui-telemetry                                     signed-in -
-GET    3.0/mlflow/workspaces                                       signed-in -
 GET    3.0/mlflow/gateway/supported-providers                      signed-in -
 GET    3.0/mlflow/gateway/supported-models                         signed-in -
 GET    3.0/mlflow/gateway/provider-config                          signed-in -
@@ -115,10 +114,6 @@ POST   3.0/mlflow/mcp-servers/{path:path}                          edit      -
 PATCH  3.0/mlflow/mcp-servers/{path:path}                          edit      -
 DELETE 3.0/mlflow/mcp-servers/{path:path}                          edit      -
 
-GET    3.0/mlflow/workspaces/{workspace_name}                      read      -
-POST   3.0/mlflow/workspaces                                       admin     -
-PATCH  3.0/mlflow/workspaces/{workspace_name}                      admin     -
-DELETE 3.0/mlflow/workspaces/{workspace_name}                      admin     -
 
 POST   2.0/mlflow/webhooks                                         admin     -
 GET    2.0/mlflow/webhooks                                         admin     -

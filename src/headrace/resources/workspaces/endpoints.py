@@ -1,0 +1,194 @@
+"""Endpoints of workspaces.
+
+Source: handlers._list_workspaces_handler and those after it, mlflow/store/workspace/sqlalchemy_store.py. Declined: to
+delete a workspace with all that is in it (CASCADE), and locations that stock must look at.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from headrace.api.endpoint import Call, Response, endpoint
+from headrace.api.workspaces import DEFAULT, check_name
+from headrace.auth.objects import Workspace
+from headrace.auth.principals import Right
+from headrace.db.database import Duplicate, GuardFailed
+from headrace.errors import AlreadyExists, Declined, InvalidParameter, InvalidState, NotFound
+from headrace.resources import validation as valid
+from headrace.resources.runs.records import PLAIN_LOCATION
+from headrace.resources.workspaces import messages, sql
+
+PATH = "3.0/mlflow/workspaces"
+ONE = f"{PATH}/{{workspace_name}}"
+MODES = ("SET_DEFAULT", "CASCADE", "RESTRICT")
+_RETENTION = re.compile(r"[1-9][0-9]*[mhd]", re.ASCII)
+_MAX_RETENTION = 32  # the column's
+_PLAIN_LENGTH = 500  # of a location; what stock takes more of is a setting
+
+
+@endpoint("GET", PATH, Right.SIGNED_IN, Workspace(), sql.LIST)
+async def list_workspaces(call: Call, message: messages.ListWorkspaces) -> object:
+    """SqlAlchemyStore.list_workspaces: in the order of their names."""
+    return {"workspaces": [_workspace(row) for row in await call.db.rows(sql.LIST())]}
+
+
+@endpoint("GET", ONE, Right.READ, Workspace(), sql.GET)
+async def get_workspace(call: Call, message: messages.GetWorkspace) -> object:
+    """SqlAlchemyStore.get_workspace."""
+    name = message.workspace_name
+    if name != DEFAULT:
+        check_name(name)
+    rows = await call.db.rows(sql.GET(name=name))
+    if not rows:
+        raise _unknown(name)
+    return {"workspace": _workspace(rows[0])}
+
+
+@endpoint("POST", PATH, Right.ADMIN, Workspace(), sql.CREATE)
+async def create_workspace(call: Call, message: messages.CreateWorkspace) -> object:
+    """SqlAlchemyStore.create_workspace."""
+    name = message.name
+    if name == DEFAULT:
+        raise InvalidParameter(f"The '{DEFAULT}' workspace is reserved and cannot be created")
+    check_name(name)
+    try:
+        rows = await call.db.change(sql.CREATE(name=name, **_fields(message)))
+    except Duplicate:
+        raise AlreadyExists(f"Workspace '{name}' already exists.") from None
+    return Response(msgspec.json.encode({"workspace": _workspace(rows[0])}), 201)
+
+
+@endpoint("PATCH", ONE, Right.ADMIN, Workspace(), sql.UPDATE)
+async def update_workspace(call: Call, message: messages.UpdateWorkspace) -> object:
+    """SqlAlchemyStore.update_workspace."""
+    name = message.workspace_name
+    if name != DEFAULT:
+        check_name(name)
+    fields = _fields(message)
+    if all(value is None for value in fields.values()):
+        raise InvalidParameter("Workspace update must have at least one key")
+    try:
+        rows = await call.db.change(sql.UPDATE(name=name, **fields))
+    except GuardFailed:
+        raise _unknown(name) from None
+    return {"workspace": _workspace(rows[0])}
+
+
+@endpoint(
+    "DELETE", ONE, Right.ADMIN, Workspace(), sql.GET, sql.USED, sql.DELETE, sql.DELETE_UNUSED, sql.CONFLICTS, *sql.MOVES
+)
+async def delete_workspace(call: Call, message: messages.DeleteWorkspace) -> object:
+    """SqlAlchemyStore.delete_workspace."""
+    name, mode = message.workspace_name, message.mode
+    if name == DEFAULT:
+        raise InvalidParameter(f"The '{DEFAULT}' workspace is reserved and cannot be deleted")
+    check_name(name)
+    if mode not in MODES:
+        raise InvalidParameter(f"Invalid deletion mode '{mode}'. Must be one of: {', '.join(MODES)}")
+    if not await call.db.rows(sql.GET(name=name)):
+        raise _unknown(name)
+    if mode == "CASCADE":
+        raise Declined("a workspace with all that is in it")
+    try:
+        if mode == "SET_DEFAULT":
+            await _check_conflicts(call, name)
+            moves = [move(name=name, target=DEFAULT) for move in sql.MOVES]
+            await call.db.change(sql.DELETE(name=name), *moves)
+        else:
+            await _check_unused(call, name)
+            await call.db.change(sql.DELETE_UNUSED(name=name))
+    except Duplicate:  # secrets, or what was made a moment ago
+        raise InvalidState(
+            f"Cannot delete workspace '{name}': resources in this workspace conflict with existing resources in the "
+            f"'{DEFAULT}' workspace. Resolve naming conflicts before deleting."
+        ) from None
+    except GuardFailed:
+        raise InvalidState(f"Cannot delete workspace '{name}': it was changed meanwhile. Try again.") from None
+    return Response(b"", 204)
+
+
+async def _check_unused(call: Call, name: str) -> None:
+    """Raises InvalidState where anything is in it."""
+    for table, count in await call.db.rows(sql.USED(name=name)):
+        raise InvalidState(
+            f"Cannot delete workspace '{name}': table '{table}' still contains {count} resource(s). "
+            "Remove or reassign them before deleting the workspace."
+        )
+
+
+async def _check_conflicts(call: Call, name: str) -> None:
+    """SqlAlchemyStore._check_set_default_conflicts. Raises InvalidState."""
+    found = await call.db.rows(sql.CONFLICTS(name=name, target=DEFAULT))
+    if found:
+        details = "\n".join(f"  - {table}: {each!r}" for table, each in found)
+        raise InvalidState(
+            f"Cannot reassign resources from workspace '{name}' to '{DEFAULT}': the following names already exist in "
+            f"the default workspace and would cause conflicts:\n{details}\n"
+            "Rename or remove the conflicting resources before retrying."
+        )
+
+
+def _fields(message: messages.CreateWorkspace | messages.UpdateWorkspace) -> dict[str, str | None]:
+    """The columns that the message says. Raises InvalidParameter, Declined."""
+    archival = message.trace_archival_config or messages.TraceArchivalConfig()
+    description = message.description
+    return {
+        "description": None if description is None else valid.without_nul(description, "description"),
+        "root": _location(message.default_artifact_root),
+        "location": _archive(archival.location),
+        "retention": _retention(archival.retention),
+    }
+
+
+def _location(given: str | None) -> str | None:
+    """handlers._validate_workspace_default_artifact_root. Raises Declined for what stock must look at."""
+    location = given.strip() if given is not None else None
+    if not location:
+        return location
+    plain = len(location) <= _PLAIN_LENGTH and re.match(PLAIN_LOCATION, location)
+    parts = urlsplit(location) if plain else None
+    local = parts is not None and not parts.netloc and parts.scheme in ("", "file", "mlflow-artifacts")
+    if parts is None or not (local or (parts.netloc and parts.scheme in ("s3", "gs"))):
+        raise Declined("a location that stock must look at")
+    return location
+
+
+def _archive(given: str | None) -> str | None:
+    """handlers._validate_workspace_trace_archival_location. Raises Declined for what stock must look at."""
+    location = given.strip() if given is not None else None
+    if location and not re.match(r"s3://[^/?#;\\\s]+(/[^?#;\\\s]*)?$", location):
+        raise Declined("a location that stock must look at")
+    return location
+
+
+def _retention(given: str | None) -> str | None:
+    """validation._validate_trace_archival_retention_string."""
+    retention = given.strip() if given is not None else None
+    if not retention:
+        return retention
+    wrong = "Invalid value for 'trace_archival_config.retention'. "
+    if len(retention) > _MAX_RETENTION:
+        raise InvalidParameter(f"{wrong}Maximum length is {_MAX_RETENTION} characters.")
+    if not _RETENTION.fullmatch(retention):
+        raise InvalidParameter(
+            f"{wrong}Expected a duration in the form `<int><unit>`, where unit is one of 'm', 'h', or 'd' "
+            "(for example '30d' or '12h')."
+        )
+    return retention
+
+
+def _workspace(row: Any) -> dict[str, object]:
+    """Workspace.to_proto."""
+    name, description, root, location, retention = row
+    archival = {"location": location, "retention": retention}
+    workspace: dict[str, object] = {"name": name, "description": description, "default_artifact_root": root}
+    workspace["trace_archival_config"] = {key: each for key, each in archival.items() if each is not None} or None
+    return {key: each for key, each in workspace.items() if each is not None}
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"Workspace '{name}' not found")

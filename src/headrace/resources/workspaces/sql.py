@@ -1,0 +1,69 @@
+"""SQL of workspaces."""
+
+# ruff: noqa: S608  (the texts are made of constants of this module)
+
+from __future__ import annotations
+
+from headrace.db.query import Sql
+
+COLUMNS = "name, description, default_artifact_root, trace_archival_location, trace_archival_retention"
+LIST = Sql(f"SELECT {COLUMNS} FROM workspaces ORDER BY name")
+GET = Sql(f"SELECT {COLUMNS} FROM workspaces WHERE name = :name")
+CREATE = Sql(f"""
+INSERT INTO workspaces ({COLUMNS})
+VALUES (:name, :description, NULLIF(CAST(:root AS text), ''), NULLIF(CAST(:location AS text), ''),
+  NULLIF(CAST(:retention AS varchar), ''))
+RETURNING {COLUMNS}
+""")
+# None keeps what is there
+UPDATE = Sql(f"""
+UPDATE workspaces SET
+  description = COALESCE(CAST(:description AS text), description),
+  default_artifact_root = NULLIF(COALESCE(CAST(:root AS text), default_artifact_root), ''),
+  trace_archival_location = NULLIF(COALESCE(CAST(:location AS text), trace_archival_location), ''),
+  trace_archival_retention = NULLIF(COALESCE(CAST(:retention AS varchar), trace_archival_retention), '')
+WHERE name = :name RETURNING {COLUMNS}
+""")
+DELETE = Sql("DELETE FROM workspaces WHERE name = :name RETURNING name")
+
+# what is in a workspace by itself, and whether its name is unique there; all else is where these are. The models come
+# first, as in stock (_WORKSPACE_ROOT_MODELS): their versions, tags and aliases follow them by foreign keys.
+ROOTS = {
+    "registered_models": True,
+    "experiments": True,
+    "evaluation_datasets": True,
+    "webhooks": True,
+    "secrets": False,
+    "endpoints": True,
+    "model_definitions": True,
+    "budget_policies": False,
+    "guardrails": True,
+    "jobs": False,
+    "mcp_servers": True,
+}
+# (table, rows), of those that have any
+USED = Sql(
+    "SELECT kind, rows FROM ("
+    + " UNION ALL ".join(
+        f"SELECT {place} AS place, '{table}' AS kind, COUNT(*) AS rows FROM {table} WHERE workspace = :name"
+        for place, table in enumerate(ROOTS)
+    )
+    + ") used WHERE rows > 0 ORDER BY place"
+)
+DELETE_UNUSED = Sql(
+    "DELETE FROM workspaces WHERE name = :name"
+    + "".join(f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE workspace = :name)" for table in ROOTS)
+    + " RETURNING name"
+)
+# (table, name), of what both workspaces have
+CONFLICTS = Sql(
+    "SELECT kind, name FROM ("
+    + " UNION ALL ".join(
+        f"SELECT {place} AS place, '{table}' AS kind, name FROM {table} WHERE workspace = :name"
+        f" AND name IN (SELECT name FROM {table} WHERE workspace = :target)"
+        for place, (table, has_names) in enumerate(ROOTS.items())
+        if has_names
+    )
+    + ") conflicts ORDER BY place, name"
+)
+MOVES = tuple(Sql(f"UPDATE {table} SET workspace = :target WHERE workspace = :name") for table in ROOTS)
