@@ -42,6 +42,7 @@ from headrace.asgi.types import (
     OBSERVED,
     PERMIT,
     SECURITY,
+    WORKSPACE,
     Application,
     Header,
     Headers,
@@ -168,7 +169,7 @@ class App:
                 await self._answer_ready(scope, send)
             elif scope["path"] == self._metrics_path and scope["method"] in _READING:
                 await self._answer_metrics(match, scope, send)
-            elif self._workspaces is None and (handler := self._artifacts.find_json(scope["method"], scope["path"])):
+            elif (handler := self._artifacts.find_json(scope["method"], scope["path"])) is not None:
                 await self._answer_by(handler, match, scope, receive, send)
             elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
                 await self._stream(stream, match, scope, receive, send)
@@ -299,7 +300,7 @@ class App:
 
     async def _answer_by(self, handler: JsonHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively with a handler that reads the body itself: where artifacts go without this server."""
-        security = _native_headers(scope)
+        security = _native_headers(scope, workspaces=self._workspaces is not None)
         if security is None:
             await self._pass_on(match, scope, receive, send)
             return
@@ -309,11 +310,11 @@ class App:
             body = await self._bodies.read(scope, receive)
             if body is None:
                 return
-            if permit is not None:
+            if permit is not None or self._workspaces is not None:
                 message = decode(match, scope, body, permit)
-                await permit.check(message)
+                await self._admit(message, match, scope)
             await self._check_quota(match, scope, body, message)
-            answer = await handler(body, scope["query_string"])
+            answer = await handler(body, scope)
         except Declined as reason:
             if isinstance(reason, Malformed):
                 send = _or_refusal(scope, send, str(reason), _OF_FILES)
@@ -322,6 +323,14 @@ class App:
             await send_error(scope, send, error, security)
         else:
             await self._send(scope, send, answer, security)
+
+    async def _admit(self, message: Message, match: Match, scope: Scope) -> None:
+        """Check what streams its answer, or reads its body itself. Raises ApiError, Declined."""
+        permit: Permit | None = scope.get(PERMIT)
+        if permit is not None:
+            await permit.check(message)
+        if self._workspaces is not None and match.endpoint.target.checked:
+            scope[WORKSPACE] = await self._workspaces.enter(scope, match.endpoint, message)
 
     def _send(self, scope: Scope, send: Send, answer: Any, security: Headers) -> Awaitable[None]:
         status = 200
@@ -433,18 +442,18 @@ class App:
             await self._quotas.check(what, objects)
 
     def _streamed(self, method: str, path: str) -> StreamHandler | None:
-        artifacts = self._artifacts.find(method, path) if self._workspaces is None else None  # stock's, by workspace
-        return artifacts or self._ui.find(method, path) or self._absent.find(method, path)
+        return self._artifacts.find(method, path) or self._ui.find(method, path) or self._absent.find(method, path)
 
     async def _stream(self, handler: StreamHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the handler answer as it reads, or hand the request to stock before any of its body is read."""
-        security = _native_headers(scope)
+        in_workspace = self._workspaces is not None and match.endpoint.target.checked
+        security = _native_headers(scope, workspaces=self._workspaces is not None)
         reason = ""
         if security is not None:
             permit: Permit | None = scope.get(PERMIT)
             try:
-                if permit is not None:
-                    await permit.check(decode(match, scope, b"", permit))
+                if permit is not None or in_workspace:
+                    await self._admit(decode(match, scope, b"", permit), match, scope)
                 await self._check_quota(match, scope, b"")
                 await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
             except Declined as declined:

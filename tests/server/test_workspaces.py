@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -327,39 +328,43 @@ def test_which_workspace(server: Server) -> None:
         assert (answer.status_code, words in answer.text) == (status, True), answer.text
 
 
+Ask = Callable[[Server], Any]
+
+
 @pytest.fixture(scope="module")
-def stock(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def stock_says(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Ask], Any]]:
+    """What stock answers; it is asked once, for its answers change what it has."""
     server = start_stock(databases.migrated("sqlite"), tmp_path_factory.mktemp("stock"), "--enable-workspaces")
-    made = requests.post(f"{server.url}/api/3.0/mlflow/workspaces", json={"name": THEIRS}, timeout=60)
-    assert made.status_code == 201, made.text
-    yield server
+    for name in (OURS, THEIRS):
+        made = requests.post(f"{server.url}/api/3.0/mlflow/workspaces", json={"name": name}, timeout=60)
+        assert made.status_code == 201, made.text
+    yield cache(lambda ask: ask(server))
     server.stop()
 
 
-def test_stock_would_say_the_same(server: Server, stock: Server) -> None:
-    """In its words where something is elsewhere, and where artifacts of a new experiment lie."""
-    told = []
-    for each in (stock, server):
-        ids = {"experiment": "0"}
-        default, theirs = Team(each, "", ids), Team(each, THEIRS, ids)
-        ids["run"] = default.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]["run_id"]
-        assert default.send("POST", "3.0/mlflow/traces", {"trace": {"trace_info": TRACE_INFO | {
-            "trace_id": "tr-" + "6" * 32}}}).status_code == 200  # fmt: skip
-        made = theirs.send("POST", "2.0/mlflow/experiments/create", {"name": "W"}).json()["experiment_id"]
-        location = theirs.send("GET", "2.0/mlflow/experiments/get", {"experiment_id": made}).json()
-        answers = [
-            theirs.send("GET", "2.0/mlflow/experiments/get", EXPERIMENT),
-            theirs.send("GET", "2.0/mlflow/runs/get", RUN),
-            theirs.send("POST", "2.0/mlflow/runs/log-metric", RUN | METRIC),
-            theirs.send("GET", "3.0/mlflow/traces/get", {"trace_id": "tr-" + "6" * 32}),
-            theirs.send("POST", "2.0/mlflow/experiments/create", {"name": "X", "artifact_location": "s3://b/x"}),
-        ]
-        texts = [answer.text.replace(ids["run"], "RUN") for answer in answers]
-        place = location["experiment"]["artifact_location"].removesuffix(made)
-        told.append(
-            [place, *((answer.status_code, json.loads(text)) for answer, text in zip(answers, texts, strict=True))]
-        )
-    assert told[0] == told[1]
+def elsewhere(server: Server) -> list[Any]:
+    """What it says of things that are elsewhere, and where artifacts of a new experiment lie."""
+    ids = {"experiment": "0"}
+    default, theirs = Team(server, "", ids), Team(server, THEIRS, ids)
+    ids["run"] = default.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]["run_id"]
+    assert default.send("POST", "3.0/mlflow/traces", {"trace": {"trace_info": TRACE_INFO | {
+        "trace_id": "tr-" + "6" * 32}}}).status_code == 200  # fmt: skip
+    made = theirs.send("POST", "2.0/mlflow/experiments/create", {"name": "W"}).json()["experiment_id"]
+    location = theirs.send("GET", "2.0/mlflow/experiments/get", {"experiment_id": made}).json()
+    answers = [
+        theirs.send("GET", "2.0/mlflow/experiments/get", EXPERIMENT),
+        theirs.send("GET", "2.0/mlflow/runs/get", RUN),
+        theirs.send("POST", "2.0/mlflow/runs/log-metric", RUN | METRIC),
+        theirs.send("GET", "3.0/mlflow/traces/get", {"trace_id": "tr-" + "6" * 32}),
+        theirs.send("POST", "2.0/mlflow/experiments/create", {"name": "X", "artifact_location": "s3://b/x"}),
+    ]
+    texts = [answer.text.replace(ids["run"], "RUN") for answer in answers]
+    place = location["experiment"]["artifact_location"].removesuffix(made)
+    return [place, *((answer.status_code, json.loads(text)) for answer, text in zip(answers, texts, strict=True))]
+
+
+def test_stock_would_say_the_same(server: Server, stock_says: Callable[[Ask], Any]) -> None:
+    assert elsewhere(server) == stock_says(elsewhere)
 
 
 Story = list[tuple[str, str, Any]]
@@ -422,10 +427,140 @@ def tell(server: Server, story: Story) -> list[tuple[Any, ...]]:
     return told
 
 
+TELLERS: dict[str, Ask] = {name: partial(tell, story=story) for name, story in STORIES.items()}
+
+
 @pytest.mark.parametrize("name", STORIES)
-def test_workspaces_are_made_and_changed_as_in_stock(server: Server, stock: Server, name: str) -> None:
-    story = STORIES[name]
-    assert tell(server, story) == tell(stock, story)
+def test_workspaces_are_made_and_changed_as_in_stock(
+    server: Server, stock_says: Callable[[Ask], Any], name: str
+) -> None:
+    tell_it = TELLERS[name]
+    assert tell_it(server) == stock_says(tell_it)
+
+
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+def reading(server: Server) -> list[Any]:
+    """Status and text of each way to files, from each workspace to each, without the ids."""
+    told: list[Any] = []
+    ids: dict[str, str] = {}
+    folders: dict[str, tuple[str, str, str, str]] = {}
+
+    def ask(method: str, path: str, workspace: str, data: bytes | None = None) -> None:
+        headers = {"X-MLFLOW-WORKSPACE": workspace}
+        answer = requests.request(method, server.url + path, headers=headers, data=data, timeout=60)
+        text = json.dumps(answer.json(), sort_keys=True) if answer.text.startswith("{") else answer.text
+        for name, value in ids.items():
+            text, path = text.replace(value, name), path.replace(value, name)
+        told.append((method, path, workspace, answer.status_code, text))
+        if answer.status_code < 400 or "workspace" in answer.text:
+            assert "stock" not in answer.headers.get("headrace-answered-by", ""), path
+
+    names = ("default", OURS, THEIRS)
+    for name in names:
+        team = Team(server, name, {})
+        team.ids["experiment"] = team.send("POST", "2.0/mlflow/experiments/create", {"name": "F"}).json()[
+            "experiment_id"
+        ]
+        run = team.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]
+        model = team.send("POST", "2.0/mlflow/logged-models", EXPERIMENT | {"name": "m"}).json()["model"]["info"]
+        made = team.send("POST", "2.0/mlflow/registered-models/create", {"name": "F"})
+        assert made.status_code == 200, made.text
+        source = {"name": "F", "source": f"{run['artifact_uri']}/d", "run_id": run["run_id"]}
+        assert team.send("POST", "2.0/mlflow/model-versions/create", source).status_code == 200
+        ids |= {f"RUN of {name}": run["run_id"], f"MODEL of {name}": model["model_id"]}
+        ids[f"/EXPERIMENT of {name}/"] = f"/{team.ids['experiment']}/"
+        root, files = (each["artifact_uri"].removeprefix("mlflow-artifacts:/") for each in (run, model))
+        folders[name] = (run["run_id"], root, model["model_id"], files)
+    for name, (_, root, _, files) in folders.items():
+        for path in (f"{root}/f.txt", f"{root}/d/g.txt", f"{files}/m.txt", "loose.txt"):
+            ask("PUT", f"{FILES}/{path}", name, name.encode())
+        ask("GET", f"{FILES}/loose.txt", name)
+    for run_id, root, model_id, _ in folders.values():
+        api = "/ajax-api/2.0/mlflow"
+        for name in names:
+            ask("GET", f"{FILES}/{root}/f.txt", name)
+            ask("GET", f"{FILES}?path={root}", name)
+            ask("GET", f"/get-artifact?run_id={run_id}&path=f.txt", name)
+            ask("GET", f"{api}/artifacts/list?run_id={run_id}&path=d", name)
+            ask("GET", f"{api}/logged-models/{model_id}/artifacts/directories", name)
+            ask("GET", f"{api}/logged-models/{model_id}/artifacts/files?artifact_file_path=m.txt", name)
+            if name != "default":  # of which stock puts it where nobody looks
+                ask("POST", f"{api}/upload-artifact?run_uuid={run_id}&path=from-{name}.txt", name, b"u")
+            if name not in root:
+                ask("PUT", f"{FILES}/{root}/f.txt", name, b"stolen")
+                ask("DELETE", f"{FILES}/{root}/f.txt", name)
+    for name in names:
+        ask("GET", "/model-versions/get-artifact?name=F&version=1&path=g.txt", name)
+        for path in (
+            f"workspaces/{OURS}",
+            f"workspaces/{THEIRS}",
+            f"workspaces%2F{OURS}",
+        ):
+            ask("GET", f"{FILES}?path={path}", name)
+        root = folders[name][1]
+        ask("DELETE", f"{FILES}/{root}/f.txt", name)
+        ask("GET", f"{FILES}?path={root}", name)
+    return told
+
+
+def test_files_are_a_workspaces_own(server: Server, stock_says: Callable[[Ask], Any]) -> None:
+    assert reading(server) == stock_says(reading)
+
+
+def test_what_the_ui_uploads_lies_with_its_run(server: Server) -> None:
+    for name in ("default", OURS):
+        team = Team(server, name, {"experiment": "0"})
+        if name != "default":
+            made = team.send("POST", "2.0/mlflow/experiments/create", {"name": "uploads"})
+            team.ids["experiment"] = made.json()["experiment_id"]
+        run_id = team.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]["run_id"]
+        url, headers = f"{server.url}/ajax-api/2.0/mlflow", {"X-MLFLOW-WORKSPACE": name}
+        sent = requests.post(
+            f"{url}/upload-artifact?run_uuid={run_id}&path=a.txt", data=b"a", headers=headers, timeout=60
+        )
+        assert (sent.status_code, sent.headers["headrace-answered-by"]) == (200, "native")
+        found = requests.get(f"{url}/artifacts/list?run_id={run_id}", headers=headers, timeout=60)
+        assert [each["path"] for each in found.json()["files"]] == ["a.txt"]
+
+
+QUERIES = {
+    "mlflowGetRun": ("runId", "GetRun", "run { info { runName status } experiment { name } modelVersions { name } }"),
+    "mlflowGetExperiment": ("experimentId", "GetExperiment", "experiment { name }"),
+    "mlflowSearchRuns": ("experimentIds", "SearchRuns", "runs { info { runName } experiment { name } }"),
+}
+
+
+def queries(server: Server) -> list[Any]:
+    """What the UI's queries find, from each workspace of each."""
+    names = ("default", OURS, THEIRS)
+    ids: dict[str, tuple[str, str]] = {}
+    for name in names:
+        team = Team(server, name, {})
+        made = team.send("POST", "2.0/mlflow/experiments/create", {"name": f"queried in {name}"})
+        team.ids["experiment"] = made.json()["experiment_id"]
+        run = team.send("POST", "2.0/mlflow/runs/create", EXPERIMENT | {"run_name": f"run in {name}"}).json()
+        ids[name] = (team.ids["experiment"], run["run"]["info"]["run_id"])
+    told = []
+    for root, (field, kind, selection) in QUERIES.items():
+        query = f"query A($data: Mlflow{kind}Input!) {{ {root}(input: $data) {{ {selection} apiError {{ code }} }} }}"
+        for of in names:
+            experiment, run_id = ids[of]
+            everywhere = [each for each, _ in ids.values()]
+            given: Any = {"runId": run_id, "experimentId": experiment, "experimentIds": everywhere}[field]
+            for workspace in names:
+                body = {"query": query, "variables": {"data": {field: given}}}
+                headers = {"X-MLFLOW-WORKSPACE": workspace}
+                answer = requests.post(f"{server.url}/graphql", json=body, headers=headers, timeout=60)
+                told.append((root, of, workspace, answer.status_code, answer.json()["data"]))
+                if of == workspace:
+                    assert answer.headers.get("headrace-answered-by") in (None, "native"), answer.text
+    return told
+
+
+def test_queries_find_what_is_in_the_workspace(server: Server, stock_says: Callable[[Ask], Any]) -> None:
+    assert queries(server) == stock_says(queries)
 
 
 def test_mlflows_client(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": WORDS | {"asgi", "auth", "db", "events", "ui"},
     "pages": WORDS | {"api", "artifacts", "auth", "db", "events", "monitoring", "ui", "usage"},
     "resources": WORDS | {"api", "auth", "db", "pages", "sweeps"},
-    "artifacts": WORDS | {"api", "db", "resources"},
+    "artifacts": WORDS | {"api", "asgi", "db", "resources"},
     "gc": WORDS | {"artifacts", "db", "resources", "sweeps"},
     "quotas": WORDS | {"artifacts", "auth", "db", "sweeps", "usage"},
     "usage": WORDS | {"artifacts", "db"},

@@ -18,7 +18,7 @@ from headrace.api.decode import decode, rewrite
 from headrace.api.endpoint import Endpoint, Match
 from headrace.api.message import Message
 from headrace.asgi.types import Scope
-from headrace.auth.objects import EXPERIMENT_OF, ArtifactFolder, Both, ObjectRef, OneOf, Target, Workspace
+from headrace.auth.objects import EXPERIMENT_OF, ArtifactFolder, Both, ObjectRef, OneOf, Target
 from headrace.db.database import Database
 from headrace.db.query import Sql
 from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
@@ -68,7 +68,7 @@ class Workspaces:
         named = _named(endpoint.target, message)
         if named:
             await self._check(workspace, named)
-        elif not endpoint.tables <= _BY_WORKSPACE and not isinstance(endpoint.target, Workspace):
+        elif not endpoint.tables <= _BY_WORKSPACE and not endpoint.target.keeps_to_workspace:
             await self._leave_out_others(workspace, message)
         return workspace
 
@@ -182,6 +182,8 @@ def _number(text: str) -> int | None:
 
 def _named(target: Target, message: Message) -> list[ObjectRef]:
     """The objects that a message names; what only grants ask for, that it names any, does not matter here."""
+    if isinstance(target, ArtifactFolder):  # in whose workspace it is says its path (artifacts.paths.in_workspace)
+        return []
     if isinstance(target, Both | OneOf):
         return [ref for each in target.targets for ref in _named(each, message)]
     try:

@@ -15,12 +15,13 @@ from msgspec import Meta
 
 from headrace.api.message import Int64, Message, Reader
 from headrace.artifacts.locations import Locations
-from headrace.artifacts.paths import plain, safe
+from headrace.artifacts.paths import in_workspace, plain, safe
 from headrace.artifacts.store import ArtifactStore, Refused, SigningStore
+from headrace.asgi.types import WORKSPACE, Scope
 from headrace.errors import ApiError, Declined, NotServed
 
-# (the body, the query string) -> JSON
-JsonHandler = Callable[[bytes, bytes], Awaitable[object]]
+# (the body, the scope) -> JSON
+JsonHandler = Callable[[bytes, Scope], Awaitable[object]]
 
 MOST_PARTS = 10_000  # S3's
 UPLOAD_SECONDS = 900  # stock's default
@@ -89,7 +90,7 @@ class Direct:
             for api in apis
             for what, handler in (("upload", self._presign_upload), ("download", self._presign_download))
         }
-        self._folders: dict[tuple[str, str], Callable[[str, bytes, bytes], Awaitable[object]]] = {
+        self._folders: dict[tuple[str, str], Callable[[str, bytes, Scope], Awaitable[object]]] = {
             (method, f"{api}/mlflow-artifacts/{folder}/"): handler
             for api in apis
             for method, folder, handler in (
@@ -109,7 +110,7 @@ class Direct:
                 return self._refuse if self._closed else partial(handler, path[len(folder) :])
         return None
 
-    async def _refuse(self, body: bytes, query: bytes) -> object:
+    async def _refuse(self, body: bytes, scope: Scope) -> object:
         raise NotServed("Artifacts pass through this server alone (--artifact-transfer always-proxy).")
 
     @property
@@ -119,10 +120,10 @@ class Direct:
             raise Declined("MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS")
         return int(self._ttl)
 
-    async def _create(self, folder: str, body: bytes, query: bytes) -> object:
+    async def _create(self, folder: str, body: bytes, scope: Scope) -> object:
         """POST mlflow-artifacts/mpu/create/FOLDER."""
         wanted = _CREATE.body(body)
-        bucket, path = self._target(folder, wanted.path)
+        bucket, path = self._target(folder, wanted.path, scope)
         if wanted.num_parts > MOST_PARTS:
             raise Refused(
                 f"num_parts is {wanted.num_parts}, but S3 takes at most {MOST_PARTS} parts: send larger ones."
@@ -131,28 +132,29 @@ class Direct:
         credentials = [{"url": url, "part_number": number} for number, url in enumerate(urls, 1)]
         return {"upload_id": upload_id, "credentials": credentials}
 
-    async def _complete(self, folder: str, body: bytes, query: bytes) -> object:
+    async def _complete(self, folder: str, body: bytes, scope: Scope) -> object:
         """POST mlflow-artifacts/mpu/complete/FOLDER."""
         wanted = _COMPLETE.body(body)
-        bucket, path = self._target(folder, wanted.path)
+        bucket, path = self._target(folder, wanted.path, scope)
         await bucket.complete_upload(path, wanted.upload_id, [(part.part_number, part.etag) for part in wanted.parts])
         return b"{}"
 
-    async def _abort(self, folder: str, body: bytes, query: bytes) -> object:
+    async def _abort(self, folder: str, body: bytes, scope: Scope) -> object:
         """POST mlflow-artifacts/mpu/abort/FOLDER."""
         wanted = _ABORT.body(body)
-        bucket, path = self._target(folder, wanted.path)
+        bucket, path = self._target(folder, wanted.path, scope)
         await bucket.abort_upload(path, wanted.upload_id)
         return b"{}"
 
-    async def _presigned(self, path: str, body: bytes, query: bytes) -> object:
+    async def _presigned(self, path: str, body: bytes, scope: Scope) -> object:
         """GET mlflow-artifacts/presigned/PATH."""
-        if body or query:
+        if body or scope["query_string"]:
             raise Declined("a GET with a body or a query")
-        url, size = await self._signed(self._locations.destination(), safe(path), self.seconds)
+        path = in_workspace(safe(path), scope.get(WORKSPACE))
+        url, size = await self._signed(self._locations.destination(), path, self.seconds)
         return {"url": url, "headers": {}, "file_size": size}
 
-    async def _presign_upload(self, body: bytes, query: bytes) -> object:
+    async def _presign_upload(self, body: bytes, scope: Scope) -> object:
         """POST artifacts/presigned-upload-url."""
         wanted = _PRESIGN.body(body)
         bucket, path = await self._of_run(wanted)
@@ -160,7 +162,7 @@ class Direct:
         url, headers = await bucket.sign_upload(path, expiration)
         return {"presigned_url": url, "headers": headers}
 
-    async def _presign_download(self, body: bytes, query: bytes) -> object:
+    async def _presign_download(self, body: bytes, scope: Scope) -> object:
         """POST artifacts/presigned-download-url."""
         wanted = _PRESIGN.body(body)
         bucket, path = await self._of_run(wanted)
@@ -170,9 +172,10 @@ class Direct:
         url, size = await self._signed(bucket, path, seconds)
         return {"presigned_url": url, "file_size": size}
 
-    def _target(self, folder: str, file: str) -> tuple[SigningStore, str]:
+    def _target(self, folder: str, file: str, scope: Scope) -> tuple[SigningStore, str]:
         """Where a client's file goes: to its name in the folder, however the rest of its path reads."""
-        return _signing(self._locations.destination()), f"{safe(folder)}/{plain(file.rsplit('/', 1)[-1])}"
+        folder = in_workspace(safe(folder), scope.get(WORKSPACE))
+        return _signing(self._locations.destination()), f"{folder}/{plain(file.rsplit('/', 1)[-1])}"
 
     async def _of_run(self, wanted: CreatePresignedUrl) -> tuple[SigningStore, str]:
         if wanted.model_id is not None:

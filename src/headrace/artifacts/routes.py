@@ -15,12 +15,14 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from headrace.api.message import missing
+from headrace.api.workspaces import DEFAULT
 from headrace.artifacts import transfer
 from headrace.artifacts.direct import Direct, JsonHandler
 from headrace.artifacts.locations import Locations
-from headrace.artifacts.paths import safe
+from headrace.artifacts.paths import in_workspace, safe
 from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, SigningStore
 from headrace.artifacts.transfer import Receive, Scope, Send
+from headrace.asgi.types import WORKSPACE
 from headrace.db.database import Database
 from headrace.errors import Declined, NotFound
 from headrace.resources.logged_models.reads import location
@@ -36,7 +38,7 @@ UPLOADS_AT_ONCE = 32
 # Larger ones come from the store itself with --artifact-transfer direct: below, the second request costs more.
 DIRECT_BYTES = 8 * 1024 * 1024
 MOST_FROM_BROWSER = 10 * 1024 * 1024  # stock's, of upload-artifact
-_PROXIED_RUN = re.compile(r"\d+/([0-9a-f]{32})/artifacts\Z")
+_PROXIED_RUN = re.compile(r"(?:workspaces/[-a-z0-9]+/)?\d+/([0-9a-f]{32})/artifacts\Z")
 _IN_A_RUN = re.compile(r"runs:/([0-9a-f]{32})/(.+)")
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 _APIS = ("api", "ajax-api")
@@ -96,12 +98,14 @@ class Artifacts:
     async def _get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts/PATH (artifact_router.download_artifact)."""
         _no_body(scope)
-        await self._download(self._locations.destination(), _whole(path, scope), scope, receive, send)
+        path = in_workspace(_whole(path, scope), scope.get(WORKSPACE))
+        await self._download(self._locations.destination(), path, scope, receive, send)
 
     async def _put(self, path: str, answer: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """PUT mlflow-artifacts/artifacts/PATH (artifact_router.upload_artifact)."""
         headers = (_JSON,) if answer else ()
-        await self._upload(self._locations.destination(), _whole(path, scope), scope, receive, send, answer, *headers)
+        path = in_workspace(_whole(path, scope), scope.get(WORKSPACE))
+        await self._upload(self._locations.destination(), path, scope, receive, send, answer, *headers)
 
     async def _upload_from_browser(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST ajax-api/2.0/mlflow/upload-artifact (handlers.upload_artifact_handler)."""
@@ -130,13 +134,13 @@ class Artifacts:
             path = _whole(path.removesuffix("/"), scope)  # a client ends a run's folder with one
         except Declined as error:
             raise Refused("Invalid path") from error
-        await store.delete(path)
+        await store.delete(in_workspace(path, scope.get(WORKSPACE)))
         await _send_all(send, b"{}", _JSON)
 
     async def _list(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts?path=PATH (handlers._list_artifacts_mlflow_artifacts)."""
         query = _query(scope, {"path"})
-        path = safe(query["path"]) if query.get("path") else ""
+        path = in_workspace(safe(query["path"]) if query.get("path") else "", scope.get(WORKSPACE))
         entries = await self._locations.destination().list_folder(path)
         await _send_json(send, _files(entries, ""))
 
@@ -181,14 +185,26 @@ class Artifacts:
             raise Declined("a model version that stock knows")
         if int(version) >= 2**31:
             raise NotFound(f"Model Version (name={query.get('name', '')}, version={int(version)}) not found")
-        uri = await model_source(self._tables("model_versions"), "default", query.get("name", ""), int(version))
-        uri = _require_uri(uri)
+        workspace: str | None = scope.get(WORKSPACE)
+        tables = self._tables("model_versions")
+        uri = _require_uri(await model_source(tables, workspace or DEFAULT, query.get("name", ""), int(version)))
         if run := _IN_A_RUN.fullmatch(uri):  # stock fails at it where artifacts go through the server
             uri = _join(await self._run_uri(run[1]), safe(run[2]))
-        await self._get_from(uri, query, scope, receive, send)
+        await self._get_from(uri, query, scope, receive, send, workspace)
 
-    async def _get_from(self, uri: str, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+    async def _get_from(
+        self,
+        uri: str,
+        query: dict[str, str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        workspace: str | None = None,
+    ) -> None:
+        """`workspace`: in whose folder it must be if it is on this server, for a client has said what `uri` is."""
         store, root = self._locations.find(uri)
+        if uri.startswith("mlflow-artifacts:"):
+            root = in_workspace(root, workspace)
         await self._download(store, _join(root, safe(query.get("path", ""))), scope, receive, send, uncached=True)
 
     async def _run_uri(self, run_id: str | None) -> str:

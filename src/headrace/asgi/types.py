@@ -20,6 +20,7 @@ HELD = "headrace.held"  # how many bytes of its body are counted (asgi/body.py)
 MATCH = "headrace.match"  # the api.endpoint.Match of the request
 PERMIT = "headrace.permit"  # what the message must pass before it is handled (api.permits.Permit)
 PRINCIPAL = "headrace.principal"  # who sent it, where that is known
+WORKSPACE = "headrace.workspace"  # the one that it works in, on a server with workspaces
 NAMED = "headrace.named"  # the user whom somebody tried to sign in as, where there is such a user
 BEGAN = "headrace.began"  # when, by time.perf_counter
 OBSERVED = "headrace.observed"  # the monitoring.Observed that wants to know of a whole answer

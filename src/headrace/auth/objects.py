@@ -41,6 +41,8 @@ class Target:
     filtered: ClassVar[bool] = False
     # of what makes an object: needs no grant, and its maker manages it
     creates: ClassVar[str] = ""
+    # whether its handler itself shows only what is in Call.workspace
+    keeps_to_workspace: ClassVar[bool] = False
 
     def __init__(self, *fields: str) -> None:
         self.fields = fields
@@ -102,6 +104,14 @@ class NewModel(_Nothing):
 
 class Workspace(_Nothing):
     """A workspace, or all of them: they are in none themselves."""
+
+    keeps_to_workspace = True
+
+
+class GraphQLQuery(Filtered):
+    """A query, whose handler finds in it what it works on."""
+
+    keeps_to_workspace = True
 
 
 class Experiment(Target):

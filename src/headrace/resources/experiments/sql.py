@@ -25,6 +25,9 @@ WHERE e.workspace = :workspace AND e.lifecycle_stage IN ('active', 'deleted')
 # EXPERIMENT_COLUMNS, key and value of a tag: one row per tag, or one without (SqlAlchemyStore.get_experiment).
 GET = Sql(f"{_WITH_TAGS} AND e.experiment_id = :experiment_id")
 GET_BY_NAME = Sql(f"{_WITH_TAGS} AND e.name = :name")
+IN_WORKSPACE = Sql("""
+SELECT experiment_id FROM experiments WHERE workspace = :workspace AND experiment_id IN :experiment_ids
+""")
 ROOT_OF_WORKSPACE = Sql("SELECT default_artifact_root FROM workspaces WHERE name = :workspace")
 STAGE = Sql("""
 SELECT lifecycle_stage FROM experiments WHERE workspace = :workspace AND experiment_id = :experiment_id

@@ -17,7 +17,7 @@ import msgspec
 from headrace.api.endpoint import Call, endpoint
 from headrace.api.message import Message, Reader
 from headrace.api.search.ast import RunSearch
-from headrace.auth.objects import GRANTED_EXPERIMENT, Filtered
+from headrace.auth.objects import GRANTED_EXPERIMENT, Filtered, GraphQLQuery
 from headrace.auth.principals import Right
 from headrace.entities import Experiment, ModelVersion, Run
 from headrace.errors import Declined, Forbidden, InvalidParameter, Malformed, NotFound
@@ -179,7 +179,7 @@ class SearchRunsInput(Message, rename="camel"):
     filter: str = ""
 
 
-@endpoint("POST", "/graphql", Right.READ, Filtered(), *reads.RUN_TABLES, experiment_sql.GET, "model_versions",
+@endpoint("POST", "/graphql", Right.READ, GraphQLQuery(), *reads.RUN_TABLES, experiment_sql.GET, "model_versions",
           "model_version_tags", replica=True)  # fmt: skip
 async def execute(call: Call, message: GraphQL) -> object:
     """handlers._graphql."""
@@ -306,12 +306,19 @@ async def _run(call: Call, given: Any, selection: Selection) -> RunExtension:
     if run is None:
         raise Declined("the run is unknown")
     await _check_granted(call, run.info.experiment_id)
+    if call.settings.enable_workspaces:
+        await _known_experiment(call, int(run.info.experiment_id))  # else it is unknown here
     return (await _extended(call, [run], selection))[0]
 
 
 async def _runs(call: Call, given: Any, selection: Selection) -> list[RunExtension]:
     asked = _RUNS_INPUT.fields(_object(given), exact=True)
     experiments = tuple(valid.experiment_ids(asked.experiment_ids))
+    if call.settings.enable_workspaces:
+        asked_here = experiment_sql.IN_WORKSPACE(workspace=call.workspace, experiment_ids=list(experiments))
+        experiments = tuple(row[0] for row in await call.db.rows(asked_here))
+        if not experiments:
+            return []
     conditions = run_search.parse_filter(asked.filter)
     search = RunSearch(experiments, ("active",), conditions, run_search.parse_order([]), _SEARCHED_RUNS)
     page = await reads.search_runs(call.db, search, call.grantees, encoded=False)
