@@ -460,9 +460,8 @@ def reading(server: Server) -> list[Any]:
     names = ("default", OURS, THEIRS)
     for name in names:
         team = Team(server, name, {})
-        team.ids["experiment"] = team.send("POST", "2.0/mlflow/experiments/create", {"name": "F"}).json()[
-            "experiment_id"
-        ]
+        made = team.send("POST", "2.0/mlflow/experiments/create", {"name": "F"})
+        experiment = team.ids["experiment"] = made.json()["experiment_id"]
         run = team.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]
         model = team.send("POST", "2.0/mlflow/logged-models", EXPERIMENT | {"name": "m"}).json()["model"]["info"]
         made = team.send("POST", "2.0/mlflow/registered-models/create", {"name": "F"})
@@ -470,7 +469,7 @@ def reading(server: Server) -> list[Any]:
         source = {"name": "F", "source": f"{run['artifact_uri']}/d", "run_id": run["run_id"]}
         assert team.send("POST", "2.0/mlflow/model-versions/create", source).status_code == 200
         ids |= {f"RUN of {name}": run["run_id"], f"MODEL of {name}": model["model_id"]}
-        ids[f"/EXPERIMENT of {name}/"] = f"/{team.ids['experiment']}/"
+        ids |= {f"/EXPERIMENT of {name}/": f"/{experiment}/", f'"EXPERIMENT of {name}"': f'"{experiment}"'}
         root, files = (each["artifact_uri"].removeprefix("mlflow-artifacts:/") for each in (run, model))
         folders[name] = (run["run_id"], root, model["model_id"], files)
     for name, (_, root, _, files) in folders.items():
