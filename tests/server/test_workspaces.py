@@ -493,9 +493,9 @@ def reading(server: Server) -> list[Any]:
     for name in names:
         ask("GET", "/model-versions/get-artifact?name=F&version=1&path=g.txt", name)
         for path in (
-            f"workspaces/{OURS}",
-            f"workspaces/{THEIRS}",
-            f"workspaces%2F{OURS}",
+            f"workspaces/{OURS}/none",
+            f"workspaces/{THEIRS}/none",
+            f"workspaces%2F{OURS}%2Fnone",
         ):
             ask("GET", f"{FILES}?path={path}", name)
         root = folders[name][1]
