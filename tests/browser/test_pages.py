@@ -81,6 +81,8 @@ OPENED = [(OFF, path) for path in PAGES] + [(ALL, path) for path in PAGES | ASK_
 OFFERED = {
     'a[href="#/gateway"]': "",
     "[data-assistant-ui]": "",
+    'a[href="#/mcp-registry"]': "",
+    'a[href*="/review-queue"]': f"experiments/{{experiment}}/prompts{GENAI}",
     'a[href*="/judges"]': f"experiments/{{experiment}}/prompts{GENAI}",
     'a[href*="/playground"]': f"experiments/{{experiment}}/prompts{GENAI}",
     'text="Analyze trace"': f"experiments/{{experiment}}/traces/{{trace}}{GENAI}",

@@ -17,17 +17,30 @@ OFFERS = {
     "enable_ai_gateway": (
         'a[href*="#/settings/llm-connections"]',
         '[data-component-id="mlflow.gateway.api-keys.create-button"]',
+        '[data-component-id="mlflow.traces-v4.actions.run-judges"]',
+        '[data-component-id="mlflow.genai-traces-table.run-judges"]',
+        '[data-component-id="mlflow.model-trace-explorer.run-judge"]',
     ),
     "enable_webhooks": (
         'a[href*="#/settings/webhooks"]',
         '[data-component-id="mlflow.settings.webhooks.create-button"]',
     ),
 }
+# What stock alone answers, and is out of sight where it never starts.
+OFFERS_OF_STOCK = (
+    'a[href*="#/mcp-registry"]',
+    'a[href*="/review-queue"]',
+    '[data-component-id="mlflow.traces-v4.actions.flag-for-review"]',
+    '[data-component-id="mlflow.evaluations_review.modal.flag_for_review"]',
+    '[data-component-id="mlflow.experiment-review-queue.add-to-queue"]',
+)
 
 
 def page_head(settings: Settings) -> bytes:
     """Lines for the head, without an address to ask: they cost no request."""
     off = [selector for name, selectors in OFFERS.items() if not getattr(settings, name) for selector in selectors]
+    if settings.stock == "never":
+        off += OFFERS_OF_STOCK
     # `:not` of an id makes it stronger than the UI's own rules for buttons, which are !important, too
     lines = [f"<style>:is({', '.join(off)}):not(#none) {{ display: none !important }}</style>"] if off else []
     if not settings.enable_assistant:
