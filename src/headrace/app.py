@@ -20,7 +20,7 @@ import msgspec
 from headrace.access_log import AccessLog
 from headrace.api.bad_request import instead_of_failure
 from headrace.api.decode import check_content_type, check_for_stock, decode, rewrite
-from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Response, Router
+from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Note, Response, Router
 from headrace.api.message import Message
 from headrace.api.permits import Permit
 from headrace.api.workspaces import Workspaces, for_stock
@@ -263,10 +263,17 @@ class App:
         except Declined as reason:
             why, is_malformed = str(reason), isinstance(reason, Malformed)
 
-            def ask_stock(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            async def ask_stock(scope: Scope, receive: Receive, send: Send) -> None:
                 if is_malformed:
                     send = _or_refusal(scope, send, why, (500, 501))
-                return self._to_stock(match, scope, receive, send, message, body, why)
+                elif match.endpoint.noted is not None and message is not None and self._call.events.by_kind:
+                    scope["extensions"] = {}  # nothing is answered past it
+                    try:
+                        send = _noting(send, await match.endpoint.noted(call, message))
+                    except ApiError as error:  # the database is away
+                        await send_error(scope, send, error, security)
+                        return
+                await self._to_stock(match, scope, receive, send, message, body, why)
 
             await self._in_pieces(ask_stock, scope, receive, send)
         except ApiError as error:
@@ -597,6 +604,26 @@ def _or_refusal(scope: Scope, send: Send, why: str, failures: tuple[int, ...]) -
     """A `send` for stock's answer, whose `failures` are the fault of who asks."""
     scope["extensions"] = {}  # nothing is answered past it
     return instead_of_failure(send, why, failures)
+
+
+def _noting(send: Send, note: Note) -> Send:
+    """A `send` for an answer of stock's, of which an event is noted before who asked has it."""
+    status, parts = 0, []
+
+    async def look(event: Any) -> None:
+        nonlocal status
+        if event["type"] == "http.response.start":
+            status = event["status"]
+        elif status == 200:
+            parts.append(event.get("body", b""))
+            if not event.get("more_body"):
+                try:
+                    await note(b"".join(parts))
+                except Exception:  # the request is done, whatever it is that can't be read
+                    logger.exception("an event that stock's answer tells of can't be noted")
+        await send(event)
+
+    return look
 
 
 def _json(content: bytes) -> tuple[Header, bytes]:

@@ -19,6 +19,7 @@ from tests.server.conftest import Serve, Serving, run_headrace
 from tests.server.test_gc import call
 from tests.support.databases import Databases
 from tests.support.processes import wait_until
+from tests.support.servers import answered_by_stock
 
 PRIVATE = "--events-allow-private"
 
@@ -201,3 +202,30 @@ def test_the_command_refuses(databases: Databases, tmp_path: Path) -> None:
         assert why in done.stderr
         assert done.stderr.count("\n") == 1
     assert run_headrace("events", "list", *stores, cwd=tmp_path).stdout == "None.\n"
+
+
+def test_what_stock_does_is_told_too(serve: Serve, databases: Databases, receiver: Receiver, tmp_path: Path) -> None:
+    stores = ["--backend-store-uri", databases.migrated("sqlite").uri]
+    hook = ["hook", f"{receiver.url}/hook", PRIVATE, "--on", "model_version.created"]
+    hook += ["--on", "model_version_alias.created"]
+    assert run_headrace("events", "add", *hook, *stores, cwd=tmp_path).returncode == 0
+    files = tmp_path / "artifacts"
+    options = ["--default-artifact-root", str(files), "--enable-webhooks", "--stock-wait", "120"]
+    allowed = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+    server = serve(*stores, *options, PRIVATE, env=allowed, until="/ready")
+    experiment = call(server, "experiments/create", name="of files")["experiment_id"]
+    run = call(server, "runs/create", experiment_id=experiment, start_time=1)["run"]["info"]
+    Path(run["artifact_uri"], "model").mkdir(parents=True)
+    call(server, "registered-models/create", name="cat")
+    made = {"name": "cat", "source": f"{run['artifact_uri']}/model", "run_id": run["run_id"]}  # a path is stock's
+    call(server, "model-versions/create", **made)
+    events = [{"entity": "MODEL_VERSION_ALIAS", "action": "CREATED"}]
+    call(server, "webhooks", name="w", url=f"{receiver.url}/stock", events=events)
+    for alias in ("best", "best", "first"):
+        call(server, "registered-models/alias", name="cat", alias=alias, version="1")
+    assert {("2.0/mlflow/model-versions/create", "POST"), ("2.0/mlflow/registered-models/alias", "POST")} <= (
+        answered_by_stock(server.url)
+    )
+    wait_until(lambda: len(receiver.events) >= 3, "all are told")
+    assert sorted(json.dumps(event["data"].get("alias")) for event in receiver.events) == ['"best"', '"first"', "null"]
+    assert all((e["data"]["name"], e["data"]["version"]) == ("cat", "1") for e in receiver.events)

@@ -59,6 +59,8 @@ class Response(NamedTuple):
 # What a handler answers with: a Response, JSON already (bytes), something that msgspec can encode, or None for {}.
 Answer = Any
 Handler = Callable[[Call, Any], Awaitable[Answer]]
+# Notes what became of a request that stock has answered with 200, from the answer's body.
+Note = Callable[[bytes], Awaitable[None]]
 H = TypeVar("H", bound=Handler)
 
 
@@ -75,7 +77,8 @@ class Endpoint(Struct, frozen=True, eq=False):
     writes. `headers`: (name in lower case, field of the message that holds it). `raw`: the body is no JSON; the message
     has it in its field `body`. `form`: the body is a form of one of our pages. `own_page`: a page of Headrace's own,
     which the gate answers (ui/pages.py). `replica`: a search or a history, which a read replica may answer.
-    `check`: without a handler, what every message must pass on its way to stock, beside its types.
+    `check`: without a handler, what every message must pass on its way to stock, beside its types. `noted`: for what
+    the handler leaves to stock, looks before stock gets it, and gives what notes the event.
     """
 
     method: str
@@ -94,6 +97,7 @@ class Endpoint(Struct, frozen=True, eq=False):
     own_page: bool = False
     replica: bool = False
     check: Callable[[Any], None] | None = None
+    noted: Callable[[Call, Any], Awaitable[Note]] | None = None
 
     def paths(self, prefix: str) -> list[str]:
         """Where it is found on a server with this --static-prefix."""
@@ -123,6 +127,7 @@ def endpoint(
     headers: tuple[tuple[bytes, str], ...] = (),
     replica: bool = False,
     form: bool = False,
+    noted: Callable[[Call, Any], Awaitable[Note]] | None = None,
 ) -> Callable[[H], H]:
     """Declare the endpoint that a handler answers. `statements`: its SQL, or the names of tables that it works on.
 
@@ -137,6 +142,7 @@ def endpoint(
                 *(method, path, right, target, message, handler, tables, apis, audited, raw, headers, Reader(message)),
                 replica=replica,
                 form=form,
+                noted=noted,
             )
         )
         return handler

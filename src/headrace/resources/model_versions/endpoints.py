@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from headrace.api.endpoint import Call, endpoint
+from headrace.api.endpoint import Call, Note, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Both, Filtered, ModelSource, ModelVersionFiles, RegisteredModel
@@ -31,9 +31,17 @@ MAX_SEARCHED = 200_000
 _ACTIVE_STAGES = ("Staging", "Production")
 
 
+async def _made_by_stock(call: Call, message: messages.CreateModelVersion) -> Note:
+    async def note(answer: bytes) -> None:
+        made = json.loads(answer)["model_version"]
+        await call.events.version_made(call.workspace, made["name"], int(made["version"]))
+
+    return note
+
+
 @endpoint(
     "POST", f"{PATH}create", Right.EDIT, Both(MODEL, ModelSource("source")), sql.CREATE_AT_ONCE, sql.RUN,
-    sql.LATEST, TAGS,
+    sql.LATEST, TAGS, noted=_made_by_stock,
 )  # fmt: skip
 async def create_model_version(call: Call, message: messages.CreateModelVersion) -> object:
     """SqlAlchemyStore.create_model_version, handlers._create_model_version."""

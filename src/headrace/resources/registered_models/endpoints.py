@@ -5,7 +5,7 @@ Where webhooks are turned on, what fires one that waits for it is left to stock.
 
 from __future__ import annotations
 
-from headrace.api.endpoint import Call, endpoint
+from headrace.api.endpoint import Call, Note, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.access import forget_grants
@@ -170,20 +170,32 @@ async def delete_registered_model_tag(call: Call, message: messages.DeleteRegist
         raise rules.unknown_model(name) from None
 
 
-@endpoint("POST", f"{PATH}alias", Right.EDIT, MODEL, version_sql.SET_ALIAS)
+async def _moved(call: Call, message: messages.SetRegisteredModelAlias) -> Note:
+    """Notes that the alias is another version's, if it is, for the handler and for stock."""
+    place = {"workspace": call.workspace, "name": message.name, "alias": message.alias}
+    version, before = int(message.version), await call.db.rows(version_sql.ALIAS(**place))
+
+    async def note(_: bytes) -> None:
+        if not before or before[0][0] != version:
+            await call.events.alias_moved(version=version, at=now_ms(), **place)
+
+    return note
+
+
+@endpoint("POST", f"{PATH}alias", Right.EDIT, MODEL, version_sql.SET_ALIAS, noted=_moved)
 async def set_registered_model_alias(call: Call, message: messages.SetRegisteredModelAlias) -> None:
     """SqlAlchemyStore.set_registered_model_alias."""
     name, alias = rules.model_name(message.name), rules.alias(message.alias, reserved=True)
     version = rules.version(message.version, name)
     await rules.leave_to_webhooks(call, "created", "model_version_alias", "prompt_alias")
     place = {"workspace": call.workspace, "name": name, "alias": alias}
-    before = await call.db.rows(version_sql.ALIAS(**place)) if call.events.by_kind else ()
+    note = await _moved(call, message) if call.events.by_kind else None
     try:
         await call.db.change(version_sql.SET_ALIAS(version=version, **place))
     except GuardFailed:
         raise rules.unknown_version(name, version) from None
-    if call.events.by_kind and (not before or before[0][0] != version):
-        await call.events.alias_moved(version=version, at=now_ms(), **place)
+    if note is not None:
+        await note(b"")
 
 
 @endpoint("DELETE", f"{PATH}alias", Right.EDIT, MODEL, sql.LOCK, sql.DELETE_ALIAS)
