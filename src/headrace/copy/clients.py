@@ -213,16 +213,16 @@ class Clients:
         from mlflow.entities.trace_location import TraceLocation
 
         there, read = self._target.search_traces, self._source.search_traces
-        done: set[str] = set()
+        known: dict[str, Any] = {}
         if number:
             found = pages(
                 lambda token: there(locations=[number], max_results=PAGE, page_token=token, include_spans=False)
             )
-            done = {trace.info.trace_id for trace in found}
+            known = {trace.info.trace_id: trace.info for trace in found}
         store = self._target._tracing_client.store
         for trace in pages(lambda token: read(locations=[experiment_id], max_results=PAGE, page_token=token)):
             info = trace.info
-            if info.trace_id in done:
+            if info.trace_id in known and _is_whole(known[info.trace_id], info):
                 continue
             self.report.traces += 1
             if self._dry:
@@ -324,6 +324,12 @@ class Clients:
                 send(folder)
             self.report.files += len(found)
             self.report.bytes += sum(file.stat().st_size for file in found)
+
+
+def _is_whole(there: Any, info: Any) -> bool:
+    """Whether it had more than its spans when its copy was broken off: the rest comes at once, after them."""
+    metadata: bool = info.trace_metadata.keys() <= there.trace_metadata.keys()
+    return metadata and len(info.assessments) <= len(there.assessments)
 
 
 def download(repository: Any, folder: str) -> dict[str, str]:
