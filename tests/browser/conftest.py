@@ -34,6 +34,7 @@ IMAGES = ROOT / "docs" / "images" / "ui"
 SCREENSHOTS = "HEADRACE_SCREENSHOTS"
 BUCKET = "browser-artifacts"
 TREES = 60
+AS_IT_COMES = {"MLFLOW_ENABLE_AI_GATEWAY": "false"}  # the tests' servers have the gateway otherwise, as stock
 TIMEOUT_MS = 60_000
 
 
@@ -160,6 +161,7 @@ def guide(
     }
     session = boto3.Session("test", "test", region_name="us-east-1")
     session.client("s3", endpoint_url=s3.url).create_bucket(Bucket=BUCKET)
+    aws |= AS_IT_COMES
     options = ("--artifacts-destination", f"s3://{BUCKET}")
     database = databases.migrated("postgresql")
     server = start_headrace(database, tmp_path_factory.mktemp("browser"), *options, env=aws, until="/health")

@@ -182,6 +182,7 @@ def test_what_is_off_is_not_offered(page: Page, server: Server, world: World) ->
                 expect(offer.first).to_be_visible(timeout=20_000)
             elif offer.count():
                 found.add(selector)
+        expect(page.get_by_text("Information about UI telemetry")).to_be_hidden()  # which is off here
     assert found == set()
 
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import TIMEOUT_MS, Visit
+from tests.browser.conftest import AS_IT_COMES, TIMEOUT_MS, Visit
 from tests.server.guarded import PASSWORD, Guarded, start_guarded
 from tests.support import identity_provider
 from tests.support.databases import Databases
@@ -46,7 +46,7 @@ def guarded(
         tmp_path_factory.mktemp("sign-in"),
         *(text for pair in options.items() for text in pair),
         users={"grace": "editor"},
-        env={"HEADRACE_OIDC_CLIENT_SECRET": SECRET},
+        env={"HEADRACE_OIDC_CLIENT_SECRET": SECRET} | AS_IT_COMES,
     )
     yield guarded
     guarded.server.stop()

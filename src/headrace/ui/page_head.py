@@ -34,6 +34,8 @@ OFFERS_OF_STOCK = (
     '[data-component-id="mlflow.evaluations_review.modal.flag_for_review"]',
     '[data-component-id="mlflow.experiment-review-queue.add-to-queue"]',
 )
+# "MLflow collects usage data": not here (ui/stub_answers.py).
+NOT_SO = ('[data-component-id="mlflow.home.telemetry-alert"]',)
 
 
 def page_head(settings: Settings) -> bytes:
@@ -41,8 +43,9 @@ def page_head(settings: Settings) -> bytes:
     off = [selector for name, selectors in OFFERS.items() if not getattr(settings, name) for selector in selectors]
     if settings.stock == "never":
         off += OFFERS_OF_STOCK
+    off += NOT_SO
     # `:not` of an id makes it stronger than the UI's own rules for buttons, which are !important, too
-    lines = [f"<style>:is({', '.join(off)}):not(#none) {{ display: none !important }}</style>"] if off else []
+    lines = [f"<style>:is({', '.join(off)}):not(#none) {{ display: none !important }}</style>"]
     if not settings.enable_assistant:
         lines.append(_script("without_assistant.js"))
     if not settings.disable_security_middleware:  # without it there is no policy that forbids the video
