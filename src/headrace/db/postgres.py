@@ -1,8 +1,8 @@
 """The Database on PostgreSQL. With postgres_indexes.py the only importer of asyncpg.
 
 Reads and changes take a connection from a pool; submitted writes go through one connection of their own, a group at a
-time. A group of one class that is one statement takes one round trip and one commit. Everything in a group may be done
-twice without harm: after a deadlock or a lost connection it is sent again.
+time, and those of traces through another one. A group of one class that is one statement takes one round trip and one
+commit. Everything in a group may be done twice without harm: after a deadlock or a lost connection it is sent again.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ _BY_SQLSTATE: dict[str, Callable[[Exception], Exception]] = {
 
 
 class Session:
-    """The writing connection, as a Write's apply_postgres sees it.
+    """A writing connection, as a Write's apply_postgres sees it.
 
     `again`: the group may have been committed already. `memory`: what a class of writes remembers from group to group.
     """

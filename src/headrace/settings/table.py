@@ -284,7 +284,8 @@ SETTINGS = (
         "HEADRACE_QUEUE_LIMIT",
         number(1, 1_000_000),
         "10000",
-        "How many writes may wait for the database in one worker; more are answered 503 with Retry-After.",
+        "How many writes may wait for the database in one worker, and as many of traces on PostgreSQL; more are "
+        "answered 503 with Retry-After.",
         from_mlflow=False,
     ),
     Setting(
