@@ -162,7 +162,8 @@ def test_a_database_that_is_not_up_yet(late_postgres: Postgres, serve: Serve, tm
     process = Process([*command, "--stock", "lazy"], tmp_path / "log", cwd=tmp_path)
     try:
         wait_until(lambda: "Connection refused" in process.tail(), "the wait is said")
-        assert "Waiting for it, 60 s at most." in process.tail()
+        # of the 60, what a busy machine took to be told that nobody is there is gone
+        assert re.search(r"Waiting for it, (60|5\d) s at most\.", process.tail())
         late_postgres.start()
         wait_until(lambda: "MLflow is on" in process.tail(), "it starts")
         assert process.tail().count("Waiting for it") == 1
