@@ -53,7 +53,3 @@ class Principal(Struct, frozen=True):
     def right(self) -> Right:
         """What they may do anywhere on the server."""
         return self.role if self.role <= self.most else self.most
-
-
-# Where auth is off, everybody is this.
-ANYBODY = Principal(user="", role=Right.ADMIN, via="no auth")

@@ -44,10 +44,6 @@ class Preview(NamedTuple):
     nothing: bool = False
     changes: tuple[Change, ...] = ()
 
-    @property
-    def replaces(self) -> tuple[Change, ...]:
-        return tuple(change for change in self.changes if change.replaced)
-
 
 def preview(cloud: Cloud, step: Step) -> Preview:
     """What the step would do; it has no effect, but for a change set that is made and dropped. Raises AwsError."""

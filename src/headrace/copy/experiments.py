@@ -21,12 +21,9 @@ _LARGEST_ID = 2**31 - 1  # PostgreSQL's integer
 
 
 class Experiment(Struct):
-    """One that is copied: its id and its artifacts' location at the source, and at the target."""
+    """One that is copied: its id at the source, its id and its artifacts' location at the target."""
 
-    name: str
-    workspace: str
     source_id: int
-    source_location: str
     target_id: int
     location: str
     datasets: dict[str, str] = {}  # uuid at the source -> at the target, where that is another
@@ -55,7 +52,7 @@ class Experiments:
 
     async def place(self, row: Any) -> Experiment | None:
         """Find or make its place; None where it is left, of which the report says why."""
-        number, name, workspace, stage, location = row
+        number, name, workspace, stage, _ = row
         name_there = self._into or name
         found = await self._target.rows(sql.EXPERIMENT_NAMED(workspace=workspace, name=name_there))
         if found:
@@ -64,7 +61,7 @@ class Experiments:
                     "experiment", name, f"{name_there} is deleted at the target. Restore it, or name another --into"
                 )
                 return None
-            there = Experiment(name, workspace, number, location or "", found[0][0], found[0][4] or "")
+            there = Experiment(number, found[0][0], found[0][4] or "")
         else:
             there = await self._make(row, name_there)
             self._report.experiments += 1
@@ -75,10 +72,10 @@ class Experiments:
         return there
 
     async def _make(self, row: Any, name: str) -> Experiment:
-        number, source_name, workspace, _, location = row
+        number = row[0]
         taken = number > _LARGEST_ID or await self._target.rows(sql.ID_TAKEN(experiment_id=number))
         target_id = await self._next_id() if taken else number
-        made = Experiment(source_name, workspace, number, location or "", target_id, self._location(row, target_id))
+        made = Experiment(number, target_id, self._location(row, target_id))
         if not self._dry:
 
             def change(found: dict[str, Any]) -> dict[str, Any]:
