@@ -37,6 +37,7 @@ class Account:
         self.url = url
         self.folder = folder
         self.tunnels: dict[str, int] = {}
+        self._cloud: Cloud | None = None
         session_manager_plugin.install(folder)
 
     def environment(self, plugin: bool = True) -> dict[str, str]:
@@ -58,7 +59,10 @@ class Account:
         )
 
     def cloud(self) -> Cloud:
-        return Cloud(REGION, endpoint_url=self.url)
+        """One for all who ask: its clients cost 10 ms of processor time each, and some ask again and again."""
+        if self._cloud is None:
+            self._cloud = Cloud(REGION, endpoint_url=self.url)
+        return self._cloud
 
 
 @pytest.fixture

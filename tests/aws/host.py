@@ -9,7 +9,7 @@ import psycopg2
 
 from tests.aws.conftest import KEYS, Account
 from tests.support.postgres import Postgres
-from tests.support.processes import Process, free_port, wait_until
+from tests.support.processes import Process, free_port
 from tests.support.servers import SCRIPTS, Server
 
 NAME = "mlflow"
@@ -29,16 +29,17 @@ class HostStandIn:
         self.port = free_port()
         self.server: Server | None = None
         account.tunnels |= {"5000": self.port, "remote": postgres.port}
-        self._given_up = False
+        self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def start(self) -> None:
         self._thread.start()
 
     def _run(self) -> None:
-        wait_until(lambda: self._given_up or self._role_may_log_in(), "the server's role is there", 300)
-        if not self._given_up:
-            self.start_server()
+        while not self._role_may_log_in():
+            if self._given_up.wait(0.5):  # each look costs the account and the database something
+                return
+        self.start_server()
 
     def start_server(self) -> None:
         parameters = self.parameters()
@@ -82,7 +83,7 @@ class HostStandIn:
         return {item["Name"].rsplit("/", 1)[1]: item["Value"] for item in found}
 
     def stop(self) -> None:
-        self._given_up = True
+        self._given_up.set()
         if self._thread.ident is not None:
             self._thread.join()
         self.stop_server()
