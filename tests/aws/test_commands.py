@@ -301,14 +301,19 @@ def _status(account: Account) -> None:
 
 
 def _connect(account: Account) -> None:
+    _connected_until(account, signal.SIGTERM)
+    _connected_until(account, signal.SIGHUP)  # its terminal closes
+
+
+def _connected_until(account: Account, ends: signal.Signals) -> None:
     port = free_port()
     command: list[str | Path] = [SCRIPTS / "headrace", "aws", "connect", "--port", str(port)]
     process = Process(command, account.folder / "connect.log", env=account.environment())
     try:
         server = Server("connect", f"http://127.0.0.1:{port}", process)
         process.wait_until(lambda: server.answers("/health"), "the tunnel leads to the server")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait() == 143
+        process.send_signal(ends)
+        assert process.wait() == 128 + ends
         wait_until(lambda: not server.answers("/health"), "the plugin has ended, too")
     finally:
         process.stop()

@@ -76,6 +76,7 @@ def session(cloud: Cloud, host: str, port: int, local_port: int, remote: str | N
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        process_group=0,  # a terminal that closes would end it before its session; `opened` ends both
     )
 
 

@@ -98,7 +98,9 @@ def _command(command: Callable[..., None]) -> click.Command:
     )
 
     def run(name: str, as_json: bool, region: str, profile: str, endpoint_url: str, **given: Any) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or a tunnel's process would outlive us
+        for each in (signal.SIGTERM, signal.SIGHUP):  # or a tunnel's session and process would outlive us
+            if signal.getsignal(each) is not signal.SIG_IGN:  # nohup
+                signal.signal(each, lambda number, _: sys.exit(128 + number))
         target = Target(name, as_json, region=region, profile=profile, endpoint_url=endpoint_url)
         command(target, **given)
 
