@@ -103,7 +103,7 @@ REFUSED: list[dict[str, Any]] = [
         "dataset_id = 'a'", "name like 'a'",
     )
 ] + [{"order_by": [text]} for text in ("nothing", "name UP", "tags.a", "", "dataset_id", "created_by")
-] + [{"max_results": number} for number in (-1, 50_001)] + [{"page_token": "x"}]  # fmt: skip
+] + [{"max_results": number} for number in (-1, 0, 50_001)] + [{"page_token": "x"}]  # fmt: skip
 
 
 def test_refusals(filled: Readers) -> None:

@@ -79,7 +79,7 @@ async def delete_dataset(call: Call, message: messages.DatasetOnly) -> None:
 @endpoint("GET", f"{PATH}search", Right.READ, Filtered(), *READS, sql.EXPERIMENTS, replica=True)
 async def search_datasets(call: Call, message: messages.SearchEvaluationDatasets) -> object:
     """SqlAlchemyStore.search_datasets."""
-    limit = message.max_results or 1000
+    limit = message.max_results
     valid.max_results(limit, MAX_SEARCHED)
     conditions = search.parse_filter(message.filter_string)
     order = search.parse_order(message.order_by)
