@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from headrace.db import sqlite
@@ -26,5 +28,29 @@ async def test_it_is_stopped(database: Database, monkeypatch: pytest.MonkeyPatch
                 await reads.rows(Query(ENDLESS, [], replanned))
             assert stopped.value.status == 400
             assert [row[0] for row in await reads.rows(Query("SELECT 7", [], replanned))] == [7]
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # PostgreSQL stops its matches by itself
+async def test_costly_patterns_on_sqlite_are_stopped(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite counts a match as one step, however long it takes."""
+    matches = 0
+
+    def slow(pattern: str, text: str) -> bool:
+        nonlocal matches
+        matches += 1
+        time.sleep(0.01)
+        return False
+
+    monkeypatch.setattr("headrace.db.regex.search", slow)
+    monkeypatch.setattr(sqlite, "STATEMENT_SECONDS", 1.0)
+    rows = "WITH RECURSIVE n AS (SELECT 'a' t, 1 i UNION ALL SELECT 'a', i + 1 FROM n WHERE i < 2000) SELECT t FROM n"
+    store = await open_on(database)
+    try:
+        with pytest.raises(TooSlow):
+            await store.rows(Query(f"{rows} WHERE t REGEXP 'b' || i", [], False))
+        assert 0 < matches < 1000
+        assert [row[0] for row in await store.rows(Query("SELECT 7", [], False))] == [7]
     finally:
         await store.close()

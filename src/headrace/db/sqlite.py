@@ -178,14 +178,19 @@ class SqliteDatabase(Database):
             return [(await self._flush([write]))[0] for write in writes]
 
 
+_running = threading.local()  # the deadline of this thread's statement, and its connection
+
+
 def fetch(db: sqlite3.Connection, query: Query) -> Sequence[Any]:
     """The rows of a statement that reads. Raises sqlite3's error of an interrupt after STATEMENT_SECONDS."""
     deadline = time.monotonic() + STATEMENT_SECONDS
+    _running.deadline, _running.db = deadline, db
     db.set_progress_handler(lambda: time.monotonic() > deadline, 1_000_000)
     try:
         return _execute(db, query).fetchall()
     finally:
         db.set_progress_handler(None, 0)
+        _running.deadline = float("inf")
 
 
 def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
@@ -203,7 +208,13 @@ def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
 
 
 def _regexp(pattern: str, text: object) -> bool:
-    """`text REGEXP pattern`, in a time that is linear in the text (see resources/traces/search_sql.py)."""
+    """`text REGEXP pattern`, in a time that is linear in the text (see resources/traces/search_sql.py).
+
+    A pattern of many states takes up to a second a row, of which SQLite counts one step: it asks for the time itself.
+    """
+    if time.monotonic() > getattr(_running, "deadline", float("inf")):
+        _running.db.interrupt()
+        return False
     return isinstance(text, str) and regex.search(pattern, text)
 
 
