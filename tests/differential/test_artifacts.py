@@ -104,6 +104,11 @@ class Subject:
         run = self.send("POST", f"{MLFLOW}/runs/create", json={"experiment_id": experiment, "start_time": 1})
         return experiment, run.json()["run"]["info"]["run_id"]
 
+    def create_logged_model(self, experiment: str) -> str:
+        body = {"experiment_id": experiment, "name": "signed"}
+        model = self.send("POST", f"{MLFLOW}/logged-models", json=body).json()["model"]
+        return str(model["info"]["model_id"])
+
 
 class Pair:
     def __init__(self, store: str, stock: Subject, headrace: Subject) -> None:
@@ -442,7 +447,7 @@ def test_signed_urls(pair: Pair, s3: Server) -> None:
             same_for_both(subject, without_time(found["url"], subject), name)
     pair.same("GET", f"{PRESIGNED}/signed/nothing", by="stock")
     for subject in pair.both:
-        _, run = subject.create_run(f"s3://of-{subject.server.name}/own")
+        experiment, run = subject.create_run(f"s3://of-{subject.server.name}/own")
         for what in ("upload", "download"):
             for more in ({}, {"expiration": 60}):
                 body = {"run_id": run, "path": "a folder/b.json", **more}
@@ -456,6 +461,19 @@ def test_signed_urls(pair: Pair, s3: Server) -> None:
                     requests.put(url, data=b"text", headers=answer["headers"]).raise_for_status()
                 else:
                     assert requests.get(url).content == b"text"
+        model = subject.create_logged_model(experiment)
+        for more in ({}, {"expiration": 60}):
+            wanted = {"model_id": model, "path": "MLmodel", **more}
+            found = subject.send("POST", f"{MLFLOW}/artifacts/presigned-upload-url", json=wanted)
+            assert found.headers.get("headrace-answered-by", "native") == "native"
+            signed = without_time(found.json()["presigned_url"], subject)
+            same_for_both(subject, (signed[0].replace(model, "MODEL"), signed[1]), f"upload of a model {more}")
+        for number, wrong in enumerate(
+            ({"path": "a"}, {"run_id": run, "model_id": model, "path": "a"}, {"model_id": "m-none", "path": "a"})
+        ):
+            found = subject.send("POST", f"{MLFLOW}/artifacts/presigned-upload-url", json=wrong)
+            same_for_both(subject, (found.status_code, found.json()), f"upload of none {number}")
+            assert found.headers.get("headrace-answered-by", "native") == "native"
         _, proxied = subject.create_run()
         refused: tuple[tuple[str, dict[str, Any]], ...]
         refused = (
@@ -463,7 +481,6 @@ def test_signed_urls(pair: Pair, s3: Server) -> None:
             ("download", {"run_id": run, "path": "nothing"}),
             ("download", {"run_id": run, "path": "a folder/b.json", "expiration": 0}),
             ("upload", {"run_id": "none", "path": "a"}),
-            ("upload", {"run_id": run, "model_id": "m", "path": "a"}),
         )
         for number, (what, other) in enumerate(refused):
             found = subject.send("POST", f"{MLFLOW}/artifacts/presigned-{what}-url", json=other)

@@ -18,7 +18,7 @@ from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import in_workspace, plain, safe
 from headrace.artifacts.store import ArtifactStore, Refused, SigningStore
 from headrace.asgi.types import WORKSPACE, Scope
-from headrace.errors import ApiError, Declined, NotServed
+from headrace.errors import ApiError, Declined, InvalidParameter, NotServed
 
 # (the body, the scope) -> JSON
 JsonHandler = Callable[[bytes, Scope], Awaitable[object]]
@@ -52,25 +52,35 @@ class AbortMultipartUpload(Message):
     upload_id: str
 
 
-class CreatePresignedUrl(Message):
-    """`CreatePresignedUploadUrl` and `CreatePresignedDownloadUrl` of a run; those of a logged model are stock's."""
+class CreatePresignedUploadUrl(Message):
+    """`CreatePresignedUploadUrl`, of a run or of a logged model."""
+
+    path: str
+    run_id: str = ""
+    model_id: str = ""
+    expiration: Int64 | None = None
+
+
+class CreatePresignedDownloadUrl(Message):
+    """`CreatePresignedDownloadUrl`."""
 
     run_id: str
     path: str
-    model_id: str | None = None
     expiration: Int64 | None = None
 
 
 _CREATE = Reader(CreateMultipartUpload)
 _COMPLETE = Reader(CompleteMultipartUpload)
 _ABORT = Reader(AbortMultipartUpload)
-_PRESIGN = Reader(CreatePresignedUrl)
+_PRESIGN_UPLOAD = Reader(CreatePresignedUploadUrl)
+_PRESIGN_DOWNLOAD = Reader(CreatePresignedDownloadUrl)
 
 
 class Direct:
     """The endpoints of one server.
 
-    `run_uri`: where a run's artifacts are, or Declined. `closed`: each answers that there is no direct way.
+    `run_uri`, `model_uri`: where a run's, a logged model's artifacts are, or Declined. `closed`: each answers that
+    there is no direct way.
     """
 
     def __init__(
@@ -78,10 +88,11 @@ class Direct:
         prefix: str,
         locations: Locations,
         run_uri: Callable[[str], Awaitable[str]],
+        model_uri: Callable[[str], Awaitable[str]],
         environment: Mapping[str, str],
         closed: bool = False,
     ) -> None:
-        self._locations, self._run_uri = locations, run_uri
+        self._locations, self._run_uri, self._model_uri = locations, run_uri, model_uri
         self._closed = closed
         self._ttl = environment.get("MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS") or "300"
         apis = [f"{prefix}/{api}/2.0" for api in ("api", "ajax-api")]
@@ -156,16 +167,21 @@ class Direct:
 
     async def _presign_upload(self, body: bytes, scope: Scope) -> object:
         """POST artifacts/presigned-upload-url."""
-        wanted = _PRESIGN.body(body)
-        bucket, path = await self._of_run(wanted)
+        wanted = _PRESIGN_UPLOAD.body(body)
+        if bool(wanted.run_id) == bool(wanted.model_id):
+            raise InvalidParameter("Exactly one of run_id and model_id must be provided.")
+        path = safe(wanted.path)
+        uri = await (self._run_uri(wanted.run_id) if wanted.run_id else self._model_uri(wanted.model_id))
+        bucket, path = self._of_its_own(uri, path)
         expiration = UPLOAD_SECONDS if wanted.expiration is None else int(wanted.expiration)
         url, headers = await bucket.sign_upload(path, expiration)
         return {"presigned_url": url, "headers": headers}
 
     async def _presign_download(self, body: bytes, scope: Scope) -> object:
         """POST artifacts/presigned-download-url."""
-        wanted = _PRESIGN.body(body)
-        bucket, path = await self._of_run(wanted)
+        wanted = _PRESIGN_DOWNLOAD.body(body)
+        path = safe(wanted.path)
+        bucket, path = self._of_its_own(await self._run_uri(wanted.run_id), path)
         seconds = self.seconds if wanted.expiration is None else int(wanted.expiration)
         if not 1 <= seconds <= MOST_SECONDS:
             raise Declined("an expiration that stock refuses")
@@ -177,11 +193,8 @@ class Direct:
         folder = in_workspace(safe(folder), scope.get(WORKSPACE))
         return _signing(self._locations.destination()), f"{folder}/{plain(file.rsplit('/', 1)[-1])}"
 
-    async def _of_run(self, wanted: CreatePresignedUrl) -> tuple[SigningStore, str]:
-        if wanted.model_id is not None:
-            raise Declined("artifacts of a logged model")
-        path = safe(wanted.path)
-        uri = await self._run_uri(wanted.run_id)
+    def _of_its_own(self, uri: str, path: str) -> tuple[SigningStore, str]:
+        """The bucket of artifacts at this URI, and where in it their `path` is. Raises Declined."""
         if uri.startswith("mlflow-artifacts:"):
             raise Declined("artifacts that pass through this server")
         store, root = self._locations.find(uri)

@@ -59,7 +59,7 @@ class Artifacts:
         self._folders = {f"{p}/{api}/2.0/mlflow-artifacts/artifacts/": p for p in {prefix, ""} for api in _APIS}
         self._prefix = prefix
         closed = settings.artifact_transfer == "always-proxy"
-        self._direct = Direct(prefix, self._locations, self._run_uri, os.environ, closed)
+        self._direct = Direct(prefix, self._locations, self._run_uri, self._model_uri, os.environ, closed)
         self._redirects = settings.artifact_transfer == "direct"
         self._upload_path = f"{prefix}/ajax-api/2.0/mlflow/upload-artifact"
         self._of_logged_model = re.compile(
@@ -157,7 +157,7 @@ class Artifacts:
         """GET logged-models/ID/artifacts/directories (handlers._list_logged_model_artifacts)."""
         query = _query(scope, {"artifact_directory_path", "page_token"})
         path = safe(query["artifact_directory_path"]) if query.get("artifact_directory_path") else ""
-        uri = await location(self._tables("logged_models"), model_id)
+        uri = await self._model_uri(model_id)
         store, root = self._locations.find(uri)
         entries = await store.list_folder(_join(root, path))
         await _send_json(send, {**_files(entries, path), "root_uri": uri})
@@ -165,7 +165,7 @@ class Artifacts:
     async def _get_logged_model(self, model_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         """GET logged-models/ID/artifacts/files (handlers.get_logged_model_artifact_handler)."""
         path = safe(_query(scope, {"artifact_file_path"}).get("artifact_file_path", ""))
-        uri = await location(self._tables("logged_models"), model_id)
+        uri = await self._model_uri(model_id)
         await self._get_from(uri, {"path": path}, scope, receive, send)
 
     async def _get_run_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -209,6 +209,9 @@ class Artifacts:
 
     async def _run_uri(self, run_id: str | None) -> str:
         return _require_uri(await artifact_uri(self._tables("runs"), run_id or ""))
+
+    async def _model_uri(self, model_id: str) -> str:
+        return await location(self._tables("logged_models"), model_id)
 
     def _tables(self, table: str) -> Database:
         """The database, if it has that table as Headrace's SQL expects it."""
