@@ -59,7 +59,7 @@ class Account:
         )
 
     def cloud(self) -> Cloud:
-        """One for all who ask: its clients cost 10 ms of processor time each, and some ask again and again."""
+        """One for all who ask, some again and again."""
         if self._cloud is None:
             self._cloud = Cloud(REGION, endpoint_url=self.url)
         return self._cloud

@@ -40,7 +40,7 @@ class MortalCloud(Cloud):
 
     def __init__(self, living: Cloud, died_after: list[str], told: dict[str, str]) -> None:
         super().__init__(REGION, endpoint_url=living.endpoint_url)
-        self._clients = living._clients  # 10 ms of processor time each, and eight for each of a hundred deaths
+        self._clients = living._clients  # they know nothing of a command
         self.died_after = died_after
         self.told = told
         self.dead = False
