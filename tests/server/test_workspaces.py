@@ -508,6 +508,41 @@ def test_files_are_a_workspaces_own(server: Server, stock_says: Callable[[Ask], 
     assert reading(server) == stock_says(reading)
 
 
+def test_files_stay_where_they_are_when_their_experiment_moves(server: Server) -> None:
+    """Stock has them in the default workspace then, where it refuses their path."""
+    made = requests.post(f"{server.url}/api/3.0/mlflow/workspaces", json={"name": "closed"}, timeout=60)
+    assert made.status_code == 201
+    team = Team(server, "closed", {})
+    experiments = [
+        team.send("POST", "2.0/mlflow/experiments/create", {"name": name}).json()["experiment_id"]
+        for name in ("moves", "goes")
+    ]
+    team.ids["experiment"] = experiments[0]
+    run = team.send("POST", "2.0/mlflow/runs/create", EXPERIMENT).json()["run"]["info"]
+    root = run["artifact_uri"].removeprefix("mlflow-artifacts:/")
+    other = root.replace(f"/{experiments[0]}/", "/999999/")  # as of one that is gone for good
+    assert team.send("POST", "2.0/mlflow/registered-models/create", {"name": "moves"}).status_code == 200
+    source = {"name": "moves", "source": f"{run['artifact_uri']}", "run_id": run["run_id"]}
+    assert team.send("POST", "2.0/mlflow/model-versions/create", source).status_code == 200
+
+    def ask(method: str, path: str, workspace: str, data: bytes = b"") -> tuple[int, str]:
+        headers = {"X-MLFLOW-WORKSPACE": workspace}
+        answer = requests.request(method, server.url + path, headers=headers, data=data, timeout=60)
+        return answer.status_code, answer.text
+
+    for folder in (root, other):
+        assert ask("PUT", f"{FILES}/{folder}/a.txt", "closed", b"kept")[0] == 200
+        assert ask("GET", f"{FILES}/{folder}/a.txt", "default")[0] == 400
+    gone = requests.delete(f"{server.url}/api/3.0/mlflow/workspaces/closed?mode=SET_DEFAULT", timeout=60)
+    assert gone.status_code == 204
+    assert ask("GET", f"{FILES}/{root}/a.txt", "default") == (200, "kept")
+    assert '"a.txt"' in ask("GET", f"{FILES}?path={root}", "default")[1]
+    assert ask("GET", f"/get-artifact?run_id={run['run_id']}&path=a.txt", "default") == (200, "kept")
+    assert ask("GET", "/model-versions/get-artifact?name=moves&version=1&path=a.txt", "default") == (200, "kept")
+    assert ask("GET", f"{FILES}/{other}/a.txt", "default")[0] == 400
+    assert ask("GET", f"{FILES}/{root}/a.txt", OURS)[0] == 400
+
+
 def test_what_the_ui_uploads_lies_with_its_run(server: Server) -> None:
     for name in ("default", OURS):
         team = Team(server, name, {"experiment": "0"})

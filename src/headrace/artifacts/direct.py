@@ -15,9 +15,9 @@ from msgspec import Meta
 
 from headrace.api.message import Int64, Message, Reader
 from headrace.artifacts.locations import Locations
-from headrace.artifacts.paths import in_workspace, plain, safe
+from headrace.artifacts.paths import plain, safe
 from headrace.artifacts.store import ArtifactStore, Refused, SigningStore
-from headrace.asgi.types import WORKSPACE, Scope
+from headrace.asgi.types import Scope
 from headrace.errors import ApiError, Declined, InvalidParameter, NotServed
 
 # (the body, the scope) -> JSON
@@ -79,8 +79,8 @@ _PRESIGN_DOWNLOAD = Reader(CreatePresignedDownloadUrl)
 class Direct:
     """The endpoints of one server.
 
-    `run_uri`, `model_uri`: where a run's, a logged model's artifacts are, or Declined. `closed`: each answers that
-    there is no direct way.
+    `run_uri`, `model_uri`: where a run's, a logged model's artifacts are, or Declined. `in_workspace`: where a
+    client's path is. `closed`: each answers that there is no direct way.
     """
 
     def __init__(
@@ -89,10 +89,12 @@ class Direct:
         locations: Locations,
         run_uri: Callable[[str], Awaitable[str]],
         model_uri: Callable[[str], Awaitable[str]],
+        in_workspace: Callable[[str, Scope], Awaitable[str]],
         environment: Mapping[str, str],
         closed: bool = False,
     ) -> None:
         self._locations, self._run_uri, self._model_uri = locations, run_uri, model_uri
+        self._in_workspace = in_workspace
         self._closed = closed
         self._ttl = environment.get("MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS") or "300"
         apis = [f"{prefix}/{api}/2.0" for api in ("api", "ajax-api")]
@@ -134,7 +136,7 @@ class Direct:
     async def _create(self, folder: str, body: bytes, scope: Scope) -> object:
         """POST mlflow-artifacts/mpu/create/FOLDER."""
         wanted = _CREATE.body(body)
-        bucket, path = self._target(folder, wanted.path, scope)
+        bucket, path = await self._target(folder, wanted.path, scope)
         if wanted.num_parts > MOST_PARTS:
             raise Refused(
                 f"num_parts is {wanted.num_parts}, but S3 takes at most {MOST_PARTS} parts: send larger ones."
@@ -146,14 +148,14 @@ class Direct:
     async def _complete(self, folder: str, body: bytes, scope: Scope) -> object:
         """POST mlflow-artifacts/mpu/complete/FOLDER."""
         wanted = _COMPLETE.body(body)
-        bucket, path = self._target(folder, wanted.path, scope)
+        bucket, path = await self._target(folder, wanted.path, scope)
         await bucket.complete_upload(path, wanted.upload_id, [(part.part_number, part.etag) for part in wanted.parts])
         return b"{}"
 
     async def _abort(self, folder: str, body: bytes, scope: Scope) -> object:
         """POST mlflow-artifacts/mpu/abort/FOLDER."""
         wanted = _ABORT.body(body)
-        bucket, path = self._target(folder, wanted.path, scope)
+        bucket, path = await self._target(folder, wanted.path, scope)
         await bucket.abort_upload(path, wanted.upload_id)
         return b"{}"
 
@@ -161,7 +163,7 @@ class Direct:
         """GET mlflow-artifacts/presigned/PATH."""
         if body or scope["query_string"]:
             raise Declined("a GET with a body or a query")
-        path = in_workspace(safe(path), scope.get(WORKSPACE))
+        path = await self._in_workspace(safe(path), scope)
         url, size = await self._signed(self._locations.destination(), path, self.seconds)
         return {"url": url, "headers": {}, "file_size": size}
 
@@ -188,9 +190,9 @@ class Direct:
         url, size = await self._signed(bucket, path, seconds)
         return {"presigned_url": url, "file_size": size}
 
-    def _target(self, folder: str, file: str, scope: Scope) -> tuple[SigningStore, str]:
+    async def _target(self, folder: str, file: str, scope: Scope) -> tuple[SigningStore, str]:
         """Where a client's file goes: to its name in the folder, however the rest of its path reads."""
-        folder = in_workspace(safe(folder), scope.get(WORKSPACE))
+        folder = await self._in_workspace(safe(folder), scope)
         return _signing(self._locations.destination()), f"{folder}/{plain(file.rsplit('/', 1)[-1])}"
 
     def _of_its_own(self, uri: str, path: str) -> tuple[SigningStore, str]:

@@ -25,6 +25,7 @@ from headrace.artifacts.transfer import Receive, Scope, Send
 from headrace.asgi.types import WORKSPACE
 from headrace.db.database import Database
 from headrace.errors import Declined, NotFound
+from headrace.resources.experiments.sql import IN_WORKSPACE
 from headrace.resources.logged_models.reads import location
 from headrace.resources.model_versions.reads import model_source
 from headrace.resources.runs.reads import artifact_uri
@@ -39,6 +40,7 @@ UPLOADS_AT_ONCE = 32
 DIRECT_BYTES = 8 * 1024 * 1024
 MOST_FROM_BROWSER = 10 * 1024 * 1024  # stock's, of upload-artifact
 _PROXIED_RUN = re.compile(r"(?:workspaces/[-a-z0-9]+/)?\d+/([0-9a-f]{32})/artifacts\Z")
+_OF_AN_EXPERIMENT = re.compile(r"workspaces/[^/]+/([0-9]{1,9})(?:/|\Z)")
 _IN_A_RUN = re.compile(r"runs:/([0-9a-f]{32})/(.+)")
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 _APIS = ("api", "ajax-api")
@@ -59,7 +61,9 @@ class Artifacts:
         self._folders = {f"{p}/{api}/2.0/mlflow-artifacts/artifacts/": p for p in {prefix, ""} for api in _APIS}
         self._prefix = prefix
         closed = settings.artifact_transfer == "always-proxy"
-        self._direct = Direct(prefix, self._locations, self._run_uri, self._model_uri, os.environ, closed)
+        self._direct = Direct(
+            prefix, self._locations, self._run_uri, self._model_uri, self._in_workspace, os.environ, closed
+        )
         self._redirects = settings.artifact_transfer == "direct"
         self._upload_path = f"{prefix}/ajax-api/2.0/mlflow/upload-artifact"
         self._of_logged_model = re.compile(
@@ -98,13 +102,13 @@ class Artifacts:
     async def _get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts/PATH (artifact_router.download_artifact)."""
         _no_body(scope)
-        path = in_workspace(_whole(path, scope), scope.get(WORKSPACE))
+        path = await self._in_workspace(_whole(path, scope), scope)
         await self._download(self._locations.destination(), path, scope, receive, send)
 
     async def _put(self, path: str, answer: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """PUT mlflow-artifacts/artifacts/PATH (artifact_router.upload_artifact)."""
         headers = (_JSON,) if answer else ()
-        path = in_workspace(_whole(path, scope), scope.get(WORKSPACE))
+        path = await self._in_workspace(_whole(path, scope), scope)
         await self._upload(self._locations.destination(), path, scope, receive, send, answer, *headers)
 
     async def _upload_from_browser(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,13 +138,13 @@ class Artifacts:
             path = _whole(path.removesuffix("/"), scope)  # a client ends a run's folder with one
         except Declined as error:
             raise Refused("Invalid path") from error
-        await store.delete(in_workspace(path, scope.get(WORKSPACE)))
+        await store.delete(await self._in_workspace(path, scope))
         await _send_all(send, b"{}", _JSON)
 
     async def _list(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts?path=PATH (handlers._list_artifacts_mlflow_artifacts)."""
         query = _query(scope, {"path"})
-        path = in_workspace(safe(query["path"]) if query.get("path") else "", scope.get(WORKSPACE))
+        path = await self._in_workspace(safe(query["path"]) if query.get("path") else "", scope)
         entries = await self._locations.destination().list_folder(path)
         await _send_json(send, _files(entries, ""))
 
@@ -185,30 +189,37 @@ class Artifacts:
             raise Declined("a model version that stock knows")
         if int(version) >= 2**31:
             raise NotFound(f"Model Version (name={query.get('name', '')}, version={int(version)}) not found")
-        workspace: str | None = scope.get(WORKSPACE)
+        workspace = scope.get(WORKSPACE, DEFAULT)
         tables = self._tables("model_versions")
-        uri = _require_uri(await model_source(tables, workspace or DEFAULT, query.get("name", ""), int(version)))
+        uri = _require_uri(await model_source(tables, workspace, query.get("name", ""), int(version)))
         if run := _IN_A_RUN.fullmatch(uri):  # stock fails at it where artifacts go through the server
             uri = _join(await self._run_uri(run[1]), safe(run[2]))
-        await self._get_from(uri, query, scope, receive, send, workspace)
+        await self._get_from(uri, query, scope, receive, send, is_checked=False)
 
     async def _get_from(
-        self,
-        uri: str,
-        query: dict[str, str],
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        workspace: str | None = None,
+        self, uri: str, query: dict[str, str], scope: Scope, receive: Receive, send: Send, is_checked: bool = True
     ) -> None:
-        """`workspace`: in whose folder it must be if it is on this server, for a client has said what `uri` is."""
+        """`is_checked`: what it is the URI of is in the workspace; else a client has said what it is."""
         store, root = self._locations.find(uri)
-        if uri.startswith("mlflow-artifacts:"):
-            root = in_workspace(root, workspace)
+        if uri.startswith("mlflow-artifacts:") and not is_checked:
+            root = await self._in_workspace(root, scope)
         await self._download(store, _join(root, safe(query.get("path", ""))), scope, receive, send, uncached=True)
 
     async def _run_uri(self, run_id: str | None) -> str:
         return _require_uri(await artifact_uri(self._tables("runs"), run_id or ""))
+
+    async def _in_workspace(self, path: str, scope: Scope) -> str:
+        """Where a client's path is, below the server's root. Raises InvalidParameter for another workspace's.
+
+        An experiment that came to the default workspace when its own was deleted has its files where they were (stock
+        finds them no more).
+        """
+        workspace: str | None = scope.get(WORKSPACE)
+        if workspace == DEFAULT and (moved := _OF_AN_EXPERIMENT.match(path)):
+            here = IN_WORKSPACE(workspace=DEFAULT, experiment_ids=[int(moved[1])])
+            if await self._tables("experiments").rows(here):
+                return path
+        return in_workspace(path, workspace)
 
     async def _model_uri(self, model_id: str) -> str:
         return await location(self._tables("logged_models"), model_id)
