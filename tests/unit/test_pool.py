@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from headrace.db.connections import Connection
@@ -165,3 +166,23 @@ async def test_one_that_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPat
     connection = await pool.take(None)
     pool.give_back(connection)
     await eventually(lambda: not pool.size and connection.is_closed())
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"),
+    [
+        (asyncpg.PostgresError.new({"S": "FATAL", "V": "FATAL", "C": "57P01", "M": "terminating"}), False),
+        (asyncpg.PostgresError.new({"S": "FEHLER", "V": "ERROR", "C": "22003", "M": "out of range"}), True),
+        (asyncpg.InternalClientError("got a message that it did not expect"), False),
+        (ValueError("a reader's own"), True),
+    ],
+)
+async def test_a_connection_that_the_server_ends_is_nobody_elses(error: Exception, is_kept: bool) -> None:
+    """Its end may not have come yet: the next would get an error for a statement that was never sent."""
+    pool = Pool(connect, 1)
+    with pytest.raises(type(error)):
+        async with pool.use(None):
+            raise error
+    assert pool.idle == is_kept
+    async with pool.use(1.0) as connection:
+        assert not connection.is_closed()

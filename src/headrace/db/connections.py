@@ -393,6 +393,12 @@ async def connect(database: PostgresURL, purpose: Purpose = TOOL) -> Connection:
     return await Connector(database, purpose).connect()
 
 
+def is_last(error: BaseException) -> bool:
+    """Whether the server ends the connection after it, which may not have come here yet (a proxy is in between)."""
+    fatal = isinstance(error, asyncpg.PostgresError) and error.severity_en in ("FATAL", "PANIC")
+    return fatal or isinstance(error, asyncpg.InternalClientError)
+
+
 async def close(connection: Connection) -> None:
     """In order if the server answers."""
     try:

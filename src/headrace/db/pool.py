@@ -74,11 +74,13 @@ class Pool:
             await self._take_place()
             return self._next_idle() or await self._make()
 
-    def give_back(self, connection: Connection, interrupted: bool = False) -> None:
-        """Let others have it. `interrupted`: a statement of it was cancelled, and may still be under way."""
-        if interrupted and not connection.is_closed():
+    def give_back(self, connection: Connection, error: BaseException | None = None) -> None:
+        """Let others have it. `error`: what its statement ended with; one that was cancelled may still be under way."""
+        if isinstance(error, asyncio.CancelledError) and not connection.is_closed():
             self._later(self._come_to_rest(connection))
             return
+        if error is not None and connections.is_last(error):
+            connection.terminate()
         self._used.discard(connection)
         if not connection.is_closed():
             if connection in self._expired:
@@ -97,7 +99,7 @@ class Pool:
         try:
             yield connection
         except BaseException as error:
-            self.give_back(connection, isinstance(error, asyncio.CancelledError))
+            self.give_back(connection, error)
             raise
         self.give_back(connection)
 

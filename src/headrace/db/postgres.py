@@ -344,7 +344,7 @@ class PostgresDatabase(Database):
         try:
             rows = await fetch(connection, statement)
         except BaseException as error:
-            pool.give_back(connection, isinstance(error, asyncio.CancelledError))
+            pool.give_back(connection, error)
             raise
         pool.give_back(connection)
         return rows
