@@ -39,9 +39,11 @@ def test_a_mail_that_nobody_has_confirmed_is_told() -> None:
 
 
 def test_a_first_up_sends_no_alarm(cloud: Cloud, said: list[str]) -> None:
-    found = [{"AlarmName": f"lab-app-{one}", "ActionsEnabled": on} for one, on in (("a", True), ("b", False))]
+    """Another deployment's, lab-app, are none of its own."""
+    states = (("A-1", True), ("B-1Z", False), ("app-A-1", True), ("app-B-1Z", False))
+    found = [{"AlarmName": f"lab-app-{one}", "ActionsEnabled": on} for one, on in states]
     with Stubber(cloud.client("cloudwatch")) as watch:
-        for operation, names in (("disable", ["lab-app-a", "lab-app-b"]), ("enable", ["lab-app-b"])):
+        for operation, names in (("disable", ["lab-app-A-1", "lab-app-B-1Z"]), ("enable", ["lab-app-B-1Z"])):
             watch.add_response("describe_alarms", {"MetricAlarms": found}, {"AlarmNamePrefix": "lab-app-"})
             watch.add_response(f"{operation}_alarm_actions", {}, {"AlarmNames": names})
         alarms.quiet(cloud, "lab-app", said.append)

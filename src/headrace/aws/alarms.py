@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.stacks import Say
 
+_OF_A_STACK = re.compile("[A-Za-z0-9]+-[A-Za-z0-9]+")  # after its stack's name: the logical id, and what is random
+
 
 def find(cloud: Cloud, app_stack: str) -> list[Answer]:
-    """As CloudWatch has them."""
-    return list(cloud.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{app_stack}-"))
+    """As CloudWatch has them; not those of another stack whose name begins so (x-app, and x-app-app)."""
+    begin = f"{app_stack}-"
+    found = cloud.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix=begin)
+    return [one for one in found if _OF_A_STACK.fullmatch(one["AlarmName"].removeprefix(begin))]
 
 
 def quiet(cloud: Cloud, app_stack: str, say: Say) -> None:
