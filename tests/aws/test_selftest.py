@@ -69,7 +69,13 @@ KEPT: dict[str, dict[str, Any]] = {
     },
     "logs filter_log_events": {"events": [{"message": "MLflow is on"}]},
     "cloudwatch describe_alarms": {
-        "MetricAlarms": [{"AlarmDescription": "Headrace lab: a host is down", "StateValue": "OK"}]
+        "MetricAlarms": [
+            {
+                "AlarmName": "lab-app-HostIsDown-1A2B",
+                "AlarmDescription": "Headrace lab: a host is down",
+                "StateValue": "OK",
+            }
+        ]
     },
 }
 ON_HOST = {
@@ -168,7 +174,15 @@ BROKEN: list[tuple[str, Callable[[Account], Any]]] = [
         "the alarms have metrics",
         answers(
             "cloudwatch describe_alarms",
-            {"MetricAlarms": [{"AlarmDescription": "Headrace lab: disk", "StateValue": "INSUFFICIENT_DATA"}]},
+            {
+                "MetricAlarms": [
+                    {
+                        "AlarmName": "lab-app-Disk-3C4D",
+                        "AlarmDescription": "Headrace lab: disk",
+                        "StateValue": "INSUFFICIENT_DATA",
+                    }
+                ]
+            },
         ),
     ),
     (
