@@ -521,7 +521,8 @@ class App:
         for table, difference in database.changed_tables.items():
             logger.warning("table %s is not as Headrace knows it (%s): stock answers what needs it", table, difference)
         self._leave_to_stock(database.changed_tables.keys())
-        self._sweeps.append(asyncio.create_task(self._call.events.keep(database)))
+        await self._call.events.begin(database)
+        self._sweeps.append(asyncio.create_task(self._call.events.keep()))
         if self._quotas is not None:
             self._sweeps.append(asyncio.create_task(self._quotas.keep()))
         if self._settings.builds_indexes:  # one worker does
@@ -607,18 +608,23 @@ def _or_refusal(scope: Scope, send: Send, why: str, failures: tuple[int, ...]) -
 
 
 def _noting(send: Send, note: Note) -> Send:
-    """A `send` for an answer of stock's, of which an event is noted before who asked has it."""
-    status, parts = 0, []
+    """A `send` for an answer of stock's, of which an event is noted before who asked has all of it: with the last byte
+    they may be gone, and what is done for them ends."""
+    status, length = 0, -1
+    answer = bytearray()
+    is_noted = False
 
     async def look(event: Any) -> None:
-        nonlocal status
+        nonlocal status, length, is_noted
         if event["type"] == "http.response.start":
             status = event["status"]
-        elif status == 200:
-            parts.append(event.get("body", b""))
-            if not event.get("more_body"):
+            length = int(dict(event["headers"]).get(b"content-length", -1))
+        elif status == 200 and not is_noted:
+            answer.extend(event.get("body", b""))
+            if len(answer) == length or not event.get("more_body"):
+                is_noted = True
                 try:
-                    await note(b"".join(parts))
+                    await note(bytes(answer))
                 except Exception:  # the request is done, whatever it is that can't be read
                     logger.exception("an event that stock's answer tells of can't be noted")
         await send(event)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 REFRESH_SECONDS = 5.0  # after which a worker knows of a new subscription
 _PASSED = 10_000  # runs that are known to have passed
 _LEFT = 10_000  # notes that wait for the database
+_UNREAD = "subscriptions to events can't be read"
 
 
 class Metric(Protocol):
@@ -46,10 +47,17 @@ class Events:
         self._passed: set[tuple[str, str]] = set()
         self._left: deque[Bound] = deque(maxlen=_LEFT)
 
-    async def keep(self, db: Database) -> None:
-        """Look for subscriptions, now and every REFRESH_SECONDS, until it is cancelled."""
+    async def begin(self, db: Database) -> None:
+        """Read the subscriptions that there are, before the first request. Where they can't be read, `keep` will."""
         self._store = EventStore(db)
-        await again_and_again(self.refresh, REFRESH_SECONDS, "subscriptions to events can't be read")
+        try:
+            await self.refresh()
+        except HeadraceError as error:
+            logger.warning("%s: %s", _UNREAD, error)
+
+    async def keep(self) -> None:
+        """Look for subscriptions every REFRESH_SECONDS, until it is cancelled."""
+        await again_and_again(self.refresh, REFRESH_SECONDS, _UNREAD)
 
     async def refresh(self) -> None:
         """Read the subscriptions, and note what could not be noted."""
