@@ -56,7 +56,8 @@ class Events:
             logger.warning("%s: %s", _UNREAD, error)
 
     async def keep(self) -> None:
-        """Look for subscriptions every REFRESH_SECONDS, until it is cancelled."""
+        """Look for subscriptions REFRESH_SECONDS after `begin` and again and again, until it is cancelled."""
+        await asyncio.sleep(REFRESH_SECONDS)
         await again_and_again(self.refresh, REFRESH_SECONDS, _UNREAD)
 
     async def refresh(self) -> None:
