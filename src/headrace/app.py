@@ -312,14 +312,11 @@ class App:
             await self._pass_on(match, scope, receive, send)
             return
         message = None
-        permit: Permit | None = scope.get(PERMIT)
         try:
             body = await self._bodies.read(scope, receive)
             if body is None:
                 return
-            if permit is not None or self._workspaces is not None:
-                message = decode(match, scope, body, permit)
-                await self._admit(message, match, scope)
+            message = await self._admit(match, scope, body)
             await self._check_quota(match, scope, body, message)
             answer = await handler(body, scope)
         except Declined as reason:
@@ -331,13 +328,21 @@ class App:
         else:
             await self._send(scope, send, answer, security)
 
-    async def _admit(self, message: Message, match: Match, scope: Scope) -> None:
-        """Check what streams its answer, or reads its body itself. Raises ApiError, Declined."""
+    async def _admit(self, match: Match, scope: Scope, body: bytes) -> Message | None:
+        """Check what streams its answer, or reads its body itself. The message, where that is looked at.
+
+        Raises ApiError, Declined.
+        """
         permit: Permit | None = scope.get(PERMIT)
+        workspaces = self._workspaces if match.endpoint.target.checked else None
+        if permit is None and workspaces is None:
+            return None
+        message = decode(match, scope, body, permit)
         if permit is not None:
             await permit.check(message)
-        if self._workspaces is not None and match.endpoint.target.checked:
-            scope[WORKSPACE] = await self._workspaces.enter(scope, match.endpoint, message)
+        if workspaces is not None:
+            scope[WORKSPACE] = await workspaces.enter(scope, match.endpoint, message)
+        return message
 
     def _send(self, scope: Scope, send: Send, answer: Any, security: Headers) -> Awaitable[None]:
         status = 200
@@ -453,14 +458,11 @@ class App:
 
     async def _stream(self, handler: StreamHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the handler answer as it reads, or hand the request to stock before any of its body is read."""
-        in_workspace = self._workspaces is not None and match.endpoint.target.checked
         security = _native_headers(scope, workspaces=self._workspaces is not None)
         reason = ""
         if security is not None:
-            permit: Permit | None = scope.get(PERMIT)
             try:
-                if permit is not None or in_workspace:
-                    await self._admit(decode(match, scope, b"", permit), match, scope)
+                await self._admit(match, scope, b"")
                 await self._check_quota(match, scope, b"")
                 await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
             except Declined as declined:

@@ -119,6 +119,30 @@ def workspace_of(scope: Scope) -> str:
     return next(iter(names), "") or DEFAULT
 
 
+def in_workspace(path: str, workspace: str | None) -> str:
+    """Where a client's path is, below the server's root; None: the server has no workspaces.
+
+    Those of a workspace are below workspaces/NAME/, of `default` anywhere else. Raises InvalidParameter for another's.
+    Source: handlers._get_workspace_scoped_repo_path_if_enabled.
+    """
+    if workspace is None:
+        return path
+    first, _, rest = path.partition("/")
+    if first == FOLDER:
+        named = rest.partition("/")[0]
+        if not named:
+            raise InvalidParameter("Artifact paths prefixed with 'workspaces/' must include a workspace name.")
+        if named != workspace:
+            raise InvalidParameter(
+                f"Artifact path targets workspace '{named}' but the workspace specified in the request is "
+                f"'{workspace}'."
+            )
+        return path
+    if workspace == DEFAULT:
+        return path
+    return f"{FOLDER}/{workspace}/{path}" if path else f"{FOLDER}/{workspace}"
+
+
 def for_stock(match: Match, scope: Scope, body: bytes) -> bytes:
     """The body of a request on its way to stock, which may name a folder of artifacts: none of another workspace.
 
@@ -182,7 +206,7 @@ def _number(text: str) -> int | None:
 
 def _named(target: Target, message: Message) -> list[ObjectRef]:
     """The objects that a message names; what only grants ask for, that it names any, does not matter here."""
-    if isinstance(target, ArtifactFolder):  # in whose workspace it is says its path (artifacts.paths.in_workspace)
+    if isinstance(target, ArtifactFolder):  # in whose workspace it is says its path (in_workspace)
         return []
     if isinstance(target, Both | OneOf):
         return [ref for each in target.targets for ref in _named(each, message)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from headrace.errors import Declined, InvalidParameter, Malformed
+from headrace.errors import Declined, Malformed
 
 _DECODINGS = 10
 UPLOADING = ".artifact.uploading."  # stock's LocalArtifactRepository and ours write to files of this name first
@@ -41,27 +41,3 @@ def plain(path: str) -> str:
     if any(part.startswith(UPLOADING) for part in parts):
         raise Malformed("a reserved name")
     return path
-
-
-def in_workspace(path: str, workspace: str | None) -> str:
-    """Where a client's path is, below the server's root; None: the server has no workspaces.
-
-    Those of a workspace are below workspaces/NAME/, of `default` anywhere else. Raises InvalidParameter for another's.
-    Source: handlers._get_workspace_scoped_repo_path_if_enabled.
-    """
-    if workspace is None:
-        return path
-    first, _, rest = path.partition("/")
-    if first == "workspaces":
-        named = rest.partition("/")[0]
-        if not named:
-            raise InvalidParameter("Artifact paths prefixed with 'workspaces/' must include a workspace name.")
-        if named != workspace:
-            raise InvalidParameter(
-                f"Artifact path targets workspace '{named}' but the workspace specified in the request is "
-                f"'{workspace}'."
-            )
-        return path
-    if workspace == "default":
-        return path
-    return f"workspaces/{workspace}/{path}" if path else f"workspaces/{workspace}"

@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from headrace.api.message import missing
-from headrace.api.workspaces import DEFAULT
+from headrace.api.workspaces import DEFAULT, in_workspace
 from headrace.artifacts import transfer
 from headrace.artifacts.direct import Direct, JsonHandler
 from headrace.artifacts.locations import Locations
-from headrace.artifacts.paths import in_workspace, safe
+from headrace.artifacts.paths import safe
 from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, SigningStore
 from headrace.artifacts.transfer import Receive, Scope, Send
 from headrace.asgi.types import WORKSPACE
