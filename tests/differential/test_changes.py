@@ -46,12 +46,42 @@ def schema(*columns: Any) -> str:
 
 A_LONG = {"type": "long", "name": "a"}
 A_TENSOR = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}
+A_STRING = {"type": "string"}
+AN_OBJECT = {
+    "type": "object",
+    "properties": {"role": A_STRING, "parts": {"type": "array", "items": A_STRING, "required": False}},
+}
+A_PARAM = {"name": "a", "type": "string", "default": "a", "shape": None}
 FLAGS = {"is_signature_from_type_hint": False, "type_hint_from_example": False}
 SIGNATURES: list[dict[str, Any]] = [
     {"inputs": schema(A_LONG)},
     {"inputs": schema({**A_LONG, "required": False}, {"type": "string", "name": "日本"}), "outputs": None},
     {"inputs": None, "outputs": schema({"type": "double", "required": True}, {"type": "datetime"}), "params": None},
     {"inputs": schema(A_TENSOR), "outputs": schema({**A_TENSOR, "name": "a"}, {**A_TENSOR, "name": "b"})},
+    {
+        "inputs": schema(
+            {"type": "array", "items": A_STRING, "name": "a"}, {**AN_OBJECT, "name": "b", "required": False}
+        )
+    },
+    {"inputs": schema({"type": "array", "items": AN_OBJECT}), "outputs": schema({"type": "any"})},
+    {"inputs": schema({"type": "map", "values": {"type": "map", "values": {"type": "any"}}})},
+    {"inputs": schema({"type": "sparkml_vector"}), "outputs": schema({"type": "array", "items": {"type": "any"}})},
+    {
+        "inputs": schema(A_LONG),
+        "params": schema(
+            *(
+                A_PARAM | {"name": str(each), "type": kind, "default": each}
+                for kind, each in [
+                    ("boolean", True),
+                    ("integer", -1),
+                    ("double", 1e-3),
+                    ("string", ""),
+                    ("string", None),
+                ]
+            )
+        ),
+    },
+    {"params": schema({**A_PARAM, "shape": [-1], "default": ["a", "b"]}, {"name": "b", "type": "long", "default": 1})},
 ]
 REFUSED_SIGNATURES: dict[str, Any] = {
     "nothing": {},
@@ -64,6 +94,18 @@ REFUSED_SIGNATURES: dict[str, Any] = {
     "two tensors without names": {"inputs": schema(A_TENSOR, A_TENSOR)},
     "a dtype that there is not": {"inputs": schema({"type": "tensor", "tensor-spec": {"dtype": "none", "shape": [1]}})},
     "no dict": "text",
+    "an array of nothing": {"inputs": schema({"type": "array"})},
+    "an array of a number": {"inputs": schema({"type": "array", "items": {"type": "number"}})},
+    "an empty object": {"inputs": schema({"type": "object", "properties": {}})},
+    "a vector as a property": {"inputs": schema({"type": "object", "properties": {"a": {"type": "sparkml_vector"}}})},
+    "a map without values": {"inputs": schema({"type": "map", "items": A_STRING})},
+    "a column of more": {"inputs": schema({**A_LONG, "items": A_STRING})},
+    "a param without default": {"params": schema({"name": "a", "type": "long"})},
+    "a param of another type": {"params": schema({**A_PARAM, "type": "long"})},
+    "a binary param": {"params": schema({**A_PARAM, "type": "binary"})},
+    "a param of two dimensions": {"params": schema({**A_PARAM, "shape": [2, 2], "default": []})},
+    "a list without shape": {"params": schema({**A_PARAM, "default": ["a"]})},
+    "a param twice": {"params": schema(A_PARAM, A_PARAM)},
 }
 E, R, R2 = "{experiment}", "{run}", "{other run}"
 Step = tuple[str, Any]
@@ -164,17 +206,6 @@ DECLINED: dict[str, list[Step]] = {
     "a model of no run": [("runs/log-model", {"run_id": "0" * 32, "model_json": model()})],
     "a model that is no JSON": [("runs/log-model", {"run_id": R, "model_json": "{"})],
     "a model without flavors": [("runs/log-model", {"run_id": R, "model_json": json.dumps({"run_id": R})})],
-    "a signature of nested types": [
-        (
-            "runs/log-model",
-            {
-                "run_id": R,
-                "model_json": model(
-                    signature={"inputs": schema({"type": "array", "items": {"type": "long"}, "name": "a"})}
-                ),
-            },
-        ),
-    ],
     "a model too long for a tag": [("runs/log-model", {"run_id": R, "model_json": model(flavors={"a": "x" * 8_000})})],
     "no source": [("runs/log-inputs", {"run_id": R, "datasets": [{"dataset": {"name": "a", "digest": "b"}}]})],
 }

@@ -28,7 +28,7 @@ def entry(model_json: str) -> dict[str, Any]:
     """What the history keeps of a model.
 
     Raises:
-        Declined: stock refuses it, or must read more of it (nested types of a signature, resources).
+        Declined: stock refuses it, or must read more of it (resources, a default that is a date).
     """
     model = _loads(model_json)
     if not isinstance(model, dict):

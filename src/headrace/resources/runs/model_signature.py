@@ -1,22 +1,53 @@
 """The signature of a model that a client before MLflow 3 logs. It is not kept; stock reads it, and refuses a bad one.
 
-Rules: ModelSignature.from_dict and Schema of mlflow/types/schema.py.
+Rules: ModelSignature.from_dict; Schema, ParamSchema and what they are made of in mlflow/types/schema.py.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, field
 
-_DataType = Literal["boolean", "integer", "long", "float", "double", "string", "binary", "datetime"]
+_Scalar = Literal["boolean", "integer", "long", "float", "double", "string", "binary", "datetime"]
+_Nested = Literal["array", "object", "map", "any", "sparkml_vector"]
 _Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 _NumpyType = Literal[_Integer, "bool", "float16", "float32", "float64", "object", "str", "bytes"]
+# type -> the field that says of what
+_HOLDS = {"array": "items", "object": "properties", "map": "values"}
+_DEPTH = 50  # stock reads more, by calls within calls
+
+T = TypeVar("T")
 
 
-class _Column(Struct, forbid_unknown_fields=True, gc=False):
-    type: _DataType
+class _Type(Struct, forbid_unknown_fields=True, gc=False):
+    type: _Scalar | _Nested
+    items: _Type | None = None
+    values: _Type | None = None
+    properties: dict[str, _Property] | None = None
+
+    def is_whole(self, depth: int = _DEPTH) -> bool:
+        """Whether it says of what it is, and nothing else."""
+        held = {name: parts for name in _HOLDS.values() if (parts := getattr(self, name)) is not None}
+        if not depth or list(held) != [each for each in [_HOLDS.get(self.type)] if each]:
+            return False
+        return all(
+            bool(parts) and all(part.is_whole(depth - 1) for part in parts.values())
+            if isinstance(parts, dict)
+            else parts.is_whole(depth - 1)
+            for parts in held.values()
+        )
+
+
+class _Property(_Type):
+    required: bool = True
+
+    def is_whole(self, depth: int = _DEPTH) -> bool:
+        return self.type != "sparkml_vector" and super().is_whole(depth)  # stock takes none for a property
+
+
+class _Column(_Type):
     name: str | None = None
     required: bool = True
 
@@ -32,34 +63,62 @@ class _Tensor(Struct, forbid_unknown_fields=True, gc=False):
     name: str | None = None
 
 
+class _Param(Struct, forbid_unknown_fields=True, gc=False):
+    """A parameter that the model is asked with: its default is of its type, or a list of such where it has a shape."""
+
+    name: str
+    type: Literal["boolean", "integer", "long", "float", "double", "string"]
+    default: bool | int | float | str | list[bool | int | float | str] | None
+    shape: tuple[Literal[-1]] | None = None
+
+    def is_whole(self) -> bool:
+        if (self.shape is not None) != isinstance(self.default, list):
+            return False
+        values = self.default if isinstance(self.default, list) else [self.default]
+        return all(value is None or type(value) is _PYTHON[self.type] for value in values)
+
+
+_PYTHON = {"boolean": bool, "integer": int, "long": int, "float": float, "double": float, "string": str}
+
+
 class _Signature(Struct, forbid_unknown_fields=True, gc=False):
     inputs: str | None = None
     outputs: str | None = None
-    params: None = None
+    params: str | None = None
 
 
 def is_plain(signature: Any) -> bool:
-    """Whether this is a signature of columns with simple types, or of tensors, which stock takes for certain."""
+    """Whether this is a signature that stock takes for certain."""
     try:
         given = msgspec.convert(signature, _Signature)
     except msgspec.ValidationError:
         return False
     schemas = [schema for schema in (given.inputs, given.outputs) if schema]
-    return bool(schemas) and all(map(_is_plain_schema, schemas))
+    if not schemas and not given.params:
+        return False
+    return all(map(_is_plain_schema, schemas)) and (not given.params or _is_plain_params(given.params))
 
 
 def _is_plain_schema(schema: str) -> bool:
-    try:
-        columns = msgspec.json.decode(schema, type=list[_Column])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _is_plain_tensors(schema)
+    columns = _read(schema, list[_Column])
+    if columns is None:
+        tensors = _read(schema, list[_Tensor]) or []
+        return len(tensors) == 1 or (bool(tensors) and all(tensor.name is not None for tensor in tensors))
+    if not all(column.is_whole() for column in columns):
+        return False
     named = [column.name is not None for column in columns]
     return all(named) if any(named) else bool(columns) and all(column.required for column in columns)
 
 
-def _is_plain_tensors(schema: str) -> bool:
-    try:
-        tensors = msgspec.json.decode(schema, type=list[_Tensor])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+def _is_plain_params(schema: str) -> bool:
+    params = _read(schema, list[_Param])
+    if params is None or len({param.name for param in params}) < len(params):
         return False
-    return len(tensors) == 1 or (bool(tensors) and all(tensor.name is not None for tensor in tensors))
+    return all(param.is_whole() for param in params)
+
+
+def _read(schema: str, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(schema, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
