@@ -337,6 +337,8 @@ def _sqlite(database: SqliteURL, writes: bool) -> Iterator[Found]:
 
 
 def _open_sqlite(path: Path, writes: bool) -> sqlite3.Connection:
+    if path.is_dir():
+        raise IsADirectoryError("it is a folder")  # of which SQLite says "disk I/O error"
     path.parent.mkdir(parents=True, exist_ok=True)
     if writes and not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError("this user may not write it")

@@ -102,6 +102,45 @@ def test_the_output_goes_to_a_full_disk(store: str, tmp_path: Path, command: tup
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
+@pytest.mark.parametrize("command", [("gc",), ("user", "list")], ids=" ".join)
+def test_a_stream_is_closed(store: str, tmp_path: Path, command: tuple[str, ...], closed: str) -> None:
+    """Then the rest is done as ever, and no file or connection gets the stream's number."""
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", str(SCRIPTS / "headrace")]
+    environment = clean_environment() | {"MLFLOW_BACKEND_STORE_URI": store}
+    done = subprocess.run(
+        [*shell, *command], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (closed != "1>&-")
+
+
+def test_a_password_from_a_closed_input(store: str, tmp_path: Path) -> None:
+    shell = ["sh", "-c", 'exec "$@" <&-', "sh", str(SCRIPTS / "headrace"), "user", "add", "ada"]
+    environment = clean_environment() | {"MLFLOW_BACKEND_STORE_URI": store}
+    done = subprocess.run(shell, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: A password has 12 characters or more, and 1024 at most.\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["usage", "user list", "copy"])
+def test_the_store_is_a_folder(tmp_path: Path, name: str) -> None:
+    line = only_line(headrace(*COMMANDS[name], cwd=tmp_path, store=f"sqlite:///{tmp_path}"))
+    assert line.startswith(f"headrace: The database sqlite:///{tmp_path} can't be opened: it is a folder. ")
+
+
+def test_a_file_that_may_not_be_used_is_one_line(store: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code = "from headrace.cli import commands; commands.cli.main = lambda **_: open('file/none'); commands.run()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=clean_environment()
+    )
+    said = "file/none can't be used: Not a directory. Look at who may use it, and at the folders above it."
+    assert only_line(done) == f"headrace: {said}"
+
+
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_the_folder_is_gone(store: str, tmp_path: Path, command: tuple[str, ...]) -> None:
     shell = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", str(SCRIPTS / "headrace")]

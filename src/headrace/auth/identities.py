@@ -42,4 +42,4 @@ class Identities:
         try:
             await self._store.transact([sql.query(text)])
         except Declined as error:
-            raise Unavailable("headrace_identities can't be written to. Send the request again.") from error
+            raise Unavailable("headrace_identities can't be written to. Try again.") from error

@@ -74,12 +74,18 @@ def run() -> NoReturn:
         print(f"headrace: {BROKEN_OFF}", file=sys.stderr)
         code = EXIT_CODES[BrokenOff]
     except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        where = error.filename or "what its output goes to"
-        print(f"headrace: {where} takes no more: {error.strerror}.", file=sys.stderr)
+        print(f"headrace: {_of_the_machine(error)}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _of_the_machine(error: OSError) -> str:
+    """What a file, a folder or a pipe refused, which one it was, and what to do."""
+    if error.errno in NO_ROOM:
+        return f"{error.filename or 'what its output goes to'} takes no more: {error.strerror}."
+    if error.filename is None or error.strerror is None:
+        raise error
+    return f"{error.filename} can't be used: {error.strerror}. Look at who may use it, and at the folders above it."
 
 
 def _look_at_folder() -> None:

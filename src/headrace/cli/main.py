@@ -33,13 +33,31 @@ def hide_passwords() -> None:
         os.execv(sys.executable, sys.orig_argv[: -len(arguments)] + masked)  # noqa: S606 - no shell is wanted
 
 
+def open_what_is_closed() -> None:
+    """Who starts us with `<&-` or `>&-` gets nothing from there, as from /dev/null.
+
+    Python has None for such a stream, and the next file or connection would get its number, which what is printed and
+    each child would then take for it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free: this one
+            setattr(sys, name, os.fdopen(number, mode))
+
+
 def main() -> None:
     """Run the command that the arguments name, and end."""
+    open_what_is_closed()
     try:
         _main()
     except KeyboardInterrupt:  # while the command was looked for
         print("headrace: Broken off.", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:  # before there is a command that says what it lacks
+        print(f"headrace: This machine starts no further process: {error}. Look at `ulimit -a`.", file=sys.stderr)
+        sys.exit(1)
 
 
 def _main() -> None:

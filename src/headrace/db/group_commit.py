@@ -53,13 +53,9 @@ class GroupCommit(Generic[W, R]):
     async def submit(self, write: W) -> R:
         """Queue a write and wait until it is durable. Raises Unavailable when the queue is full or closed."""
         if self._closed:
-            raise Unavailable(
-                "The server is stopping. Send the request again: another worker or the next start will take it."
-            )
+            raise Unavailable("The server is stopping. Try again: another worker or the next start will take it.")
         if len(self._queue) >= self._limit:
-            raise Unavailable(
-                f"{self._limit} writes wait for the database already. Send the request again in a moment."
-            )
+            raise Unavailable(f"{self._limit} writes wait for the database already. Try again in a moment.")
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._queue.append((write, done, time.perf_counter()))
         if self._task is None:

@@ -82,7 +82,7 @@ def translate(error: Exception) -> Exception:
 
 
 def _lost(error: Exception) -> Exception:
-    return Lost("PostgreSQL is away. Send the request again in a moment.")
+    return Lost("PostgreSQL is away. Try again in a moment.")
 
 
 _BY_SQLSTATE: dict[str, Callable[[Exception], Exception]] = {
@@ -94,10 +94,10 @@ _BY_SQLSTATE: dict[str, Callable[[Exception], Exception]] = {
     "57P03": _lost,  # starting up
     "57P05": _lost,  # idle for too long
     "53300": _lost,  # too many connections
-    "25006": lambda _: Lost("PostgreSQL takes no writes here at the moment (a failover?). Send the request again."),
+    "25006": lambda _: Lost("PostgreSQL takes no writes here at the moment (a failover?). Try again."),
     "25P02": _lost,  # a transaction that failed, in a pooler's connection
-    "40": lambda _: Again("PostgreSQL ended the transaction for another one. Send the request again."),
-    "55P03": lambda _: Unavailable("Another transaction holds the rows. Send the request again in a moment."),
+    "40": lambda _: Again("PostgreSQL ended the transaction for another one. Try again."),
+    "55P03": lambda _: Unavailable("Another transaction holds the rows. Try again in a moment."),
     "53": lambda _: Unavailable("PostgreSQL has run out of disk, memory or another resource. Look at its log."),
     "57014": lambda _: TooSlow(),
     "42P01": lambda error: TableChanged(f"the schema has changed: {error}"),
@@ -123,7 +123,7 @@ class Session:
 
     def changed_meanwhile(self, what: str) -> NoReturn:
         """Raise what has the group sent again."""
-        raise Again(f"PostgreSQL: {what}. Send the request again.")
+        raise Again(f"PostgreSQL: {what}. Try again.")
 
     def savepoint(self) -> AbstractAsyncContextManager[Any]:
         """Around a statement that may fail without ending the transaction that it is a part of."""
@@ -365,7 +365,7 @@ class PostgresDatabase(Database):
 
     def _connected(self) -> Pool:
         if self._pool is None:
-            raise Unavailable("PostgreSQL is not connected yet. Send the request again in a moment.")
+            raise Unavailable("PostgreSQL is not connected yet. Try again in a moment.")
         return self._pool
 
     async def _columns(self) -> schema.Columns:

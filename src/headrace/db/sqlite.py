@@ -68,8 +68,10 @@ def translate(error: Exception) -> Exception:
         return ValueRefused(f"SQLite can't hold a value of it: {type(error).__name__}")
     if name == "SQLITE_ERROR" and _BEYOND_A_LIMIT.search(str(error)):
         return TooComplex(error)
+    if name.startswith("SQLITE_BUSY"):
+        return Unavailable("Another process holds SQLite's file, and has not let go of it. Try again in a moment.")
     if isinstance(error, sqlite3.OperationalError):
-        return Unavailable(f"SQLite can't be used now: {error}. Send the request again in a moment.")
+        return Unavailable(f"SQLite can't be used now: {error}. Try again in a moment.")
     if isinstance(error, sqlite3.Error):
         return Declined(f"SQLite refused it: {error}")
     return error

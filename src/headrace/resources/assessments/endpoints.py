@@ -47,7 +47,7 @@ async def update_assessment(call: Call, message: messages.UpdateAssessment) -> o
         *_, changed = await call.db.transact([*_queued(message), _update(call, message, fields, row)])
         if changed:
             return {"assessment": records.assessment(*changed[0])}
-    raise Unavailable("Others change this assessment all the time. Send the request again.")
+    raise Unavailable("Others change this assessment all the time. Try again.")
 
 
 @endpoint("DELETE", f"{PATH}/{{assessment_id}}", Right.EDIT, TRACE, *TABLES)
