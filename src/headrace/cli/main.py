@@ -55,23 +55,24 @@ def main() -> None:
     except KeyboardInterrupt:  # while the command was looked for
         print("headrace: Broken off.", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:  # before there is a command that says what it lacks
-        print(f"headrace: This machine starts no further process: {error}. Look at `ulimit -a`.", file=sys.stderr)
-        sys.exit(1)
 
 
 def _main() -> None:
-    hide_passwords()
-    if sys.argv[1:2] == ["serve"] and "--help" not in sys.argv:
-        from headrace import workers
+    serves = sys.argv[1:2] == ["serve"] and "--help" not in sys.argv
+    try:
+        hide_passwords()
+        if serves:
+            from headrace import workers
 
-        workers.begin_first()
-        try:
-            _run()
-        finally:
-            workers.end_first()
-    else:
+            workers.begin_first()
+    except OSError as error:
+        print(f"headrace: This machine starts no further process: {error}. Look at `ulimit -a`.", file=sys.stderr)
+        sys.exit(1)
+    try:
         _run()
+    finally:
+        if serves:
+            workers.end_first()
 
 
 def _run() -> None:
