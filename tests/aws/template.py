@@ -57,6 +57,8 @@ class Template:
         if function == "Fn::Equals":
             left, right = (self.parameters[one["Ref"]] if isinstance(one, dict) else one for one in arguments)
             return bool(left == right)
+        if function == "Fn::Or":
+            return any(map(self._holds, arguments))
         assert function == "Fn::Not"
         return not self._holds(arguments[0])
 

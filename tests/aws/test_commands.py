@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from headrace.aws import execute, images, plan, stacks
 from headrace.aws.client import Cloud
-from headrace.aws.deployment import Choices
+from headrace.aws.deployment import AWS_KEYS_LACK, Choices
 from headrace.cli.aws import aws
 from tests.aws.conftest import Account
 from tests.aws.host import HostStandIn
@@ -63,7 +63,11 @@ def test_a_plan_changes_nothing(account: Account) -> None:
     shown = json.loads(done.stdout)
     changed = {change["resource"]: change["action"] for step in shown["steps"] for change in step["changes"]}
     assert changed["Database"] == changed["Bucket"] == "Add"
-    assert 25 < shown["monthly_usd"] < 30
+    assert shown["keys"] == "aws-managed"
+    assert shown["monthly_usd"] <= 25 < shown["monthly_usd_without_allowance"]
+    done = account.run("plan", "--image", IMAGE)
+    assert "  together, without *                               24.80\n" in done.stdout
+    assert f"{AWS_KEYS_LACK}.\n--keys customer-managed makes a key of its own, for 1.00" in done.stdout
     assert account.cloud().call("cloudformation", "describe_stacks")["Stacks"] == []
 
 

@@ -110,11 +110,43 @@ def test_every_machine_has_a_price() -> None:
 
 
 def test_prices_add_up() -> None:
-    """By hand, for dev: 0.0084 * 730 + 0.64 + 0.016 * 730 + 20 * 0.115 + 0.005 * 730 + 1 + 0.40 + 0.80 + 0.90."""
-    assert prices.of_size("dev") == pytest.approx(27.50, abs=0.005)
-    dev = prices.estimate(Choices().data_parameters({}), Choices().app_parameters({}))
-    assert prices.total(dev) - prices.unused_allowance(dev) == pytest.approx(25.80, abs=0.005)
-    assert prices.of_size("dev") < prices.of_size("team") < prices.of_size("ha")
+    """By hand, for dev: 0.0084 * 730 + 0.64 + 0.016 * 730 + 20 * 0.115 + 0.005 * 730 + 0.40.
+
+    Of CloudWatch's allowance: 0.80 + 0.90 + 3 + 60 * 730 * 0.00001.
+    """
+    dev, team, ha = map(prices.of_size, SIZES)
+    assert prices.billed(dev) == pytest.approx(24.80, abs=0.005)
+    assert prices.without_allowance(dev) == pytest.approx(29.94, abs=0.005)
+    assert prices.billed(dev) < prices.billed(team) < prices.billed(ha)
+    own = Choices(keys="customer-managed").data_parameters({})
+    assert prices.billed(prices.estimate(own, Choices().app_parameters({}))) == pytest.approx(25.80, abs=0.005)
+
+
+def test_dev_is_25_dollars_at_most() -> None:
+    assert prices.billed(prices.of_size("dev")) <= 25
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("keys", [None, "aws-managed", "customer-managed"])
+def test_keys_are_chosen_once(size: str, keys: str | None) -> None:
+    first = Choices(size=size, keys=keys).data_parameters({})
+    assert first["Keys"] == (keys or ("aws-managed" if size == "dev" else "customer-managed"))
+    for later in SIZES:  # it grows, or shrinks
+        assert Choices(size=later).data_parameters(first)["Keys"] == first["Keys"]
+    assert Choices(keys=first["Keys"]).data_parameters(first)["Keys"] == first["Keys"]
+    (other,) = {"aws-managed", "customer-managed"} - {first["Keys"]}
+    with pytest.raises(ConfigurationError, match=f"encrypted with {first['Keys']} keys.*--keys {other}"):
+        Choices(keys=other).data_parameters(first)
+
+
+def test_a_deployment_of_before_there_was_a_choice_keeps_its_key() -> None:
+    before = Choices(keys="customer-managed").data_parameters({})
+    del before["Keys"]
+    assert Choices(size="dev").data_parameters(before)["Keys"] == "customer-managed"
+    with pytest.raises(ConfigurationError, match="encrypted with customer-managed keys"):
+        Choices(keys="aws-managed").data_parameters(before)
+    for text in (templates.data(), templates.app()):
+        assert Template(text).parameters["Keys"] == "customer-managed"
 
 
 @pytest.mark.parametrize("ingress", ["none", "alb"])
@@ -124,6 +156,9 @@ def test_what_is_priced_is_what_the_template_makes(ingress: str) -> None:
     own = {one["MetricName"] for one in alarms if not str(one["Namespace"]).startswith("AWS/")}
     (disk,) = app.properties("LaunchTemplate")["LaunchTemplateData"]["BlockDeviceMappings"]
     assert len(alarms) == prices.ALARMS
+    assert len(app.of_type("CloudWatch::Dashboard")) == 1
+    assert "OnUnitActiveSec=1min" in templates.script("host_boot.sh")
+    assert templates.script("host_boot.sh").count("put-metric-data") == 1
     assert len(own) == prices.METRICS - (ingress == "alb")
     assert disk["Ebs"]["VolumeSize"] == prices.HOST_GB
 
@@ -142,7 +177,10 @@ def test_the_guide_tells_the_prices() -> None:
     assert prices.DATE in guide
     for size in SIZES:
         (row,) = [line for line in guide.splitlines() if line.startswith(f"| `{size}`")]
-        assert row.endswith(f"| {prices.of_size(size):.0f} |")
+        items = prices.of_size(size)
+        assert row.endswith(f"| {prices.billed(items):.2f} | {prices.without_allowance(items):.2f} |")
+    for item in prices.of_size("dev"):
+        assert f"| {item.price:.2f} |" in guide.partition("USD, what each line is for")[2], item
     for what, where in prices.READ.items():
         (row,) = [line for line in guide.splitlines() if line.startswith(f"| {what} | [")]
         assert where.split(",")[0] in row

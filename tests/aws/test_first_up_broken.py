@@ -81,7 +81,7 @@ def test_the_data_stack_broken_at_each_resource_is_gone_after_down(
     monkeypatch.setattr("headrace.aws.client.time.sleep", lambda _: None)
     cloud, kept = account.cloud(), []
     for resource in Template(templates.data()).resources:
-        broken_at(cloud, resource, Choices(image=IMAGE), plan.MakeStack)
+        broken_at(cloud, resource, Choices(image=IMAGE, keys="customer-managed"), plan.MakeStack)
         stack = stacks.find(cloud, f"{NAME}-data")
         assert stack is not None
         if stack.status == "ROLLBACK_FAILED":

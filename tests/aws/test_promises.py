@@ -21,6 +21,9 @@ DATA = Template(templates.data())
 APP = Template(templates.app())
 ALB = Template(templates.app(), **BALANCED)
 MAILED = Template(templates.app(), AlarmEmail="me@example.org")
+AWS_KEYS = {"Keys": "aws-managed"}
+DATA_AWS_KEYS = Template(templates.data(), **AWS_KEYS)
+APP_AWS_KEYS = Template(templates.app(), AlarmEmail="me@example.org", **AWS_KEYS)
 VPC = Template(templates.app(), Ingress="vpc", AllowSecurityGroup="sg-1")
 KEY = {"Fn::GetAtt": ["Key", "Arn"]}
 IMPORTED_KEY = {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-KeyArn"}}
@@ -28,7 +31,6 @@ BUCKET_KEY = {"Fn::ImportValue": {"Fn::Sub": "${DataStack}-BucketKeyArn"}}
 DATABASE = DATA.properties("Database")
 BUCKET = DATA.properties("Bucket")
 LAUNCH = APP.properties("LaunchTemplate")["LaunchTemplateData"]
-STATEMENTS = {one["Sid"]: one for one in APP.properties("Role")["Policies"][0]["PolicyDocument"]["Statement"]}
 HELD = ("Key", "Bucket", "BucketPolicy", "Database", "Repository")
 
 
@@ -36,6 +38,15 @@ def inbound(template: Template) -> list[dict[str, Any]]:
     """Every inbound rule for the hosts and for the balancer."""
     rules = [rule for group in template.of_type("EC2::SecurityGroup") for rule in group.get("SecurityGroupIngress", [])]
     return rules + template.of_type("EC2::SecurityGroupIngress")
+
+
+def role_of(template: Template) -> dict[str, Any]:
+    """What its hosts may, by the statement's name."""
+    policy = template.properties("Role")["Policies"][0]["PolicyDocument"]
+    return {one["Sid"]: one for one in policy["Statement"]}
+
+
+STATEMENTS = role_of(APP)
 
 
 def actions(*statements: str) -> set[str]:
@@ -215,6 +226,38 @@ PROMISES: dict[str, Callable[[], bool]] = {
         and STATEMENTS["EncryptArtifacts"]["Resource"] == BUCKET_KEY
         and DATA.outputs["BucketKeyArn"]["Value"] == KEY
         and "kms:ViaService" in str(STATEMENTS["EncryptArtifacts"]["Condition"])
+    ),
+    "with AWS's keys there is none of its own, and everything is encrypted all the same": lambda: (
+        not {"Key", "KeyAlias"} & DATA_AWS_KEYS.resources.keys()
+        and DATA_AWS_KEYS.properties("Database")["StorageEncrypted"] is True
+        and not {"KmsKeyId", "MasterUserSecret"} & DATA_AWS_KEYS.properties("Database").keys()
+        and DATA_AWS_KEYS.properties("Bucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        == [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+        and DATA_AWS_KEYS.properties("Repository")["EncryptionConfiguration"] == {"EncryptionType": "AES256"}
+        and '["Key", "Arn"]' not in json.dumps([DATA_AWS_KEYS.resources, DATA_AWS_KEYS.outputs])
+    ),
+    "with AWS's keys no output is empty, which none may be, and SSM's key is named for the secrets": lambda: (
+        DATA_AWS_KEYS.outputs["KeyArn"]["Value"] == "alias/aws/ssm"
+        and DATA_AWS_KEYS.outputs["BucketKeyArn"]["Value"] == "alias/aws/s3"
+    ),
+    "with AWS's keys the role needs none, the log names none, and alarms can write to the topic": lambda: (
+        "kms:" not in json.dumps(role_of(APP_AWS_KEYS))
+        and role_of(APP_AWS_KEYS).keys() == STATEMENTS.keys() - {"DecryptParametersAndArtifacts", "EncryptArtifacts"}
+        and "KmsKeyId" not in APP_AWS_KEYS.properties("LogGroup")
+        and "KmsMasterKeyId" not in APP_AWS_KEYS.properties("AlarmTopic")
+        and MAILED.properties("AlarmTopic")["KmsMasterKeyId"] == IMPORTED_KEY
+    ),
+    "with AWS's keys the role uses that of a bucket which was there before": lambda: (
+        {
+            sid: one["Resource"]
+            for sid, one in role_of(Template(templates.app(), ExistingBucketKey="arn:k", **AWS_KEYS)).items()
+            if "kms:" in json.dumps(one)
+        }
+        == {"DecryptParametersAndArtifacts": [BUCKET_KEY], "EncryptArtifacts": BUCKET_KEY}
+        and Template(templates.data(), ExistingBucket="b", ExistingBucketKey="arn:k", **AWS_KEYS).outputs[
+            "BucketKeyArn"
+        ]["Value"]
+        == {"Ref": "ExistingBucketKey"}
     ),
     "the role has no action with a wildcard, and all resources only where AWS knows no narrower": lambda: (
         not any("*" in action for action in actions(*STATEMENTS))

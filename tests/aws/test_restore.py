@@ -89,8 +89,9 @@ def sees(rds: Stubber, identifier: str, found: dict[str, Any] | None) -> None:
         rds.add_response("describe_db_instances", {"DBInstances": [found]}, asked)
 
 
+@pytest.mark.parametrize("keys", ["", "customer-managed", "aws-managed"])
 @pytest.mark.parametrize("source", [Source(snapshot="headrace-lab-1"), Source(time=THEN)])
-def test_the_new_database_is_as_the_old_one(cloud: Cloud, rds: Stubber, say: Say, source: Source) -> None:
+def test_the_new_database_is_as_the_old_one(cloud: Cloud, rds: Stubber, say: Say, source: Source, keys: str) -> None:
     sees(rds, X, instance(tags={"Name": "lab", "headrace-restored": "2026", "aws:cloudformation:stack": "s"}))
     sees(rds, NEW, None)
     tags = {"Tags": [{"Key": "Name", "Value": "lab"}, {"Key": "headrace-restore", "Value": str(source)}]}
@@ -105,13 +106,13 @@ def test_the_new_database_is_as_the_old_one(cloud: Cloud, rds: Stubber, say: Say
     for status in ("creating", "backing-up", "available"):
         sees(rds, NEW, instance(NEW, status, secret=False))
     rds.add_response("modify_db_instance", {}, {
-        "DBInstanceIdentifier": NEW, "ManageMasterUserPassword": True, "MasterUserSecretKmsKeyId": KEY,
-        "BackupRetentionPeriod": 7, "MaxAllocatedStorage": 500, "ApplyImmediately": True,
-    })  # fmt: skip
+        "DBInstanceIdentifier": NEW, "ManageMasterUserPassword": True, "BackupRetentionPeriod": 7,
+        "MaxAllocatedStorage": 500, "ApplyImmediately": True,
+    } | ({} if keys == "aws-managed" else {"MasterUserSecretKmsKeyId": KEY}))  # fmt: skip
     sees(rds, NEW, instance(NEW, secret=False))  # RDS takes its time before it says "modifying"
     sees(rds, NEW, instance(NEW, "modifying", secret=False))
     sees(rds, NEW, instance(NEW))
-    restore._make(cloud, DATA, X, source, say)
+    restore._make(cloud, DATA._replace(parameters={"Keys": keys} if keys else {}), X, source, say)
 
 
 def renames(rds: Stubber, old: str, new: str) -> None:

@@ -218,6 +218,15 @@ def test_what_was_there_before_is_not_the_deployments_promise(cloud: Cloud, say:
     assert ours.ok is False
 
 
+@pytest.mark.parametrize(("keys", "algorithm"), [("aws-managed", "AES256"), ("customer-managed", "aws:kms")])
+def test_the_bucket_is_encrypted_as_was_chosen(cloud: Cloud, say: Say, lab: Account, keys: str, algorithm: str) -> None:
+    lab.data = DATA._replace(parameters={"Keys": keys})
+    (rule,) = lab.answers["s3 get_bucket_encryption"]["ServerSideEncryptionConfiguration"]["Rules"]
+    for given in ("AES256", "aws:kms"):
+        rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] = given
+        assert lab.found(cloud, say)["the bucket is private"].ok is (given == algorithm)
+
+
 def test_what_can_not_be_looked_at_is_no_verdict(cloud: Cloud, say: Say, lab: Account) -> None:
     lab.tunnel = "AWS refused ssm:StartSession for arn:aws:iam::123456789012:user/me\nAsk for it."
     found = lab.found(cloud, say)["a run can be logged"]

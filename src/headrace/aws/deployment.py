@@ -18,6 +18,12 @@ _NO_TOKENS = (
     "--db-auth iam is for a database that `up` makes: with it RDS asks the master user for tokens, too, and shuts out "
     "whatever else logs in at --existing-database as that. Leave it out."
 )
+OWN_KEY, AWS_KEYS = "customer-managed", "aws-managed"  # as AWS calls them; the templates' Keys
+AWS_KEYS_LACK = (
+    "keys that AWS manages encrypt the data: no snapshot can be shared with another account, no key policy of yours "
+    "says who decrypts, and who may read any parameter of SSM in the account (as hosts with "
+    "AmazonSSMManagedInstanceCore may) reads the deployment's secrets"
+)
 _AMI = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-"
 
 
@@ -31,6 +37,7 @@ class Size(NamedTuple):
     storage: int
     multi_az: bool
     connections_alarm: int
+    keys: str
 
 
 SIZES = {
@@ -42,6 +49,7 @@ SIZES = {
         storage=20,
         multi_az=False,
         connections_alarm=60,
+        keys=AWS_KEYS,
     ),
     "team": Size(
         what="one host, a database of 4 GB",
@@ -51,6 +59,7 @@ SIZES = {
         storage=50,
         multi_az=False,
         connections_alarm=300,
+        keys=OWN_KEY,
     ),
     "ha": Size(
         what="two hosts in two zones behind the balancer, a database with a standby",
@@ -60,6 +69,7 @@ SIZES = {
         storage=100,
         multi_az=True,
         connections_alarm=700,
+        keys=OWN_KEY,
     ),
 }
 
@@ -85,6 +95,7 @@ class Choices:
     permissions_boundary: str | None = None
     db_auth: str | None = None
     backup_days: int | None = None
+    keys: str | None = None
     vpc_id: str | None = None
     app_subnet_ids: str | None = None
     database_subnet_ids: str | None = None
@@ -130,7 +141,7 @@ class Choices:
 
     def data_parameters(self, deployed: Mapping[str, str]) -> dict[str, str]:
         """The data stack's parameters; `deployed` are those of the stack as it is, empty for a new one."""
-        parameters = {"Name": self.name}
+        parameters = {"Name": self.name, "Keys": self._keys(deployed)}
         if size := self._size(deployed):
             parameters |= {
                 "DatabaseClass": size.database,
@@ -197,6 +208,20 @@ class Choices:
         merged["CertificateArn"] = self._certificate(deployed)
         _check_ingress(merged)
         return merged
+
+    def _keys(self, deployed: Mapping[str, str]) -> str:
+        """What encrypts the data, decided once: no database, repository or secret changes its key. A stack that does
+        not say is of a time when there was one choice."""
+        if not deployed:
+            return self.keys or SIZES[self.size or "dev"].keys
+        kept = deployed.get("Keys", OWN_KEY)
+        if self.keys not in (None, kept):
+            raise ConfigurationError(
+                f"{self.data_stack} is encrypted with {kept} keys, and a database keeps its key. Leave out --keys, or "
+                f"deploy with --keys {self.keys} and another --name, and take the data there (docs/aws.md, With "
+                "copies)."
+            )
+        return kept
 
     def _certificate(self, deployed: Mapping[str, str]) -> str:
         """That of another domain is of no use; where there is none, `up` finds or makes one."""

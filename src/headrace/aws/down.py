@@ -26,8 +26,8 @@ def down(cloud: Cloud, name: str, say: Say) -> None:
 def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
     """Delete the data stack and what it protects; what remains, each with the command that removes it.
 
-    The database leaves a final snapshot, and so the key that encrypts it has to stay. Whatever a try that was broken
-    off has deleted already is passed over.
+    The database leaves a final snapshot, and so the deployment's own key, where it has one, has to stay. Whatever a
+    try that was broken off has deleted already is passed over.
     """
     data = stacks.settle(cloud, f"{name}-data", say)
     if data is None:
@@ -42,7 +42,7 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
             f"{', '.join(old)} of an earlier restore would stay, and keep the network of {data.name}: `headrace aws "
             "restore --delete-old` first."
         )
-    identifier, bucket, key = data.output("DatabaseId"), data.output("Bucket"), data.output("KeyArn")
+    identifier, bucket = data.output("DatabaseId"), data.output("Bucket")
     made = stacks.resources(cloud, data.name)
     if "Database" in made:
         with passing_over("DBInstanceNotFound"):
@@ -67,13 +67,13 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         )
         if "Database" in made or one["DBSnapshotIdentifier"].startswith(f"headrace-{name}-")  # of upgrades
     ]
-    return [
-        *(
-            f"aws rds delete-db-snapshot --region {cloud.region} --db-snapshot-identifier {one['DBSnapshotIdentifier']}"
-            for one in snapshots
-        ),
-        f"aws kms schedule-key-deletion --region {cloud.region} --key-id {key}",
+    left = [
+        f"aws rds delete-db-snapshot --region {cloud.region} --db-snapshot-identifier {one['DBSnapshotIdentifier']}"
+        for one in snapshots
     ]
+    if key := made.get("Key"):
+        left.append(f"aws kms schedule-key-deletion --region {cloud.region} --key-id {key}")
+    return left
 
 
 def _parameters(cloud: Cloud, name: str) -> list[str]:

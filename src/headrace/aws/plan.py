@@ -166,7 +166,9 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
     image = _image(cloud, choices, _parameters(app).get("Image", ""))
     if choices.architecture is None and not _parameters(app):
         choices = replace(choices, architecture=images.architecture(cloud, choices.name, image))
-    app_parameters = choices.app_parameters(_parameters(app))
+    app_parameters = choices.app_parameters(_parameters(app)) | {
+        key: data_parameters[key] for key in ("Keys", "ExistingBucketKey") if key in data_parameters
+    }
     if not _parameters(data) and not data_parameters.get("VpcId"):  # later ones would be another network's
         size = SIZES[choices.size or "dev"]
         found = zones.choose(cloud, size, architecture_of(app_parameters))

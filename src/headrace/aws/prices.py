@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from headrace.aws.deployment import Choices
+from headrace.aws.deployment import AWS_KEYS, Choices
 
 DATE = "2026-06"
 REGION = "us-east-1"
@@ -31,17 +31,22 @@ ADDRESS_HOUR = 0.005
 DISK_GB = 0.08
 HOST_GB = 8  # of a host: Amazon Linux and Docker 2.5, three images of an upgrade 1.5
 DATABASE_GB = 0.115  # one zone
-KEY = 1.0
+KEY = 1.0  # one of the deployment's own
 SECRET = 0.40
 ALARM = 0.10
 ALARMS = 8  # behind a balancer, as without
 METRIC = 0.30  # a custom one
 METRICS = 3  # errors among them, which a balancer counts by itself
-FREE = 10  # alarms, and metrics, that an account has for nothing each month
+DASHBOARD = 3.0
+REQUEST = 0.01 / 1000  # of PutMetricData
+REQUESTS = 60 * HOURS  # a host's, one a minute
+# for which CloudWatch asks nothing of an account in a month, in all its regions but GovCloud's
+ALLOWANCE = "10 alarms, 10 metrics, 3 dashboards and 1,000,000 requests"
 NOT_COUNTED = (
-    "artifacts (S3: 0.023 a GB), logs (0.50 a GB, kept for 30 days), traffic out (0.09 a GB), backups and upgrades' "
-    "snapshots beyond the database's size (0.095 a GB; snapshots go after 90 days, but for the newest three), CPU "
-    "credits of a t4g or t3 host that is busy for hours (0.04 and 0.05 a vCPU-hour)"
+    "artifacts (S3: 0.023 a GB), images (ECR: 0.10 a GB), logs (0.50 a GB, kept for 30 days), traffic out (0.09 a GB) "
+    "and between zones (0.01 a GB each way), backups and upgrades' snapshots beyond the database's size (0.095 a GB; "
+    "snapshots go after 90 days, but for the newest three), CPU credits of a t4g or t3 host, or a db.t4g database, "
+    "that is busy for hours (0.04, 0.05 and 0.075 a vCPU-hour)"
 )
 # what -> where the number was read, with its date
 READ = {
@@ -52,20 +57,22 @@ READ = {
     "public IPv4 address": "doit.com, aws-public-ipv4-price-increase-the-complete-guide, since 2024-02",
     "load balancer": "awsnegotiations.com, elastic-load-balancer-cost, 2026-05",
     "KMS key": "cloudburn.io, aws-kms-pricing, 2026-03",
-    "logs": "factualminds.com, amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards, 2026-06",
+    "logs, dashboards": "factualminds.com, amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards, 2026-06",
 }
 # in undated tables of public programs, all of which agree, in one undated page, or from memory
 UNDATED = (
     "t4g.micro, t4g.medium, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
-    "tables); database's master secret, alarms, custom metrics (one page each); disks, S3, traffic (from memory)"
+    "tables); database's master secret, alarms, custom metrics (one page each); disks, S3, ECR, traffic, "
+    "requests, CPU credits (from memory)"
 )
 
 
 class Item(NamedTuple):
-    """A line of the bill, USD a month."""
+    """A line of the bill, USD a month. `free`: where the account uses nothing else of CloudWatch's allowance."""
 
     what: str
     price: float | None
+    free: bool = False
 
 
 def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
@@ -87,49 +94,54 @@ def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
         Item(f"{hosts} x disk of {HOST_GB} GB", hosts * HOST_GB * DISK_GB),
         *([] if data.get("ExistingDatabase") else database),
         Item(f"{addresses} x public IPv4 address", _monthly(ADDRESS_HOUR, addresses)),
-        Item("KMS key", KEY),
-        Item(f"{ALARMS} alarms", ALARMS * ALARM),
-        Item(f"{_metrics(balanced)} metrics of its own", _metrics(balanced) * METRIC),
+        *([] if data.get("Keys") == AWS_KEYS else [Item("KMS key", KEY)]),
+        Item(f"{ALARMS} alarms", ALARMS * ALARM, free=True),
+        Item(f"{_metrics(balanced)} metrics of its own", _metrics(balanced) * METRIC, free=True),
+        Item("their requests", hosts * REQUESTS * REQUEST, free=True),
+        Item("dashboard", DASHBOARD, free=True),
     ]
     if balanced:
         items.append(Item("load balancer", _monthly(BALANCER_HOUR, 1)))
     return items
 
 
-def total(items: list[Item]) -> float:
-    """USD a month of what has a price."""
+def billed(items: list[Item]) -> float:
+    """USD a month, as AWS bills it where the account uses nothing else of CloudWatch's allowance."""
+    return sum(item.price or 0.0 for item in items if not item.free)
+
+
+def without_allowance(items: list[Item]) -> float:
+    """The same where others use all of it."""
     return sum(item.price or 0.0 for item in items)
-
-
-def unused_allowance(items: list[Item]) -> float:
-    """USD a month that CloudWatch does not ask for, where the account has no other alarms and metrics."""
-    return sum(item.price or 0.0 for item in items if item.what.endswith((" alarms", " metrics of its own")))
 
 
 def _metrics(balanced: bool) -> int:
     return METRICS - 1 if balanced else METRICS
 
 
-def of_size(size: str) -> float:
-    """USD a month of a size as it comes; `ha` with its load balancer."""
+def of_size(size: str) -> list[Item]:
+    """The bill of a size as it comes; `ha` with its load balancer."""
     more: dict[str, Any] = (
         {"ingress": "alb", "domain": "-", "certificate_arn": "-", "allow_cidr": "10.0.0.0/8"} if size == "ha" else {}
     )
     choices = Choices(size=size, **more)
-    return total(estimate(choices.data_parameters({}), choices.app_parameters({})))
+    return estimate(choices.data_parameters({}), choices.app_parameters({}))
 
 
 def table(items: list[Item], region: str) -> str:
     """The bill as text."""
-    lines = [f"  {item.what:<46}{'?' if item.price is None else f'{item.price:9.2f}'}" for item in items]
+    lines = [
+        f"  {item.what:<46}{'?' if item.price is None else f'{item.price:9.2f}'}{'  *' if item.free else ''}"
+        for item in items
+    ]
     other = "" if region == REGION else f" {region} differs, usually by less than a third."
     return "\n".join(
         [
             f"USD a month (list prices of {REGION}, {DATE}, on demand):{other}",
             *lines,
-            f"  {'together':<46}{total(items):9.2f}",
-            f"  less {unused_allowance(items):.2f} where nothing else uses the account's {FREE} free alarms and {FREE} "
-            "free metrics of CloudWatch",
+            f"  {'together, without *':<46}{billed(items):9.2f}",
+            f"  {'together':<46}{without_allowance(items):9.2f}",
+            f"  * free where nothing else uses what CloudWatch gives each account: {ALLOWANCE}; not in GovCloud",
             f"  not counted: {NOT_COUNTED}",
             f"  not read in a dated source: {UNDATED}",
             "  https://calculator.aws has today's prices",

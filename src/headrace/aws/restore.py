@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from headrace.aws import database, execute, hosts, stacks, templates
 from headrace.aws.client import Answer, Cloud, passing_over, polling
+from headrace.aws.deployment import AWS_KEYS
 from headrace.aws.execute import required
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
@@ -159,12 +160,13 @@ def _make(cloud: Cloud, data: Stack, identifier: str, source: Source, say: Say) 
                 **options,
             )
     if "MasterUserSecret" not in _wait(cloud, new, say):  # which a restore does not bring along
+        own = data.parameters.get("Keys") != AWS_KEYS  # without a name it is alias/aws/secretsmanager
         cloud.call(
             "rds",
             "modify_db_instance",
             DBInstanceIdentifier=new,
             ManageMasterUserPassword=True,
-            MasterUserSecretKmsKeyId=data.output("KeyArn"),
+            **({"MasterUserSecretKmsKeyId": data.output("KeyArn")} if own else {}),
             BackupRetentionPeriod=old["BackupRetentionPeriod"],
             MaxAllocatedStorage=old.get("MaxAllocatedStorage", old["AllocatedStorage"]),
             ApplyImmediately=True,

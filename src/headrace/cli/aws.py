@@ -32,7 +32,7 @@ from headrace.aws import restore as restoring
 from headrace.aws import rotate as rotation
 from headrace.aws import selftest as walk_through
 from headrace.aws.client import Cloud
-from headrace.aws.deployment import PORT, SIZES, Choices, check_name
+from headrace.aws.deployment import AWS_KEYS, AWS_KEYS_LACK, OWN_KEY, PORT, SIZES, Choices, check_name
 from headrace.aws.execute import Live, Preview
 from headrace.cli.output import if_broken_off
 
@@ -151,6 +151,12 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--backup-days", type=click.IntRange(1, 35), help="Any time of so many days can be restored; 7 at first."
+        ),
+        click.option(
+            "--keys",
+            type=click.Choice([OWN_KEY, AWS_KEYS]),
+            help="What encrypts the data, for ever: a KMS key of its own, or AWS's, which are free, and lack "
+            "something. At the first `up`; aws-managed with dev.",
         ),
         click.option(
             "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="On all that is made, for the bill: team=ml, say."
@@ -532,19 +538,26 @@ def export(
 def _show(target: Target, steps: list[plan.Step], quiet: bool = False) -> list[Preview]:
     """Preview the steps, and print the plan with its price."""
     previews = [execute.preview(target.cloud, step) for step in steps]
-    data = next(step.parameters for step in steps if isinstance(step, plan.MakeStack))
+    data, deployed = next((step.parameters, step.seen) for step in steps if isinstance(step, plan.MakeStack))
     app = next(step.stack.parameters for step in steps if isinstance(step, plan.MakeApp))
     items = prices.estimate(data, app)
     value = {
         "name": target.name,
         "region": target.cloud.region,
         "steps": [{"what": one.what, "changes": [change._asdict() for change in one.changes]} for one in previews],
-        "monthly_usd": round(prices.total(items), 2),
+        "keys": data["Keys"],
+        "monthly_usd": round(prices.billed(items), 2),
+        "monthly_usd_without_allowance": round(prices.without_allowance(items), 2),
         "prices_of": prices.DATE,
     }
     if not quiet:
-        text = "\n".join([*(_preview_text(one) for one in previews), "", prices.table(items, target.cloud.region)])
-        target.result(value, text)
+        lines = [*(_preview_text(one) for one in previews), "", prices.table(items, target.cloud.region)]
+        if data["Keys"] == AWS_KEYS:
+            lines += ["", f"{AWS_KEYS_LACK}."]
+            if not deployed:
+                key = f"--keys {OWN_KEY} makes a key of its own, for {prices.KEY:.2f}"
+                lines.append(f"{key}; later that can't be changed.")
+        target.result(value, "\n".join(lines))
     return previews
 
 
@@ -572,6 +585,7 @@ def _status_text(found: dict[str, Any]) -> str:
             for one in found["put_aside"]
         ]
         lines.append(f"bucket   {found['bucket']}")
+        lines.append(f"keys     {found['keys']}")
         lines += [f"in place {one}: it was there before, and stays after `down`" for one in found["in_place"]]
     if "hosts" in found:
         lines.append(f"image    {found['image']}")
