@@ -307,9 +307,11 @@ def _status(account: Account) -> None:
 def _connect(account: Account) -> None:
     _connected_until(account, signal.SIGTERM)
     _connected_until(account, signal.SIGHUP)  # its terminal closes
+    assert _connected_until(account, signal.SIGINT) == "headrace: Broken off. The tunnel is closed."
 
 
-def _connected_until(account: Account, ends: signal.Signals) -> None:
+def _connected_until(account: Account, ends: signal.Signals) -> str:
+    """What it says last."""
     port = free_port()
     command: list[str | Path] = [SCRIPTS / "headrace", "aws", "connect", "--port", str(port)]
     process = Process(command, account.folder / "connect.log", env=account.environment())
@@ -321,6 +323,7 @@ def _connected_until(account: Account, ends: signal.Signals) -> None:
         wait_until(lambda: not server.answers("/health"), "the plugin has ended, too")
     finally:
         process.stop()
+    return "\n".join(process.tail().splitlines()[-1:])
 
 
 def _balancer(account: Account, host: HostStandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from headrace.aws import execute, hosts, tunnel
+from headrace.aws.client import Cloud
 from headrace.aws.hosts import Host
 from headrace.cli.aws import aws
-from headrace.errors import AwsError
+from headrace.cli.commands import run
+from headrace.errors import AwsError, BrokenOff
+from tests.support.processes import free_port
 
 ENDS = "The session has ended: it was idle for long.\nRun the command again."
 Play = list[AwsError | type[BaseException] | str]
@@ -60,18 +66,19 @@ def test_a_tunnel_that_does_not_open_again_is_tried_again(monkeypatch: pytest.Mo
     gone = AwsError("i-1 is not connected", "TargetNotConnected")
     cut = AwsError("AWS can't be reached: no route.\nLook at the network", "EndpointConnectionError")
     done, plugin = connect(monkeypatch, "long", gone, cut, cut, "long", gone, KeyboardInterrupt)
-    assert (done.exit_code, plugin.play) == (0, []), (done.output, done.exception)
+    assert isinstance(done.exception, BrokenOff)
+    assert plugin.play == []
     assert plugin.slept == [1, 2, 4, 1], "each pause longer, until a session has lasted"
     assert "i-1 is not connected Trying again in 1 s." in done.stderr
     assert "AWS can't be reached: no route. Trying again in 4 s." in done.stderr
     assert done.stdout.count("MLflow is at http://localhost:5000") == 1
     assert done.stderr.count("Connected again") == 2
-    assert done.stderr.endswith("closed\n")
+    assert str(done.exception) == "Broken off. The tunnel is closed."
 
 
 def test_sessions_that_end_at_once_are_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
     done, plugin = connect(monkeypatch, "long", *8 * ["short"], KeyboardInterrupt)
-    assert done.exit_code == 0, (done.output, done.exception)
+    assert isinstance(done.exception, BrokenOff)
     assert plugin.slept == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
@@ -97,5 +104,70 @@ def test_ctrl_c_while_it_waits_to_try_again(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("headrace.aws.tunnel.time.sleep", interrupted)
     done = CliRunner().invoke(aws, ["connect"], env={"AWS_REGION": "eu-central-1"})
-    assert (done.exit_code, plugin.play) == (0, [])
-    assert done.stderr.endswith("closed\n")
+    assert isinstance(done.exception, BrokenOff)
+    assert plugin.play == []
+
+
+def test_ctrl_c_twice_leaves_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second while it waits for a plugin that takes its time to end its session."""
+    script = (
+        "import signal, socket, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "listener = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(600)"
+    )
+    port = free_port()
+    command = [sys.executable, "-c", script, str(port)]
+    plugin = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    monkeypatch.setattr(tunnel, "session", lambda *_: plugin)
+
+    def again(_: float | None = None) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), tunnel.opened(Cloud(region="eu-central-1"), "i-1", 5000, local_port=port):
+        monkeypatch.setattr(plugin, "wait", again)
+        raise KeyboardInterrupt
+    assert plugin.poll() == -signal.SIGKILL
+
+
+# What each says on Ctrl-C while AWS keeps it waiting.
+_CONTINUES = " What AWS has under way goes on; the same command, run again, continues from there."
+_ON_THE_HOST = " What has begun on the host goes on there."
+COMMANDS = {
+    "doctor": "",
+    "selftest": "",
+    "plan": "",
+    "up --yes": _CONTINUES,
+    "status": "",
+    "logs --follow": "",
+    "connect": " The tunnel is closed.",
+    "exec ls": _ON_THE_HOST,
+    "user list": _ON_THE_HOST,
+    "upgrade v1 --yes": _CONTINUES,
+    "rollback --yes": _CONTINUES,
+    "rotate --yes": _CONTINUES,
+    "restore --snapshot s --yes": _CONTINUES,
+    "down --yes": _CONTINUES,
+    "export connect-policy": "",
+}
+
+
+def test_each_command_is_tried() -> None:
+    assert {command.partition(" ")[0] for command in COMMANDS} == set(aws.commands)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_is_a_line_and_130(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tunnel, "check_plugin", lambda: None)
+    monkeypatch.setattr(Cloud, "call", interrupted)
+    monkeypatch.setattr(Cloud, "pages", interrupted)
+    monkeypatch.setattr(Cloud, "client", interrupted)
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    monkeypatch.setattr(sys, "argv", ["headrace", "aws", *command.split()])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert (ended.value.code, capsys.readouterr().err) == (130, f"headrace: Broken off.{COMMANDS[command]}\n")

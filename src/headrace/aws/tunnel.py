@@ -112,12 +112,14 @@ def opened(
         yield Tunnel(local_port, plugin)
     finally:
         plugin.send_signal(signal.SIGINT)  # on which it ends its session, too; SIGTERM leaves that open
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            plugin.wait(5)
-        plugin.kill()
-        plugin.wait()
-        if plugin.stdout is not None:
-            plugin.stdout.close()
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                plugin.wait(5)
+        finally:  # of who presses Ctrl-C again meanwhile, too
+            plugin.kill()
+            plugin.wait()
+            if plugin.stdout is not None:
+                plugin.stdout.close()
 
 
 def keep_open(

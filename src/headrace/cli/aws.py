@@ -122,6 +122,7 @@ def _resumable(command: Callable[..., None]) -> Callable[..., None]:
     return if_broken_off("What AWS has under way goes on; the same command, run again, continues from there.")(command)
 
 
+_ON_A_HOST = if_broken_off("What has begun on the host goes on there.")
 _SETTING = (
     "A setting of the server (docs/reference/settings.md), kept for every host; a secret's NAME alone asks for it."
 )
@@ -317,6 +318,7 @@ def logs(target: Target, follow: bool, since: str) -> None:
 
 
 @_command
+@if_broken_off("The tunnel is closed.")
 @click.option("--port", default=PORT, show_default=True, help="The port of this machine.")
 def connect(target: Target, port: int) -> None:
     """Reach the server at http://localhost:5000 while this runs: a Session Manager tunnel, no open port."""
@@ -330,13 +332,11 @@ def connect(target: Target, port: int) -> None:
     def tell(_: tunnel.Tunnel) -> None:
         target.result({"url": f"http://localhost:{port}"}, _connected(target, port))
 
-    try:
-        tunnel.keep_open(opened, tell, target.say)
-    except KeyboardInterrupt:
-        target.say("closed")
+    tunnel.keep_open(opened, tell, target.say)
 
 
 @_command
+@_ON_A_HOST
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(target: Target, command: tuple[str, ...]) -> None:
     """Run COMMAND in the server's container on a host: `headrace aws exec -- headrace db indexes list`.
@@ -347,6 +347,7 @@ def exec_(target: Target, command: tuple[str, ...]) -> None:
 
 
 @_command
+@_ON_A_HOST
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
 def user(target: Target, arguments: tuple[str, ...]) -> None:
     """The server's accounts, as `headrace user` has them: `headrace aws user add alice --role editor`.
