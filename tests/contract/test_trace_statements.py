@@ -19,9 +19,10 @@ from headrace.errors import Declined, NotFound
 from headrace.resources.runs.log_plan import MetricRow
 from headrace.resources.runs.writes import CreateRun, LogBatch
 from headrace.resources.traces import sql, trace_rows, writes
+from headrace.resources.traces.info import TraceRow
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
 from headrace.resources.traces.token_sums import stored_node
-from headrace.resources.traces.trace_rows import TraceChange, TraceRow, TraceState
+from headrace.resources.traces.trace_rows import TraceChange, TraceState
 from headrace.resources.traces.writes import LogSpans
 from tests.contract.conftest import open_on
 from tests.support.databases import Database, Databases

@@ -18,6 +18,7 @@ import sqlalchemy
 from headrace.errors import Declined, PayloadTooLarge
 from headrace.resources.traces import otlp, span_rows, sql, trace_rows
 from headrace.resources.traces.costs import Prices
+from headrace.resources.traces.info import TraceRow
 from headrace.resources.traces.span_rows import LoggedSpans, TraceContribution
 from headrace.resources.traces.tags import ARTIFACTS
 from headrace.resources.traces.token_sums import stored_node
@@ -131,7 +132,7 @@ class Ours:
             if trace_id not in states:
                 change.tags[ARTIFACTS] = trace_rows.artifact_location(experiment, trace_id)
             experiment_of[trace_id] = change.row.experiment_id
-            row = {name: getattr(change.row, name) for name in trace_rows.TraceRow.__struct_fields__}
+            row = {name: getattr(change.row, name) for name in TraceRow.__struct_fields__}
             self._run(sql.PUT_TRACE, **row, generations=change.generations)
             for key, value in change.tags.items():
                 self._run(sql.PUT_TAG, request_id=trace_id, key=key, value=value)

@@ -111,6 +111,20 @@ def integer(text: str) -> int:
     return int(text)
 
 
+def comparable(text: str) -> int | float:
+    """The number, if it is an integer, or a fraction that a double holds exactly enough to compare with integers.
+
+    Raises:
+        Declined: it isn't.
+    """
+    if text.lstrip("-").isdigit():
+        return integer(text)
+    number = float(text)
+    if abs(number) >= 2**53:
+        raise Declined("a number that a double does not hold")
+    return number
+
+
 def check_clauses(clauses: Sized) -> None:
     """Raises InvalidParameter for more order_by clauses than MAX_CLAUSES."""
     if len(clauses) > MAX_CLAUSES:

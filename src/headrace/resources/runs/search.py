@@ -6,7 +6,6 @@ mlflow/store/tracking/sqlalchemy_store.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,7 +13,7 @@ from headrace.api.search.ast import Comparator, Condition, Kind, OrderBy, Value
 from headrace.api.search.parser import (
     Comparison,
     check_clauses,
-    integer,
+    comparable,
     number_text,
     parse,
     parse_order_by,
@@ -109,18 +108,8 @@ def _convert(kind: Kind, key: str, comparison: Comparison) -> Value:
     if kind is Kind.METRIC:
         return float(number_text(value))
     if kind is Kind.ATTRIBUTE and key in _TIMES:
-        return _time(number_text(value))
+        return comparable(number_text(value))
     return string_value(value)
-
-
-def _time(text: str) -> int | float:
-    """Milliseconds: an integer, or a fraction that a double holds exactly enough to compare with integers."""
-    if text.lstrip("-").isdigit():
-        return integer(text)
-    value = float(text)
-    if math.isinf(value) or abs(value) >= 2**53:
-        raise Declined("a time that a double does not hold")
-    return value
 
 
 def _order_by(clause: str) -> OrderBy:

@@ -29,15 +29,14 @@ V2_UNSPECIFIED = "TRACE_STATUS_UNSPECIFIED"
 _SHOWN_KEY, _SHOWN_METADATA, _SHOWN_TAG = 250, 250, 4096
 
 
-class TraceInfo(Struct, gc=False):
-    """A row of `trace_info`, and what its trace has in other tables."""
+class TraceRow(Struct, gc=False):
+    """A row of `trace_info`, as far as spans may change it."""
 
     request_id: str
     experiment_id: int
     timestamp_ms: int
     execution_time_ms: int | None
     status: str
-    client_request_id: str | None = None
     request_preview: str | None = None
     response_preview: str | None = None
     trace_name: str | None = None
@@ -51,6 +50,12 @@ class TraceInfo(Struct, gc=False):
     input_cost: float | None = None
     output_cost: float | None = None
     total_cost: float | None = None
+
+
+class TraceInfo(TraceRow, gc=False):
+    """The whole row, and what its trace has in other tables."""
+
+    client_request_id: str | None = None
     tags: dict[str, str | None] = {}
     metadata: dict[str, str | None] = {}
     assessments: list[Assessment] = []

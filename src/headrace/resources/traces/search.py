@@ -16,7 +16,7 @@ from headrace.api.search.ast import Comparator, Condition, KeysetValue, Kind, Or
 from headrace.api.search.lexer import Token, TokenKind
 from headrace.api.search.parser import (
     Comparison,
-    integer,
+    comparable,
     number_text,
     parse,
     parse_order_by,
@@ -147,17 +147,8 @@ def _value(kind: Kind, key: str, comparison: Comparison) -> Value:
         return value
     takes_numbers = kind in (Kind.FEEDBACK, Kind.EXPECTATION) or (kind is Kind.ATTRIBUTE and key in _NUMERIC)
     if takes_numbers and isinstance(value, Token) and value.kind is TokenKind.NUMBER:
-        return _number(number_text(value))
+        return comparable(number_text(value))
     return string_value(value)
-
-
-def _number(text: str) -> int | float:
-    if text.lstrip("-").isdigit():
-        return integer(text)
-    number = float(text)
-    if abs(number) >= 2**53:
-        raise Declined("a number that a double does not hold")
-    return number
 
 
 def _comparators(kind: Kind, key: str) -> frozenset[str]:

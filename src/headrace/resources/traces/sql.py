@@ -29,8 +29,8 @@ is stock's.
 
 from __future__ import annotations
 
+from headrace.resources.traces.info import TraceRow
 from headrace.resources.traces.span_rows import SpanRow
-from headrace.resources.traces.trace_rows import TraceRow
 
 # ruff: noqa: S608  (the texts are made of constants of this module)
 

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from headrace.errors import Declined
 from headrace.resources.traces import token_sums
+from headrace.resources.traces.info import TraceRow
 from headrace.resources.traces.span_rows import TraceContribution
 from headrace.resources.traces.token_sums import COST_COLUMNS, TOKEN_COLUMNS, Node
 
@@ -38,29 +39,6 @@ class Experiment(Struct, frozen=True, gc=False):
 
     experiment_id: int
     artifact_location: str
-
-
-class TraceRow(Struct, gc=False):
-    """A row of `trace_info`, as far as spans may change it."""
-
-    request_id: str
-    experiment_id: int
-    timestamp_ms: int
-    execution_time_ms: int | None
-    status: str
-    request_preview: str | None = None
-    response_preview: str | None = None
-    trace_name: str | None = None
-    session_id: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_creation_input_tokens_above_1hr: int | None = None
-    input_cost: float | None = None
-    output_cost: float | None = None
-    total_cost: float | None = None
 
 
 class TraceState(TraceRow, gc=False, kw_only=True):

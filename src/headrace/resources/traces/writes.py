@@ -13,10 +13,11 @@ from headrace.db.database import Write
 from headrace.db.query import Dialect, Sql, array
 from headrace.errors import Declined, Forbidden, HeadraceError, NotFound
 from headrace.resources.traces import sql, trace_rows
+from headrace.resources.traces.info import TraceRow
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
 from headrace.resources.traces.tags import ARTIFACTS, SPANS
 from headrace.resources.traces.token_sums import Node, stored_node
-from headrace.resources.traces.trace_rows import Experiment, TraceChange, TraceRow, TraceState
+from headrace.resources.traces.trace_rows import Experiment, TraceChange, TraceState
 
 if TYPE_CHECKING:
     import sqlite3

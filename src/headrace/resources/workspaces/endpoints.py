@@ -132,7 +132,7 @@ async def _check_conflicts(call: Call, name: str) -> None:
         )
 
 
-def _fields(message: messages.CreateWorkspace | messages.UpdateWorkspace) -> dict[str, str | None]:
+def _fields(message: messages.Described) -> dict[str, str | None]:
     """The columns that the message says. Raises InvalidParameter, Declined."""
     archival = message.trace_archival_config or messages.TraceArchivalConfig()
     description = message.description

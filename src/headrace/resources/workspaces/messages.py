@@ -16,13 +16,18 @@ class ListWorkspaces(Message):
     """`ListWorkspaces`."""
 
 
-class CreateWorkspace(Message):
-    """`CreateWorkspace`."""
+class Described(Message):
+    """What is said of a workspace."""
 
-    name: str
     description: str | None = None
     default_artifact_root: str | None = None
     trace_archival_config: TraceArchivalConfig | None = None
+
+
+class CreateWorkspace(Described, kw_only=True):
+    """`CreateWorkspace`."""
+
+    name: str
 
 
 class GetWorkspace(Message):
@@ -31,13 +36,10 @@ class GetWorkspace(Message):
     workspace_name: str
 
 
-class UpdateWorkspace(Message):
+class UpdateWorkspace(Described, kw_only=True):
     """`UpdateWorkspace`. Absent keeps what is there, an empty text clears it."""
 
     workspace_name: str
-    description: str | None = None
-    default_artifact_root: str | None = None
-    trace_archival_config: TraceArchivalConfig | None = None
 
 
 class DeleteWorkspace(Message):
