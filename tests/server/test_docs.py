@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import boto3
 import pytest
 import requests
 
+from tests.server.guarded import ADMIN_TOKEN, PASSWORD, start_guarded
 from tests.support.databases import Databases
 from tests.support.processes import clean_environment
 from tests.support.servers import Server, start_headrace
@@ -33,10 +35,47 @@ def test_the_readme_example_runs(databases: Databases, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         search = {"experiment_ids": ["1"], "max_results": 5}
         found = requests.post(f"{server.url}/api/2.0/mlflow/runs/search", json=search, timeout=60).json()["runs"]
+        (shown,) = lines("tutorials/data-scientist.md", "text")
+        filtered = requests.post(
+            f"{server.url}/api/2.0/mlflow/runs/search", json=search | {"filter": shown}, timeout=60
+        )
+        assert (filtered.status_code, filtered.headers["headrace-answered-by"]) == (200, "native")
     finally:
         server.stop()
     assert [run["info"]["run_name"] for run in found] == ["first"]
     assert found[0]["data"]["metrics"][0]["step"] == 99
+
+
+def lines(page: str, kind: str = "bash") -> list[str]:
+    """What the blocks of this kind in a page of docs/ say."""
+    blocks = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
+    return [line for of, block in blocks if of == kind for line in block.splitlines()]
+
+
+def test_what_reviewer_and_administrator_type_works(databases: Databases, tmp_path: Path) -> None:
+    """On the server that the reviewer's tutorial starts: its request, and each command of security.md but the import of
+    basic-auth (test_user_commands.py has it)."""
+    serve, curl = lines("tutorials/security-reviewer.md")
+    guarded = start_guarded(databases.migrated("sqlite"), tmp_path, *shlex.split(serve)[2:], users={"ben": "viewer"})
+    try:
+        asked, _, status = curl.partition("#")
+        url = guarded.server.url
+        command = shlex.split(asked.replace("http://localhost:5000", url))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert url in command[-1]
+        assert done.stdout.splitlines()[0].split()[1] == status.strip() == "401"
+
+        made = {"experiments/create": "churn", "registered-models/create": "churn-xgboost"}
+        for path, name in made.items():
+            assert guarded.status("POST", f"/api/2.0/mlflow/{path}", ADMIN_TOKEN, json={"name": name}) == 200
+        commands = [shlex.split(line, comments=True)[1:] for line in lines("security.md") if "import" not in line]
+        said = {" ".join(words): guarded.headrace(*words, stdin=PASSWORD) for words in commands}
+    finally:
+        guarded.server.stop()
+    assert len(said) == 9
+    assert said["user token ada --name laptop"].startswith("hr_")
+    assert said["user link ada --url https://mlflow.example.com"].startswith("https://mlflow.example.com/headrace/")
+    assert "churn-xgboost" in said["user grants"]
 
 
 def test_make_has_what_the_readme_names() -> None:
