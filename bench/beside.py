@@ -84,6 +84,19 @@ class _Runs:
         return outcome.rate
 
 
+def _round(runs: _Runs, port: int, rate: int, connections: int, number: int) -> tuple[float, float]:
+    """Metrics a second alone and beside traces: now these first and now those, since the tables grow meanwhile."""
+
+    def beside() -> float:
+        with _ingestion(port, rate):
+            return runs.rate(connections)
+
+    if number % 2:
+        second = beside()
+        return runs.rate(connections), second
+    return runs.rate(connections), beside()
+
+
 def main() -> int:
     """Print the table; 1 where logging is slowed by more than it may be."""
     missed = 0
@@ -99,11 +112,7 @@ def main() -> int:
                 port = subject.server.port
                 runs = _Runs(port)
                 for rate, connections in itertools.product(RATES, CONNECTIONS):
-                    rounds = []
-                    for _ in range(ROUNDS):
-                        alone = runs.rate(connections)
-                        with _ingestion(port, rate):
-                            rounds.append((alone, runs.rate(connections)))
+                    rounds = [_round(runs, port, rate, connections, number) for number in range(ROUNDS)]
                     alone, beside = (statistics.median(values) for values in zip(*rounds, strict=True))
                     ratio = statistics.median(beside / alone for alone, beside in rounds)
                     goal = f" (at least {LEAST})" if rate == RATES[0] else ""

@@ -1,6 +1,7 @@
-"""Traces beside stock's: `python -m bench.traces [--quick | --once] [--postgresql | --sqlite]`.
+"""Traces beside stock's: `python -m bench.traces [--quick | --once] [--postgresql | --sqlite] [--only TITLE]`.
 
---once is one round, --quick one short one with fewer traces, of PostgreSQL unless SQLite is named.
+--once is one round, --quick one short one with fewer traces, of PostgreSQL unless SQLite is named; --only those rows
+whose titles have a text.
 
 There are 50,000 traces (5,000 for --quick) of ten spans, with three tags and two assessments each. What is sent to
 /v1/traces are traces of 10 spans with 4 attributes of 300 bytes each; what was acknowledged is counted afterwards.
@@ -198,10 +199,12 @@ def check(subject: Subject) -> None:
 def main(arguments: list[str]) -> int:
     """Print the table; 1 where Headrace is not as fast as it must be."""
     kinds = [kind for kind in KINDS if f"--{kind}" in arguments]
+    only = arguments[arguments.index("--only") + 1] if "--only" in arguments else ""
+    rows = [row for row in ROWS if only in row.title]
     if "--quick" in arguments:
-        return compare(Table(ROWS, fill(QUICK_TRACES), prepare, check), kinds or KINDS[:1], rounds=1, seconds=1.5)
+        return compare(Table(rows, fill(QUICK_TRACES), prepare, check), kinds or KINDS[:1], rounds=1, seconds=1.5)
     rounds = 1 if "--once" in arguments else ROUNDS
-    return compare(Table(ROWS, fill(TRACES), prepare, check), kinds or KINDS, rounds, SECONDS)
+    return compare(Table(rows, fill(TRACES), prepare, check), kinds or KINDS, rounds, SECONDS)
 
 
 if __name__ == "__main__":
