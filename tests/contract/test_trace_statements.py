@@ -15,7 +15,7 @@ import pytest
 from headrace.db.postgres import Session
 from headrace.db.query import Dialect, Sql
 from headrace.entities import RunInfo
-from headrace.errors import Declined, NotFound
+from headrace.errors import Declined, Forbidden, NotFound
 from headrace.resources.runs.log_plan import MetricRow
 from headrace.resources.runs.writes import CreateRun, LogBatch
 from headrace.resources.traces import sql, trace_rows, writes
@@ -214,8 +214,10 @@ async def test_span_by_span_is_as_merged(databases: Databases, monkeypatch: pyte
         assert of_trace(database, bytes([at + 1]) * 16) == of_trace(database, bytes([at + 101]) * 16), orders[at]
 
 
-async def test_span_by_span_takes_one_statement(databases: Databases) -> None:
-    """But for the first, of which it is not known that its trace is new."""
+@pytest.mark.parametrize("only_here", [False, True])
+async def test_span_by_span_takes_one_statement(databases: Databases, only_here: bool) -> None:
+    """But for the first and the root, of which it is not known whether their trace is new. A root begins before the
+    others: what has assessed the trace goes with it."""
     database = databases.migrated("postgresql")
     connection = await connect(database)
     counted: Any = Statements(connection)
@@ -223,7 +225,7 @@ async def test_span_by_span_takes_one_statement(databases: Databases) -> None:
 
     async def send(number: int, experiment: int = EXPERIMENT) -> Any:
         (outcome,) = await LogSpans.apply_postgres(
-            session, [LogSpans(experiment, "default", False, step(number, b"\1" * 16))]
+            session, [LogSpans(experiment, "default", only_here, step(number, b"\1" * 16))]
         )
         return outcome
 
@@ -233,12 +235,47 @@ async def test_span_by_span_takes_one_statement(databases: Databases) -> None:
         assert [await send(number) for number in (2, 3, 4)] == [None, None, None]
         assert counted.count == 4
         await connection.execute(
+            "INSERT INTO assessments (assessment_id, trace_id, name, assessment_type, value, created_timestamp,"
+            " last_updated_timestamp, source_type, valid, experiment_id, trace_timestamp_ms, is_numeric_value)"
+            " SELECT 'a-1', request_id, 'good', 'feedback', 'true', 0, 0, 'HUMAN', true, 0, timestamp_ms, false"
+            " FROM trace_info"
+        )
+        counted.count = 0
+        assert await send(1) is None
+        assert counted.count == 3
+        await connection.execute(
             "UPDATE trace_tags SET value = 'ARCHIVE_REPO' WHERE key = 'mlflow.trace.spansLocation'"
         )
         assert isinstance(await send(5), Declined)
     finally:
         await connection.close()
-    assert len(rows_of(database)["spans"]) == 3
+    found = rows_of(database)
+    assert len(found["spans"]) == 4
+    times = found["trace_info"][0]["timestamp_ms"], found["assessments"][0]["trace_timestamp_ms"]
+    assert times == (START // MILLION + 1, START // MILLION + 1)
+
+
+async def test_who_may_not_write_to_a_trace_leaves_nothing(databases: Databases) -> None:
+    """Neither a span nor the mark of where its spans are, which a trace that was told of only has not got."""
+    database = databases.migrated("postgresql")
+    connection = await connect(database)
+    try:
+        await connection.execute(
+            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, workspace)"
+            " VALUES (1, 'another', 's3://bucket/1', 'active', 'default')"
+        )
+        await connection.execute(
+            "INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, status) VALUES ($1, 0, 1, 'OK')",
+            f"tr-{'01' * 16}",
+        )
+        write = LogSpans(1, "default", True, step(2, b"\1" * 16))
+        (outcome,) = await LogSpans.apply_postgres(Session(connection, {}), [write])
+        assert isinstance(outcome, Forbidden)
+    finally:
+        await connection.close()
+    found = rows_of(database)
+    assert not found["spans"]
+    assert not found["trace_tags"]
 
 
 async def test_metrics_do_not_wait_for_spans(databases: Databases) -> None:

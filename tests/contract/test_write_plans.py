@@ -37,6 +37,7 @@ STATEMENTS = {
     "put traces": text_of(starts.PUT),
     "make traces of spans": text_of(Sql(trace_sql.NEW_TRACES)),
     "add spans": text_of(Sql(trace_sql.ADD_SPANS)),
+    "move assessments": text_of(Sql(trace_sql.MOVE)),
     "set traces": text_of(Sql(trace_sql.SET_TRACES)),
     "create assessments": text_of(assessment_sql.CREATE),
 }

@@ -17,8 +17,9 @@ order:
              PUT_TAG, ADD_USER, MOVE_ASSESSMENTS, once a row.
 
 PostgreSQL: the usual group is done before all that, with one or two statements that commit by themselves. NEW_TRACES
-for traces whose spans come together, with their root. ADD_SPANS for those whose spans come one by one, as MLflow's SDK
-sends them, and for what is not there then, NEW_TRACES.
+for traces whose spans come together, with their root. ADD_SPANS for those that are there, or whose spans come one by
+one as MLflow's SDK sends them, and for what is not there then, NEW_TRACES. A root comes last and began first: with one
+in a group ADD_SPANS may give traces an earlier start, and MOVE their assessments, in a transaction.
 
 Nobody can come between LOCK_TRACES and the commit, so the last writer of a trace sees the spans of all before it, and
 the sums are right. start_trace must lock the row, too; it overwrites (stock's _start_trace_once).
@@ -41,6 +42,7 @@ _TYPES = {
     **dict.fromkeys(("timestamp_ms", "execution_time_ms", "start_time_unix_nano", "end_time_unix_nano"), "bigint"),
     **dict.fromkeys((name for name in _TRACE if "tokens" in name), "bigint"),
     **dict.fromkeys(("input_cost", "output_cost", "total_cost"), "double precision"),
+    "only_here": "boolean",
 }
 
 
@@ -124,6 +126,7 @@ MOVE_ASSESSMENTS = "UPDATE assessments SET trace_timestamp_ms = :timestamp_ms WH
 
 _TRACE_ROWS = _unnest("trace_", *_TRACE, "generations")
 _NEW_ROWS = _unnest("trace_", *_TRACE, "generations", "workspace")
+_WIDENED_ROWS = _unnest("trace_", *_TRACE, "generations", "only_here")
 _SPAN_ROWS = _unnest("span_", *_SPAN)
 _TAG_ROWS = _unnest("tag_", "request_id", "key", "value")
 _USER_ROWS = _unnest("user_", "request_id", "user_id")
@@ -153,21 +156,25 @@ WITH given AS (
 SELECT request_id FROM made
 """
 
-# Spans of traces that are there, in one statement: (request_id, whether it is done) of those. Not done are traces whose
-# spans are elsewhere, and those that begin earlier now. A statement sees other tables as they were when it began, but
-# ON CONFLICT sees the tag as it is: so nobody has archived the trace before the lock.
+# Spans of traces that are there, in one statement: of those (request_id, whether it is done, where it begins earlier
+# now: when). Not done are traces whose spans are elsewhere, those that must be `only_here` and are not, and those that
+# would begin earlier, unless they may: within a transaction, in which MOVE follows. A statement sees other tables as
+# they were when it began, but ON CONFLICT sees the tag as it is: so nobody has archived the trace before the lock.
 ADD_SPANS = f"""
-WITH locked AS (
-  SELECT request_id FROM trace_info WHERE request_id IN :trace_request_id ORDER BY request_id FOR UPDATE
+WITH given AS (SELECT * FROM {_WIDENED_ROWS}), locked AS (
+  SELECT request_id, experiment_id, timestamp_ms FROM trace_info
+  WHERE request_id IN :trace_request_id ORDER BY request_id FOR UPDATE
 ), located AS (
   INSERT INTO trace_tags (request_id, key, value)
-  SELECT request_id, 'mlflow.trace.spansLocation', 'TRACKING_STORE' FROM locked
+  SELECT request_id, 'mlflow.trace.spansLocation', 'TRACKING_STORE' FROM locked JOIN given n USING (request_id)
+  WHERE locked.experiment_id = n.experiment_id OR NOT n.only_here
   ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value WHERE trace_tags.value = excluded.value
   RETURNING request_id
 ), changed AS (
   UPDATE trace_info t SET
-    execution_time_ms = greatest(
-      t.timestamp_ms + t.execution_time_ms, n.timestamp_ms + n.execution_time_ms) - t.timestamp_ms,
+    timestamp_ms = least(t.timestamp_ms, n.timestamp_ms),
+    execution_time_ms = greatest(t.timestamp_ms + t.execution_time_ms, n.timestamp_ms + n.execution_time_ms)
+      - least(t.timestamp_ms, n.timestamp_ms),
     status = CASE
       WHEN t.status IN ('IN_PROGRESS', 'STATE_UNSPECIFIED') AND n.status <> 'IN_PROGRESS' THEN n.status
       ELSE t.status END,
@@ -175,9 +182,9 @@ WITH locked AS (
     response_preview = coalesce(t.response_preview, n.response_preview),
     trace_name = coalesce(n.trace_name, t.trace_name),
     db_payload_generation = t.db_payload_generation + n.generations
-  FROM {_TRACE_ROWS} JOIN located ON located.request_id = n.request_id
-  WHERE t.request_id = n.request_id AND t.timestamp_ms <= n.timestamp_ms
-  RETURNING t.request_id, t.experiment_id
+  FROM given n JOIN located USING (request_id)
+  WHERE t.request_id = n.request_id AND (t.timestamp_ms <= n.timestamp_ms OR :may_begin_earlier::boolean)
+  RETURNING t.request_id, t.experiment_id, t.timestamp_ms
 ), put_spans AS (
   INSERT INTO spans (experiment_id, {_SPAN_COLUMNS})
   SELECT changed.experiment_id, n.* FROM {_SPAN_ROWS} JOIN changed ON changed.request_id = n.trace_id
@@ -188,9 +195,13 @@ WITH locked AS (
   WHERE n.key <> 'mlflow.trace.spansLocation'
   ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
 )
-SELECT locked.request_id, changed.request_id IS NOT NULL
+SELECT locked.request_id, changed.request_id IS NOT NULL,
+  CASE WHEN changed.timestamp_ms < locked.timestamp_ms THEN changed.timestamp_ms END
 FROM locked LEFT JOIN changed ON changed.request_id = locked.request_id
 """
+
+# A statement after the lock, which sees the assessments that came before it.
+MOVE = f"UPDATE assessments SET trace_timestamp_ms = n.timestamp_ms FROM {_MOVED_ROWS} WHERE trace_id = n.request_id"
 
 # The statements of a CTE see the rows as they were before it: here they are told whose experiment is whose.
 SET_TRACES = f"""
@@ -211,7 +222,7 @@ WITH changed AS (
   SELECT request_id, 'mlflow.trace.user', user_id FROM {_USER_ROWS}
   ON CONFLICT (request_id, key) DO NOTHING
 )
-UPDATE assessments SET trace_timestamp_ms = n.timestamp_ms FROM {_MOVED_ROWS} WHERE trace_id = n.request_id
+{MOVE}
 """
 
 # ---- the run's link, after the spans, in a transaction of its own as stock's ----------------------------------------

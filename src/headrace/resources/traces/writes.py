@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 _BYTES_OF_A_ROW = 10_000
 
 _EXPERIMENTS, _TRACE_STATES, _STORED_NODES = map(Sql, (sql.EXPERIMENTS, sql.TRACE_STATES, sql.STORED_NODES))
-_LOCK_TRACES, _NEW_TRACES, _ADD_SPANS, _SET_TRACES = (
-    Sql(postgresql=text, sqlite="SELECT 1") for text in (sql.LOCK_TRACES, sql.NEW_TRACES, sql.ADD_SPANS, sql.SET_TRACES)
+_LOCK_TRACES, _NEW_TRACES, _ADD_SPANS, _MOVE, _SET_TRACES = (
+    Sql(postgresql=text, sqlite="SELECT 1")
+    for text in (sql.LOCK_TRACES, sql.NEW_TRACES, sql.ADD_SPANS, sql.MOVE, sql.SET_TRACES)
 )
 
 # What becomes of a write: None, or the exception that its caller shall see.
@@ -125,14 +126,31 @@ async def _at_once(session: Session, writes: Sequence[LogSpans]) -> set[str]:
     plain = {
         trace_id: of_trace
         for trace_id, of_trace in alone.items()
-        if trace_id not in whole and not any(map(_needs_more, of_trace))
+        if trace_id not in done and not any(map(_needs_more, of_trace))
     }
     if plain:
-        rows = await _rows(session, _ADD_SPANS, **_arrays(_changes(plain), _spans(plain)))
-        there = {row[0] for row in rows}
-        done |= {trace_id for trace_id, is_done in rows if is_done}
-        done |= await _put_new(session, {each: plain[each] for each in plain if each not in there})
+        there = await _add(session, plain)
+        done |= {trace_id for trace_id, is_done in there.items() if is_done}
+        new = plain.keys() - there.keys() - whole.keys()
+        done |= await _put_new(session, {each: plain[each] for each in new})
     return done
+
+
+async def _add(session: Session, traces: Traces) -> dict[str, bool]:
+    """Add spans to the traces that are there: their ids, and whether it is done."""
+    changes = _changes(traces)
+    values = _arrays(changes, _spans(traces)) | {
+        "trace_only_here": [any(write.only_here for write in traces[change.row.request_id]) for change in changes]
+    }
+    if not any(write.logged.completed for of_trace in traces.values() for write in of_trace):
+        rows = await _rows(session, _ADD_SPANS, **values, may_begin_earlier=False)
+    else:
+        async with session.connection.transaction():
+            rows = await _rows(session, _ADD_SPANS, **values, may_begin_earlier=True)
+            if moved := [(trace_id, begins) for trace_id, _, begins in rows if begins is not None]:
+                ids, times = map(list, zip(*moved, strict=True))
+                await _rows(session, _MOVE, moved_request_id=ids, moved_timestamp_ms=times)
+    return {trace_id: is_done for trace_id, is_done, _ in rows}
 
 
 async def _put_new(session: Session, traces: Traces) -> set[str]:
@@ -180,7 +198,7 @@ def _needs_more(write: LogSpans) -> bool:
     """Whether spans of a trace that is there can't be added without looking at what it has."""
     said = write.logged.traces[0]
     tells = said.has_usage or said.has_cost or said.session_id or said.user_id
-    return bool(tells) or write.only_here or said.tags[SPANS] != "TRACKING_STORE"
+    return bool(tells) or said.tags[SPANS] != "TRACKING_STORE"
 
 
 async def _merge(session: Session, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
