@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(DRILLS)}; all of them by default")
     parser.add_argument("--long", action="store_true", help="some hours instead of five minutes")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--seed", type=int, default=0, help="another number generates other requests")
     parser.add_argument("--plot", metavar="FILE", help="write a PNG of the time from each fault to the next write")
     parser.add_argument("--any-time", action="store_true", help="tell the times, don't judge them: a shared machine")
     parser.add_argument("--all-or-fail", action="store_true", help="a drill that can't be run here is a failure")
@@ -26,7 +27,7 @@ def main() -> int:
     if unknown := [name for name in options.names if name not in DRILLS]:
         parser.error(f"there is no drill {unknown[0]}: choose from {', '.join(DRILLS)}")
     outcomes: list[Outcome] = []
-    with opened(options.long, judges_times=not options.any_time) as field:
+    with opened(options.long, judges_times=not options.any_time, seed=options.seed) as field:
         for name in options.names or DRILLS:
             begin = time.monotonic()
             print(f"{name} ...", file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import statistics
+import sys
 import threading
 import time
 from collections import Counter
@@ -21,9 +22,11 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil
 import requests
+import urllib3
 from bench.process import descendants, memory
 from tests.server.test_connection_budget import Watch, ask
 from tests.support.databases import Database
@@ -32,6 +35,7 @@ from tests.support.load import create_run
 from tests.support.postgres import Postgres
 from tests.support.processes import Process, free_port
 from tests.support.servers import Server
+from urllib3.exceptions import HTTPError
 
 from drill import machine
 from drill.field import Field
@@ -248,37 +252,45 @@ def generated(field: Field) -> Outcome:
     total, threads = (1_000_000 if field.long else 20_000), 8
     statuses: Counter[int] = Counter()
     bad: list[str] = []
+    different: set[int] = set()
+    slowest = [(0.0, "")] * threads
 
     def send(url: str, seed: int) -> None:
-        session = requests.Session()
+        pool = urllib3.connection_from_url(url, timeout=60, retries=False)
         for number in range(total // threads):
             if number % 200 == 0:  # what was there may be deleted by now
-                generator = Generator(seed + number, things(url))
+                generator = Generator(f"{field.seed} {seed} {number}", things(url))
             method, path, message, raw = generator.request()
             shown = f"{method} {path} {json.dumps(message)[:300] if raw is None else raw[:300]!r}"
+            different.add(hash((method, path, raw or json.dumps(message))))
+            since = time.monotonic()
             try:
                 if method == "GET":
-                    answer = session.get(url + path, params=message, timeout=60)
+                    answer = pool.request(method, f"{path}?{urlencode(message, doseq=True)}")
                 else:
                     body = json.dumps(message).encode() if raw is None else raw
-                    headers = {"Content-Type": "application/json"}
-                    answer = session.request(method, url + path, data=body, headers=headers, timeout=60)
-            except (requests.RequestException, HTTPException, OSError) as error:
+                    answer = pool.request(method, path, body=body, headers={"Content-Type": "application/json"})
+            except (HTTPError, HTTPException, OSError) as error:
                 bad.append(f"{shown}: {type(error).__name__}")
                 continue
-            statuses[answer.status_code] += 1
-            if answer.status_code >= 500 and answer.status_code != 501:
-                bad.append(f"{shown}: {answer.status_code} {answer.text[:200]}")
+            statuses[answer.status] += 1
+            slowest[seed] = max(slowest[seed], (time.monotonic() - since, shown))
+            if answer.status >= 500 and answer.status != 501:
+                bad.append(f"{shown}: {answer.status} {answer.data[:200]!r}")
 
     servers = [field.serve(database, "--workers", "2") for database in (field.database(), field.sqlite())]
-    running = [threading.Thread(target=send, args=(servers[seed % 2].url, seed * 1_000_000)) for seed in range(threads)]
+    running = [threading.Thread(target=send, args=(servers[seed % 2].url, seed)) for seed in range(threads)]
     for each in running:
         each.start()
     for each in running:
-        each.join()
-    outcome.acknowledged = sum(statuses.values())
+        while each.is_alive():
+            each.join(60)
+            print(f"{statuses.total():,} answered, {len(bad)} bad: {bad[-1:]}", file=sys.stderr, flush=True)
+    outcome.acknowledged = statuses.total()
     outcome.wrong = len(bad)
     outcome.notes.append(", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items())))
+    took, shown = max(slowest)
+    outcome.notes.append(f"{len(different):,} of them differ; the slowest answer took {took:.1f} s: {shown[:150]}")
     outcome.notes += bad[:5]
     for server in servers:
         outcome.expect("Traceback" not in server.process.log.read_text(errors="replace"), "the log has a traceback")

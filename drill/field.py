@@ -18,11 +18,11 @@ from tests.support.servers import SCRIPTS
 class Field:
     """`long`: the drill may take its time; without it all of them take five minutes together.
 
-    `judges_times`: a write that is acknowledged later than promised is a failure.
+    `judges_times`: a write that is acknowledged later than promised is a failure. `seed`: which requests are generated.
     """
 
-    def __init__(self, folder: Path, long: bool, judges_times: bool, stack: ExitStack) -> None:
-        self.folder, self.long, self.judges_times, self._stack = folder, long, judges_times, stack
+    def __init__(self, folder: Path, long: bool, judges_times: bool, seed: int, stack: ExitStack) -> None:
+        self.folder, self.long, self.judges_times, self.seed, self._stack = folder, long, judges_times, seed, stack
         self.postgres = Postgres()
         stack.callback(self.postgres.remove)
         self.postgres.start()
@@ -56,8 +56,8 @@ class Field:
 
 
 @contextmanager
-def opened(long: bool, judges_times: bool) -> Iterator[Field]:
+def opened(long: bool, judges_times: bool, seed: int) -> Iterator[Field]:
     folder = Path(tempfile.mkdtemp(prefix="headrace-drill-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield Field(folder, long, judges_times, stack)
+        yield Field(folder, long, judges_times, seed, stack)
