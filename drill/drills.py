@@ -365,7 +365,18 @@ def mixed(field: Field) -> Outcome:
 DRILLS: dict[str, Drill] = {
     each.__name__.replace("_", "-"): each
     for each in (
-        *(kills, instances, database_faults, machine.packet_loss, clients, idle, generated, mixed, machine.clock),
+        *(
+            kills,
+            instances,
+            database_faults,
+            machine.packet_loss,
+            machine.packet_loss_s3,
+            clients,
+            idle,
+            generated,
+            mixed,
+            machine.clock,
+        ),
         *(machine.descriptors, machine.small_memory, machine.full_disk, machine.full_disk_postgresql),
     )
 }

@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
 import requests
 from tests.support.databases import Database, Databases
 from tests.support.faults import TcpProxy
 from tests.support.postgres import Postgres
 from tests.support.processes import wait_until
+from tests.support.servers import start_moto
 
 from drill.field import Field
 from drill.outcome import Outcome
-from drill.writers import API, Batches, Metrics, writing
+from drill.writers import API, Batches, Files, Metrics, Writing, writing
 
 _FAKETIME = "faketime/libfaketimeMT.so.1"
 _MEGABYTES = 128
@@ -180,11 +182,43 @@ def packet_loss(field: Field) -> Outcome:
         while time.monotonic() < until:
             running.wait_for_progress(10)
     outcome.faults = way.lost
-    took = sorted(done - sent for each in running.writers for sent, done in each.times)
-    outcome.notes.append(f"p50 {took[len(took) // 2] * 1000:.0f} ms, p99 {took[len(took) * 99 // 100] * 1000:.0f} ms")
+    outcome.notes.append(_quantiles(running))
     running.count(database, outcome)
     outcome.nothing_lost()
     return outcome
+
+
+def packet_loss_s3(field: Field) -> Outcome:
+    """5% of what goes to S3 and comes from it is lost and sent again; what is uploaded is read back."""
+    outcome, database, s3 = Outcome("5% of packets lost, S3"), field.database(), start_moto(field.folder)
+    way = TcpProxy(int(s3.url.rpartition(":")[2]), loss=_LOSS)
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+    try:
+        boto3.client("s3", endpoint_url=s3.url, aws_access_key_id="k", aws_secret_access_key="s").create_bucket(
+            Bucket="lossy"
+        )
+        server = field.serve(
+            database,
+            *("--artifacts-destination", "s3://lossy", "--artifact-transfer", "always-proxy"),
+            env=keys | {"MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{way.port}"},
+        )
+        with writing(server.url, 4, [Files]) as running:
+            until = time.monotonic() + (600 if field.long else 15)
+            while time.monotonic() < until:
+                running.wait_for_progress(4)
+        outcome.faults = way.lost
+        running.count(database, outcome)
+    finally:
+        s3.stop()
+        way.stop()
+    outcome.notes.append(_quantiles(running))
+    outcome.nothing_lost()
+    return outcome
+
+
+def _quantiles(running: Writing) -> str:
+    took = sorted(done - sent for each in running.writers for sent, done in each.times)
+    return f"p50 {took[len(took) // 2] * 1000:.0f} ms, p99 {took[len(took) * 99 // 100] * 1000:.0f} ms"
 
 
 def full_disk(field: Field) -> Outcome:

@@ -25,6 +25,7 @@ GIVE_UP_SECONDS = 60.0
 API = "/api/2.0/mlflow/"
 BATCH = 50
 SPANS = 3
+SIZES = (1_000, 100_000, 1_000_000, 12_000_000)  # the last one is sent to S3 in parts
 
 
 class Writer(threading.Thread, ABC):
@@ -56,16 +57,27 @@ class Writer(threading.Thread, ABC):
 
     def post(self, path: str, json: Any = None, data: bytes | None = None, **headers: str) -> Any:
         """The answer's JSON; None when it was given up, or refused, which `unanswered` then says."""
+        answer = self.answered("POST", path, data, json, headers)
+        if answer is None:
+            return None
+        return answer.json() if answer.content and not data else {}
+
+    def answered(
+        self, method: str, path: str, data: bytes | None = None, json: Any = None, headers: Any = None
+    ) -> requests.Response | None:
+        """The 200 that it gets in the end; None when it was given up, or refused, which `unanswered` then says."""
         deadline = time.monotonic() + GIVE_UP_SECONDS
         said = ""
         while time.monotonic() < deadline:
             try:
-                answer = self._session.post(self.url + path, data=data, json=json, headers=headers, timeout=30)
+                answer = self._session.request(
+                    method, self.url + path, data=data, json=json, headers=headers, timeout=30
+                )
             except requests.RequestException as error:
                 said = type(error).__name__
             else:
                 if answer.status_code == 200:
-                    return answer.json() if answer.content and not data else {}
+                    return answer
                 said = f"{answer.status_code} {answer.text[:200]}"
                 if answer.status_code not in RETRIED:
                     break
@@ -189,6 +201,26 @@ class Versions(Writer):
         outcome.doubled += len(rows) - len(found)
 
 
+class Files(Writer):
+    """An artifact of 1 kB to 12 MB, uploaded and read back at once by another request."""
+
+    kind = "artifacts"
+
+    def acknowledge(self, count: int) -> bool:
+        path = f"/api/2.0/mlflow-artifacts/artifacts/drill/{self.number}/{count}"
+        content = os.urandom(SIZES[(count + self.number) % len(SIZES)]) + str(count).encode()
+        if not self.answered("PUT", path, content):
+            return False
+        found = self.answered("GET", path)
+        self.acknowledged.append(found is not None and found.content == content)
+        return True
+
+    @staticmethod
+    def count(database: Database, writers: Sequence[Files], outcome: Outcome) -> None:
+        """Each was read back when it was acknowledged."""
+        outcome.wrong += sum(each.acknowledged.count(False) for each in writers)
+
+
 KINDS: tuple[type[Writer], ...] = (Metrics, Batches, Traces, Versions)
 
 
@@ -225,7 +257,8 @@ class Writing:
 
     def count(self, database: Database, outcome: Outcome) -> None:
         outcome.acknowledged += self.total()
-        for kind in KINDS:
+        kinds: tuple[type[Writer], ...] = (*KINDS, Files)
+        for kind in kinds:
             kind.count(database, [each for each in self.writers if isinstance(each, kind)], outcome)
         gone = [text for each in self.writers for text in each.unanswered]
         outcome.unanswered += len(gone)
