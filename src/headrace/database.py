@@ -361,8 +361,6 @@ def _postgresql(database: PostgresURL, log: Log, deadline: float, starting: bool
     with contextlib.closing(connection), connection.cursor() as cursor:
         # The lock ends with its transaction: one of a session would stay with a pooler's connection.
         connection.autocommit = not starting
-        if starting:
-            _wait_for_lock(cursor, database, log)
 
         def rows(statement: str) -> list[tuple[Any, ...]]:
             try:
@@ -371,15 +369,16 @@ def _postgresql(database: PostgresURL, log: Log, deadline: float, starting: bool
                 raise _explained(database, error) from None
             return list(cursor)
 
+        if starting:
+            _wait_for_lock(rows, database, log)
         found = _found(_POSTGRES_TABLES, rows)
         if starting and "experiments" not in found.tables:
-            _check_may_create(cursor, database)
+            _check_may_create(rows, database)
         yield found
 
 
-def _check_may_create(cursor: psycopg2.extensions.cursor, database: PostgresURL) -> None:
-    cursor.execute("SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')")
-    [(schema, may)] = cursor.fetchall()
+def _check_may_create(rows: Rows, database: PostgresURL) -> None:
+    [(schema, may)] = rows("SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')")
     if schema is None:
         raise ConfigurationError(
             f"No schema of the search_path of {database.shown} exists, and MLflow's tables need one. Make it "
@@ -393,12 +392,11 @@ def _check_may_create(cursor: psycopg2.extensions.cursor, database: PostgresURL)
         )
 
 
-def _wait_for_lock(cursor: psycopg2.extensions.cursor, database: PostgresURL, log: Log) -> None:
+def _wait_for_lock(rows: Rows, database: PostgresURL, log: Log) -> None:
     since = time.monotonic()
     said = False
     while True:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))
-        [(got,)] = cursor.fetchall()
+        [(got,)] = rows(f"SELECT pg_try_advisory_xact_lock({_LOCK})")
         if got:
             return
         if not said and time.monotonic() - since > _SAID_AFTER:
@@ -508,6 +506,11 @@ def connect(database: PostgresURL, name: str | None = None) -> psycopg2.extensio
 
 
 def _explained(database: PostgresURL, error: psycopg2.Error) -> ConfigurationError:
+    if error.pgcode is None:  # that it ended is not said by the server
+        return ConfigurationError(
+            f"The connection to the database {database.shown} ended: {_one_line(error)}. Try again. A pooler in "
+            "between needs pool_mode = transaction or session: with statement there are no transactions."
+        )
     return ConfigurationError(
         f"The database {database.shown} can't be used by the role {database.user}: {_one_line(error)}. Let the owner "
         "of MLflow's tables grant what is missing, or use the owner's role."

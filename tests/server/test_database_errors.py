@@ -49,7 +49,20 @@ def pooler(postgres: Postgres) -> Iterator[PgBouncer | None]:
 
 
 @pytest.fixture(scope="module")
-def situations(postgres: Postgres, databases: Databases, pooler: PgBouncer | None) -> dict[str, Situation]:
+def without_transactions(postgres: Postgres) -> Iterator[PgBouncer | None]:
+    if PROGRAM is None:
+        yield None
+        return
+    pooler = PgBouncer(postgres, "statement")
+    pooler.start()
+    yield pooler
+    pooler.remove()
+
+
+@pytest.fixture(scope="module")
+def situations(
+    postgres: Postgres, databases: Databases, pooler: PgBouncer | None, without_transactions: PgBouncer | None
+) -> dict[str, Situation]:
     foreign, migrated = databases.empty("postgresql"), databases.migrated("postgresql")
     schemaless = databases.empty("postgresql")
     foreign.execute("CREATE TABLE orders (id int)")
@@ -103,11 +116,15 @@ def situations(postgres: Postgres, databases: Databases, pooler: PgBouncer | Non
     if pooler is not None:
         wrong = pooler.uri(migrated.name).replace("postgres@", "postgres:h1dden@")
         found["wrong password at a pooler"] = Situation(wrong, "it refuses the password of the role postgres")
+    if without_transactions is not None:
+        through = without_transactions.uri(migrated.name)
+        found["a pooler without transactions"] = Situation(through, "needs pool_mode = transaction", ("serve",))
     return found
 
 
 NAMES = (
     "database away", "unknown host", "wrong password", "wrong password at a pooler", "no such role",
+    "a pooler without transactions",
     "role without rights", "role that may not create", "no such database", "foreign application", "empty database",
     "no schema", "no driver", "no store", "a new line", "quotes", "a parameter", "a typing error", "no service",
     "a variable", "no certificate",

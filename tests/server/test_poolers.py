@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import requests
@@ -15,17 +15,22 @@ from headrace.db.indexes import INDEXES
 from tests.server.conftest import Serve
 from tests.support.databases import Databases
 from tests.support.load import assert_all_there, load
-from tests.support.pgbouncer import PROGRAM, Mode, PgBouncer
+from tests.support.pgbouncer import PROGRAM, Mode, PgBouncer, version
 from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="PgBouncer is not installed")
 MODES: tuple[Mode, ...] = ("session", "transaction")
-# nothing, what everybody has, and everything that Headrace could send
-IGNORED = {
-    "none": "",
-    "usual": "extra_float_digits",
-    "all": "extra_float_digits,jit,lock_timeout,idle_in_transaction_session_timeout,statement_timeout,enable_seqscan,"
-    "plan_cache_mode",
+IGNORED = "ignore_startup_parameters"
+SETTINGS = {
+    "none": {},
+    "usual": {IGNORED: "extra_float_digits"},
+    "all that Headrace could send": {
+        IGNORED: "extra_float_digits,jit,lock_timeout,idle_in_transaction_session_timeout,statement_timeout,"
+        "enable_seqscan,plan_cache_mode"
+    },
+    "prepared": {"max_prepared_statements": "3"},  # fewer than there are: it gives some up
+    "reset": {"server_reset_query": "DISCARD ALL", "server_reset_query_always": "1"},
+    "short-lived": {"server_lifetime": "1", "server_idle_timeout": "1", "server_round_robin": "1"},
 }
 Start = Callable[..., PgBouncer]
 
@@ -34,8 +39,8 @@ Start = Callable[..., PgBouncer]
 def start(postgres: Postgres) -> Iterator[Start]:
     started: list[PgBouncer] = []
 
-    def start(mode: Mode, ignored: str = "", server_connections: int = 20) -> PgBouncer:
-        started.append(PgBouncer(postgres, mode, ignored, server_connections))
+    def start(mode: Mode, settings: Mapping[str, str] | None = None, server_connections: int = 20) -> PgBouncer:
+        started.append(PgBouncer(postgres, mode, server_connections=server_connections, settings=settings))
         started[-1].start()
         return started[-1]
 
@@ -50,13 +55,15 @@ def url_of(uri: str) -> PostgresURL:
     return url
 
 
-@pytest.mark.parametrize("ignored", IGNORED)
+@pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("mode", MODES)
 async def test_it_is_found_out_and_settings_come_with_each_transaction(
-    mode: Mode, ignored: str, start: Start, databases: Databases
+    mode: Mode, settings: str, start: Start, databases: Databases
 ) -> None:
+    if settings == "prepared" and version() < (1, 21):
+        pytest.skip("PgBouncer 1.21 was the first with max_prepared_statements")
     database = databases.empty("postgresql")
-    pooler = start(mode, IGNORED[ignored], server_connections=2)
+    pooler = start(mode, SETTINGS[settings], server_connections=2)
     url = url_of(pooler.uri(database.name) + "?options=-csearch_path%3Dmine,public%20-cwork_mem%3D5MB")
     database.execute("CREATE SCHEMA mine")
 
@@ -102,7 +109,7 @@ async def test_indexes_are_built_and_no_lock_stays(start: Start, databases: Data
 def test_a_server_behind_it(mode: Mode, start: Start, databases: Databases, serve: Serve) -> None:
     """Everything is native under load, stock works, a restart of the pooler loses nothing, a second start is quick."""
     database = databases.migrated("postgresql")
-    pooler = start(mode, IGNORED["usual"])
+    pooler = start(mode, SETTINGS["usual"])
     options = ["--backend-store-uri", pooler.uri(database.name), "--workers", "2", "--stock", "lazy"]
     server = serve(*options)
     with load(server.url) as running:

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,30 +16,37 @@ from tests.support.postgres import OTHER_USER, Postgres
 from tests.support.processes import PATIENCE_SECONDS, Process, free_port
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-Mode = Literal["session", "transaction"]
+Mode = Literal["session", "transaction", "statement"]
+
+
+def version() -> tuple[int, ...]:
+    """(1, 24, 1)"""
+    assert PROGRAM is not None
+    said = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, said.split()[1].split(".")))
 
 
 class PgBouncer:
-    """Every database of `postgres`. `ignored`: its ignore_startup_parameters; `tls`: a certificate and its key."""
+    """Every database of `postgres`. `tls`: a certificate and its key; `settings`: others than those that are here."""
 
     def __init__(
         self,
         postgres: Postgres,
         mode: Mode,
-        ignored: str = "",
         server_connections: int = 20,
         password: str = "",
         tls: tuple[Path, Path] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         assert PROGRAM is not None
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-pgbouncer-"))
         self.port = free_port()
         (self._folder / "users").write_text(f'"postgres" "{password}"\n')
-        with_tls = ""
+        more = "".join(f"{name} = {value}\n" for name, value in (settings or {}).items())
         if tls is not None:
             for name, file in zip(("certificate", "key"), tls, strict=True):
                 shutil.copy(file, self._folder / name)
-            with_tls = (
+            more += (
                 f"client_tls_sslmode = require\nclient_tls_cert_file = {self._folder}/certificate\n"
                 f"client_tls_key_file = {self._folder}/key\n"
             )
@@ -45,8 +54,8 @@ class PgBouncer:
             f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = {'scram-sha-256' if password else 'trust'}\n"
-            f"auth_file = {self._folder}/users\npool_mode = {mode}\nignore_startup_parameters = {ignored}\n"
-            f"default_pool_size = {server_connections}\nmax_client_conn = 500\nserver_fast_close = 1\n{with_tls}"
+            f"auth_file = {self._folder}/users\npool_mode = {mode}\n"
+            f"default_pool_size = {server_connections}\nmax_client_conn = 500\nserver_fast_close = 1\n{more}"
         )
         for path in (self._folder, *self._folder.iterdir()):
             if os.geteuid() == 0:  # PgBouncer refuses to run as root
