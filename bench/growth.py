@@ -1,22 +1,23 @@
-"""What rows cost: `python -m bench.growth [--rows 10000000]` logs and reads on a full table of metrics and an empty.
+"""What rows cost: `python -m bench.growth [--rows 30000000]` logs and reads on a full table of metrics and an empty.
 
 Two servers on one PostgreSQL, turn by turn; printed is, for one connection, the median of each and their ratio. The
-goals are 1.3 times for writing and 1.5 times for reading.
+goals are 1.3 times for writing and 1.5 times for reading. How far a run's points lie apart, and so what reading them
+costs, depends on how many trainings wrote at the same time: the full table has a third of each.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
-import json
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -27,36 +28,49 @@ from bench.machine import facts
 from bench.process import ServerProcess, free_port
 from bench.search import indexes
 
+# how many runs were written at once, and which
+Part: TypeAlias = tuple[int, range]
 BIN = Path(sys.executable).parent
 POINTS = 1_000  # a run
 FEW = 10  # runs with points in the table that is called empty: what is read has to be there
 ROUNDS, SECONDS = 5, 1.5
 START = 1_700_000_000_000
 
+AT_ONCE = (10, 100, 10_000)  # so many trainings write at the same time; each a part of the full table
+COVERING = "CREATE INDEX covering ON metrics (run_uuid, key, step) INCLUDE (timestamp, value, is_nan)"
+
 RUNS = """
 INSERT INTO runs (run_uuid, experiment_id, artifact_uri, status, source_type, lifecycle_stage, start_time)
 SELECT md5(r::text), 0, 'mlflow-artifacts:/0/' || md5(r::text) || '/artifacts', 'FINISHED', 'LOCAL', 'active', r
-FROM generate_series(1, {runs}) r;
+FROM generate_series({first}, {last}) r;
 INSERT INTO latest_metrics (run_uuid, key, value, timestamp, step, is_nan)
-SELECT md5(r::text), 'loss', 1, {start} + {points}, {points}, false FROM generate_series(1, {runs}) r;
+SELECT md5(r::text), 'loss', 1, {start} + {points}, {points}, false FROM generate_series({first}, {last}) r;
 """
-# as trainings at the same time write them, which is the worst for reading: a run's points each on another page
+# point by point of all that run at once: the more they are, the more pages a run's points lie on
 METRICS = """
 INSERT INTO metrics (run_uuid, key, value, timestamp, step, is_nan)
-SELECT md5(r::text), 'loss', random(), {start} + r * 1000 + m, m, false
-FROM generate_series(1, {runs}) r, generate_series(1, {points}) m
+SELECT md5(({first} + i / {points} / {at_once} * {at_once} + i % {at_once})::text), 'loss', random(),
+  {start} + i, i / {at_once} % {points} + 1, false
+FROM generate_series(0, ({last} - {first} + 1)::bigint * {points} - 1) i
 """
 
 
-async def fill(uri: str, runs: int) -> int:
+async def fill(uri: str, parts: Sequence[Part]) -> int:
     """Runs with their points; the bytes of the table of metrics with its indexes."""
     connection = await asyncpg.connect(uri, command_timeout=3600)
-    values = {"runs": runs, "points": POINTS, "start": START}
     try:
         await connection.execute("SET synchronous_commit = off; SET session_replication_role = replica")
         async with without_indexes(connection):
-            await connection.execute(RUNS.format(**values))
-            await connection.execute(METRICS.format(**values))
+            for at_once, runs in parts:
+                values = {
+                    "first": runs.start,
+                    "last": runs.stop - 1,
+                    "at_once": min(at_once, len(runs)),
+                    "points": POINTS,
+                    "start": START,
+                }
+                await connection.execute(RUNS.format(**values))
+                await connection.execute(METRICS.format(**values))
         await settle(connection)
         size: int = await connection.fetchval("SELECT pg_total_relation_size('metrics')")
         return size
@@ -65,16 +79,15 @@ async def fill(uri: str, runs: int) -> int:
 
 
 class Side:
-    """A server on a database with so many runs of 1,000 points."""
+    """A server on a database with runs of 1,000 points; `part` is the one whose runs are asked for."""
 
-    def __init__(self, databases: Databases, folder: Path, name: str, runs: int) -> None:
+    def __init__(self, databases: Databases, folder: Path, name: str, parts: Sequence[Part]) -> None:
         database = databases.create("postgresql", name, migrated=True)
+        self.uri, self.parts, self.part = database.uri, parts, parts[0]
         began = time.monotonic()
-        self.size = run(fill(database.uri, runs))
-        print(
-            f"{name}: {runs * POINTS:,} points, {self.size / 1e9:.2f} GB, in {time.monotonic() - began:.0f} s",
-            flush=True,
-        )
+        size = run(fill(database.uri, parts))
+        points = sum(len(runs) for _, runs in parts) * POINTS
+        print(f"{name}: {points:,} points, {size / 1e9:.2f} GB, in {time.monotonic() - began:.0f} s", flush=True)
         indexes(database, "build")  # else the server does, beside what is measured
         port = free_port()
         stores = ["--backend-store-uri", database.uri, "--artifacts-destination", str(folder / name)]
@@ -83,33 +96,25 @@ class Side:
         )
         self.server.wait_ready("/ready")
         self._chance, self._steps = random.Random(1), itertools.count(10 * POINTS)
-        self._ids: list[str] = [row[0] for row in run(_ids(database.uri))]
 
-    def seconds(self, request: Callable[[Side], bytes]) -> float:
+    def seconds(self, request: Callable[[Side], bytes], seconds: float = SECONDS) -> float:
         """The median of one kind of request, one after the other."""
 
         def stream() -> Iterator[tuple[int, bytes]]:
             for number in itertools.count():
                 yield number, request(self)
 
-        outcome = load.run(self.server.port, [stream()], SECONDS, warm_up=0.3)
+        outcome = load.run(self.server.port, [stream()], seconds, warm_up=0.3)
         if outcome.failures:
             raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
         return statistics.median(outcome.latencies)
 
     def any_run(self) -> str:
-        return self._chance.choice(self._ids)
+        return hashlib.md5(str(self._chance.choice(self.part[1])).encode()).hexdigest()
 
     def point(self) -> dict[str, Any]:
         step = next(self._steps)
         return {"key": "loss", "value": 0.5, "timestamp": START + 10**9 + step, "step": step}
-
-
-async def _ids(uri: str) -> list[Any]:
-    connection = await asyncpg.connect(uri)
-    rows: list[Any] = await connection.fetch("SELECT run_uuid FROM runs")
-    await connection.close()
-    return rows
 
 
 def _log_metric(side: Side) -> bytes:
@@ -130,46 +135,71 @@ def _chart(side: Side) -> bytes:
     return api.request("GET", f"metrics/get-history-bulk-interval?metric_key=loss&max_results=320&{runs}")
 
 
-# reads first: what is written makes histories longer
-KINDS = {
-    "get-history of 1,000": (_history, 1.5),
-    "chart of 10 runs": (_chart, 1.5),
-    "log-metric": (_log_metric, 1.3),
-    "log-batch of 1,000": (_log_batch, 1.3),
-}
+READS = {"get-history of 1,000": _history, "chart of 10 runs": _chart}
+WRITES = {"log-metric": _log_metric, "log-batch of 1,000": _log_batch}
+
+
+def compare(name: str, request: Callable[[Side], bytes], goal: float, sides: Sequence[Side]) -> None:
+    """Print how long a kind of request takes on the empty side and on the full one, in turns."""
+    rounds = [[side.seconds(request) * 1000 for side in sides] for _ in range(ROUNDS)]
+    empty, full = (statistics.median(values) for values in zip(*rounds, strict=True))
+    ratio = statistics.median(full / empty for empty, full in rounds)
+    print(f"| {name} | {empty:.2f} ms | {full:.2f} ms | {ratio:.2f} x | {goal} x |", flush=True)
+
+
+def measure(databases: Databases, sides: Sequence[Side]) -> None:
+    """The table. Reads first: what is written makes histories longer."""
+    for part in sides[1].parts:
+        sides[1].part = part
+        for name, request in READS.items():
+            compare(f"{name}, {part[0]:,} at once", request, 1.5, sides)
+        databases.postgres.forget()
+        cold = sides[1].seconds(_history, 0.2) * 1000
+        print(f"| get-history of 1,000, {part[0]:,} at once, from the disk | | {cold:.2f} ms | | |", flush=True)
+    for name, request in WRITES.items():
+        compare(name, request, 1.3, sides)
 
 
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="bench.growth", description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--json", action="store_true", help="print JSON, too")
+    parser.add_argument("--rows", type=int, default=30_000_000)
+    parser.add_argument("--shared-buffers", default="128MB", help="PostgreSQL's memory")
+    parser.add_argument("--covering", action="store_true", help=f"once more with an index: {COVERING}")
     options = parser.parse_args()
+    runs = options.rows // POINTS // len(AT_ONCE)
+    full = [(at_once, range(number * runs, (number + 1) * runs)) for number, at_once in enumerate(AT_ONCE)]
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL may run as another user
-        databases = Databases(folder / "databases", str(BIN / "mlflow"))
+        settings = {"shared_buffers": options.shared_buffers, "max_wal_size": "4GB"}
+        databases = Databases(folder / "databases", str(BIN / "mlflow"), settings=settings)
         sides: list[Side] = []
         try:
-            for side, runs in (("empty", FEW), ("full", options.rows // POINTS)):
-                sides.append(Side(databases, folder, side, runs))
+            for side, parts in (("empty", [(FEW, range(FEW))]), ("full", full)):
+                sides.append(Side(databases, folder, side, parts))
             print(facts(folder))
-            found = {}
-            for kind, (request, goal) in KINDS.items():
-                rounds = [[side.seconds(request) * 1000 for side in sides] for _ in range(ROUNDS)]
-                empty, full = (statistics.median(values) for values in zip(*rounds, strict=True))
-                ratio = statistics.median(full / empty for empty, full in rounds)
-                found[kind] = {"empty_ms": empty, "full_ms": full, "ratio": ratio}
-                print(
-                    f"{kind}: {empty:.2f} ms, {full:.2f} ms with {options.rows:,} rows, {ratio:.2f} x (goal {goal} x)"
-                )
-            if options.json:
-                print(json.dumps(found))
+            measure(databases, sides)
+            if options.covering:
+                run(cover(sides[1].uri))
+                measure(databases, sides)
         finally:
             for each in sides:
                 each.server.stop()
             databases.stop()
     return 0
+
+
+async def cover(uri: str) -> None:
+    """Make the index, on the full side alone."""
+    connection = await asyncpg.connect(uri, command_timeout=3600)
+    began = time.monotonic()
+    await connection.execute("SET maintenance_work_mem = '512MB'")
+    await connection.execute(COVERING)
+    await settle(connection)
+    size = await connection.fetchval("SELECT pg_relation_size('covering')")
+    await connection.close()
+    print(f"{COVERING}: {size / 1e9:.2f} GB, in {time.monotonic() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
