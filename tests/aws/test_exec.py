@@ -41,7 +41,8 @@ class SystemsManager:
         for program, text in {
             "aws": f'[ "$3 $4 $5 ${{7}}" = "--region eu-central-1 --name --with-decryption" ] || exit 252\n'
             f'cat "{self.parameters}/$(basename "$6")"',
-            "docker": f'[ "$1 $2 $3 $4" = "exec --interactive mlflow-server python" ] || exit 125\n'
+            "docker": 'echo "WARNING: a program on the way says something" >&2\n'
+            f'[ "$1 $2 $3 $4" = "exec --interactive mlflow-server python" ] || exit 125\n'
             f'shift 4; exec {sys.executable} "$@"',
             "headrace": 'echo "$# words: $*"; cat; [ "$1" != fails ]',
             "long": 'for number in $(seq 20000); do echo "$number $RANDOM"; done',
@@ -122,6 +123,14 @@ def test_a_command_that_fails(manager: SystemsManager) -> None:
     assert "ended with 127" in str(ran("exec", "no-such-program").exception)
     assert list(manager.parameters.iterdir()) == []
     assert ran("exec").exit_code == 2
+
+
+def test_an_image_that_can_not_answer_is_told(manager: SystemsManager) -> None:
+    (manager.folder / "docker").write_text("#!/bin/bash\necho \"No module named 'joserfc'\"\n")
+    done = ran("exec", "headrace")
+    assert isinstance(done.exception, AwsError)
+    assert "did not say how headrace ended, but:\nNo module named 'joserfc'" in str(done.exception)
+    assert "`headrace aws upgrade` first" in str(done.exception)
 
 
 def test_of_a_long_output_the_end_is_shown(manager: SystemsManager) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import time
 import zlib
@@ -21,6 +22,7 @@ from headrace.errors import AwsError, ConfigurationError
 FOLDER = "exec"  # of the parameters that are on their way, below /NAME
 _LONGEST = 4096  # characters of a parameter's value
 _LEFT_BEHIND = 3600  # seconds after which the parameter of a command that was killed is deleted
+_SEALED = re.compile(r"^(-?\d+) ([\w-]+\.\.[\w.-]+)$", re.M)  # how it ended, and its output encrypted
 _TAIL = 1500  # characters of a failed command's output that an error shows
 
 # Runs in the container, whose image has joserfc. Of what is longer than Run Command returns, the end.
@@ -70,7 +72,13 @@ def run(cloud: Cloud, name: str, data: Stack, host: str, words: Sequence[str], g
         answer = hosts.run(cloud, host, _script(cloud.region, parameter), "a command in the server's container", say)
     finally:
         cloud.drop_parameter(parameter)
-    code, _, token = answer.rpartition("\n")[2].partition(" ")
+    sealed_line = _SEALED.search(answer)  # a program on the way may have said something, too
+    if sealed_line is None:
+        raise AwsError(
+            f"{host} in {cloud.region} did not say how {words[0]} ended, but:\n{answer[-_TAIL:]}\nWhere that names "
+            "joserfc, the image is older than `exec`: `headrace aws upgrade` first."
+        )
+    code, token = sealed_line.groups()
     sealed = jwe.decrypt_compact(token, jwk.OctKey.import_key(key)).plaintext or b""
     output = zlib.decompress(sealed).decode(errors="replace").strip()
     if code != "0":
