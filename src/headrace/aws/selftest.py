@@ -178,8 +178,10 @@ def _amazon_linux(place: Deployment) -> Seen:
 def _logs(place: Deployment) -> Seen:
     start = int((time.time() - 24 * 3600) * 1000)
     group = f"/headrace/{place.name}"
-    events = place.cloud.call("logs", "filter_log_events", logGroupName=group, startTime=start, limit=5)["events"]
-    return bool(events), "the server's lines arrive" if events else "no line in 24 hours"
+    # a page may be empty, and the next one not
+    events = place.cloud.pages("logs", "filter_log_events", "events", logGroupName=group, startTime=start)
+    there = next(events, None) is not None
+    return there, "the server's lines arrive" if there else "no line in 24 hours"
 
 
 def _alarms(place: Deployment) -> Seen:
