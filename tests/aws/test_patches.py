@@ -35,7 +35,7 @@ def lines(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, linux: int, image: int 
         ec2.add_response(
             "describe_images",
             {"Images": [{"ImageId": "ami-1", "CreationDate": made}]},
-            {"Filters": [{"Name": "image-id", "Values": ["ami-1"]}]},
+            {"Filters": [{"Name": "image-id", "Values": ["ami-1"]}], "IncludeDeprecated": True},
         )
         if image is None:
             ecr.add_client_error("describe_images", "ImageNotFoundException", expected_params=here)

@@ -59,9 +59,11 @@ def systems(cloud: Cloud, app: Stack) -> dict[str, datetime]:
     if not of:
         return {}
     asked = [{"Name": "image-id", "Values": sorted(set(of.values()))}]  # unlike ImageIds, it passes over what is gone
+    # Amazon deprecates an image after 90 days, and then shows it to nobody who does not ask for such
+    # (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-deprecate.html)
     made = {
         one["ImageId"]: datetime.fromisoformat(one["CreationDate"])
-        for one in cloud.call("ec2", "describe_images", Filters=asked)["Images"]
+        for one in cloud.call("ec2", "describe_images", Filters=asked, IncludeDeprecated=True)["Images"]
     }
     return {host: made[image] for host, image in of.items() if image in made}
 
