@@ -12,6 +12,7 @@ from headrace.aws.client import Cloud
 from headrace.aws.hosts import Host
 from headrace.aws.stacks import Stack
 from headrace.cli.aws import Target, _how_to_use
+from headrace.errors import AwsError
 
 APP = Stack("lab-app", "CREATE_COMPLETE", {}, {"Hosts": "group"})
 
@@ -48,6 +49,42 @@ def test_a_host_whose_server_is_not_healthy_yet_is_one_of_them(cloud: Cloud, mon
     found = [Host(f"i-{number}", state, "Healthy", online=True) for number, state in enumerate(states)]
     monkeypatch.setattr(hosts, "find", lambda *_: found)
     assert [one.state for one in hosts.wait_online(cloud, APP, print)] == list(states[:3])
+
+
+def activities(*codes: str) -> list[dict[str, Any]]:
+    """The newest first; each that has ended says why in its own code."""
+    given = {"ActivityId": "1", "AutoScalingGroupName": "group", "Cause": "-", "StartTime": 0}
+    return [given | {"StatusCode": code, "StatusMessage": f"{code}: no capacity"} for code in codes]
+
+
+@pytest.mark.parametrize(
+    ("codes", "why"),
+    [
+        (("WaitingForLaunch", "Failed"), "Failed: no capacity"),
+        (("Cancelled", "Successful"), "Cancelled: no capacity"),
+        (("Successful", "Failed"), ""),
+        ((), ""),
+    ],
+)
+def test_why_no_host_is_launched_is_told(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, said: list[str], codes: tuple[str, ...], why: str
+) -> None:
+    monkeypatch.setattr(hosts, "find", lambda *_: [])
+    asked = {"AutoScalingGroupName": "group", "MaxRecords": 10}
+    with Stubber(cloud.client("autoscaling")) as groups:
+        groups.add_response("describe_scaling_activities", {"Activities": activities(*codes)}, asked)
+        with pytest.raises(AwsError) as refused:
+            hosts.wait_online(cloud, APP, said.append, seconds=-1)
+    assert (f"EC2 launches no host for lab-app in us-east-1: {why}" in str(refused.value)) is bool(why)
+    assert (said == [f"the group could not launch a host, and tries again: {why}"]) is bool(why)
+
+
+def test_who_only_connects_need_not_see_why(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    monkeypatch.setattr(hosts, "find", lambda *_: [])
+    with Stubber(cloud.client("autoscaling")) as groups:
+        groups.add_client_error("describe_scaling_activities", "AccessDenied", http_status_code=403)
+        with pytest.raises(AwsError, match="the group has none"):
+            hosts.wait_online(cloud, APP, said.append, seconds=-1)
 
 
 def test_a_replacement_that_waits_for_a_server_says_so(

@@ -44,8 +44,8 @@ _NEXT = {
     "OptInRequired": _SWITCH_ON,
 }
 _SKEW = 240  # seconds by which a clock may differ: AWS takes no more than five minutes
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "ForbiddenException"}
-REFUSES_THE_CALLER = {*_DENIED, *(code for code, instead in _NEXT.items() if instead in (_LOG_IN, _NOT_KNOWN))}
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "ForbiddenException"}
+REFUSES_THE_CALLER = {*DENIED, *(code for code, instead in _NEXT.items() if instead in (_LOG_IN, _NOT_KNOWN))}
 """Codes of errors that the same credentials would get again."""
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 # what botocore asks of other services while it looks for credentials, whatever was called
@@ -197,7 +197,7 @@ class Cloud:
         operation = error.operation_name
         action = f"{_CREDENTIALS.get(operation, service)}:{operation}"
         instead = _NEXT.get(code, "")
-        if code in _DENIED:
+        if code in DENIED:
             instead = f"Ask for the permission {action}. {POLICY}"
             if operation in _CREDENTIALS:
                 instead = (

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
-from headrace.aws.client import Answer, Cloud, passing_over, polling
+from headrace.aws.client import DENIED, Answer, Cloud, passing_over, polling
 from headrace.aws.stacks import Say, Stack
 from headrace.aws.templates import script
 from headrace.errors import AwsError
@@ -71,12 +71,21 @@ def systems(cloud: Cloud, app: Stack) -> dict[str, datetime]:
 def wait_online(cloud: Cloud, app: Stack, say: Say, seconds: float = 600) -> list[Host]:
     """The hosts that are in service or will be, once Systems Manager reaches each. Raises AwsError after `seconds`."""
     deadline = time.monotonic() + seconds
-    said = False
+    said, failed = False, ""
     for _ in polling():
         hosts = [host for host in find(cloud, app) if host.state.startswith(("InService", "Pending"))]
         if hosts and all(host.online for host in hosts):
             return hosts
+        if not hosts and (why := _not_launched(cloud, app)) not in ("", failed):
+            say(f"the group could not launch a host, and tries again: {why}")
+            failed = why
         if time.monotonic() > deadline:
+            if failed and not hosts:
+                raise AwsError(
+                    f"EC2 launches no host for {app.name} in {cloud.region}: {failed}\nPut right what that names (a "
+                    "quota: `headrace aws doctor`; no capacity: another --size, or later; a key of EBS: let the role "
+                    "AWSServiceRoleForAutoScaling use it). Then run the command again: it continues."
+                )
             raise AwsError(
                 f"Session Manager reached no host of {app.name} in {cloud.region} within {seconds:.0f} s "
                 f"({', '.join(f'{host.id} is {host.state}' for host in hosts) or 'the group has none'}).\nA host needs "
@@ -87,6 +96,17 @@ def wait_online(cloud: Cloud, app: Stack, say: Say, seconds: float = 600) -> lis
             say("waiting for the host to come up (about a minute)")
             said = True
     raise AssertionError("unreachable")
+
+
+def _not_launched(cloud: Cloud, app: Stack) -> str:
+    """Why the group's last try to launch a host has failed; empty where it has not, or the caller may not look."""
+    activities: list[Answer] = []
+    with passing_over(*DENIED):
+        activities = cloud.call(
+            "autoscaling", "describe_scaling_activities", AutoScalingGroupName=app.output("Hosts"), MaxRecords=10
+        )["Activities"]  # the newest first
+    ended = next((one for one in activities if one["StatusCode"] in ("Successful", "Failed", "Cancelled")), None)
+    return str(ended.get("StatusMessage", "")) if ended and ended["StatusCode"] != "Successful" else ""
 
 
 @contextmanager
