@@ -132,6 +132,13 @@ def test_the_free_plan_is_told_before_rds_refuses(
     assert ("--backup-days 1" in found.fix) is not ok
 
 
+def test_govcloud_has_no_free_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its endpoint has no address: asked, it would be waited for."""
+    monkeypatch.setattr(Cloud, "partition", "aws-us-gov")
+    found = doctor._account_plan(Plan(AssertionError("asked")), "lab")  # type: ignore[arg-type]
+    assert found.ok
+
+
 @pytest.mark.parametrize("words", ["exceeds the maximum available to free tier customers", "with free plan accounts"])
 def test_what_rds_says_of_the_free_plan_has_a_way_out(words: str) -> None:
     assert "or upgrade the plan" in stacks._next(f"FreeTierRestrictionError: it {words}")
@@ -166,12 +173,74 @@ class Hub:
     ],
 )
 def test_docker_hubs_limit(monkeypatch: pytest.MonkeyPatch, hub: Hub, ok: bool | None, says: str) -> None:
+    monkeypatch.setattr(doctor, "_signed_in", lambda: False)
     monkeypatch.setattr("headrace.aws.doctor.urllib.request.urlopen", hub.open)
     monkeypatch.setattr("headrace.aws.doctor.shutil.which", lambda _: "/usr/bin/docker")
     found = doctor._docker_hub()
     assert found.ok is ok
     assert says in found.says
     assert ("public.ecr.aws" in found.fix) is (ok is not True)
+
+
+def instance(kind: str, cores: int = 1, threads: int = 2, **more: str) -> Answer:
+    return {"InstanceType": kind, "CpuOptions": {"CoreCount": cores, "ThreadsPerCore": threads}, **more}
+
+
+@pytest.mark.parametrize(
+    ("running", "quota", "deployed", "ok"),
+    [
+        ([], 4.0, False, True),
+        ([], 1.0, False, False),  # of a new account
+        ([instance("m7g.large"), instance("t4g.micro", 2, 1)], 8.0, False, True),
+        ([instance("m7g.large"), instance("im4gn.large"), instance("t3.micro")], 8.0, False, False),
+        ([instance("t3.micro"), instance("g5.xlarge", 2), instance("inf2.xlarge")], 6.0, False, True),
+        ([instance("c7g.large", InstanceLifecycle="spot")], 4.0, False, True),
+        ([instance("t4g.micro")], 4.0, True, True),  # its own host, and the one that takes its place
+        ([instance("t4g.micro")], 3.0, True, False),
+    ],
+)  # fmt: skip
+def test_the_quota_of_vcpus(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, running: list[Answer], quota: float, deployed: bool, ok: bool
+) -> None:
+    stack = Stack("lab-app", "CREATE_COMPLETE", {}, {}) if deployed else None
+    monkeypatch.setattr("headrace.aws.stacks.find", lambda *_: stack)
+    with Stubber(cloud.client("service-quotas")) as quotas, Stubber(cloud.client("ec2")) as ec2:
+        asked = {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
+        quotas.add_response("get_service_quota", {"Quota": {"Value": quota}}, asked)
+        states = {"Filters": [{"Name": "instance-state-name", "Values": ["pending", "running"]}]}
+        ec2.add_response("describe_instances", {"Reservations": [{"Instances": [one]} for one in running]}, states)
+        found = doctor._vcpus(cloud, "lab")
+    assert found.ok is ok, found
+    assert ("request-service-quota-increase" in found.fix) is not ok
+
+
+@pytest.mark.parametrize(
+    ("config", "ok"),
+    [
+        ('{"auths": {"https://index.docker.io/v1/": {}}, "credsStore": "desktop"}', True),
+        ('{"auths": {"123456789012.dkr.ecr.us-east-1.amazonaws.com": {}}}', False),
+        ("{", False),
+        (None, False),
+    ],
+)
+def test_an_account_of_docker_hub_has_a_limit_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: str | None, ok: bool
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    monkeypatch.setattr("headrace.aws.doctor.urllib.request.urlopen", Hub("0", refused=429).open)
+    monkeypatch.setattr("headrace.aws.doctor.shutil.which", lambda _: "/usr/bin/docker")
+    assert doctor._docker_hub().ok is ok
+
+
+@pytest.mark.parametrize(("key", "ok"), [("alias/aws/ebs", True), ("arn:aws:kms:us-east-1:123456789012:key/1", None)])
+def test_a_key_for_disks_that_auto_scaling_may_not_use_is_told(cloud: Cloud, key: str, ok: bool | None) -> None:
+    with Stubber(cloud.client("ec2")) as ec2:
+        ec2.add_response("get_ebs_default_kms_key_id", {"KmsKeyId": key}, {})
+        found = doctor._disk_key(cloud)
+    assert found.ok is ok
+    assert ("AWSServiceRoleForAutoScaling" in found.fix) is (ok is None)
 
 
 @pytest.mark.parametrize(("used", "exists", "ok"), [(39, False, True), (40, False, False), (40, True, True)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -18,10 +20,12 @@ from headrace.errors import AwsError, ConfigurationError
 
 # docs.docker.com/docker-hub/usage/pulls: how many pulls are left to this address, by a repository that counts none
 _HUB_TOKEN = "https://auth.docker.io/token?service=registry.docker.io&scope=repository:ratelimitpreview/test:pull"  # noqa: S105
+_HUB_ACCOUNT = "https://index.docker.io/v1/"  # as `docker login` calls it, whoever keeps the password
 _HUB = "https://registry-1.docker.io/v2/ratelimitpreview/test/manifests/latest"
 _PULLS = 3  # of a build: the base image, and what of it a broken-off build needs again
-# service, quota code, what it is, how much a deployment needs, and how much of it is used
-_VCPUS = ("ec2", "L-1216C47A", "vCPUs of running on-demand standard instances", 4)
+# service, quota code, what it is
+_VCPUS = ("ec2", "L-1216C47A", "vCPUs of running on-demand standard instances (A, C, D, H, I, M, R, T, Z)")
+_STANDARD = re.compile(r"([acdhimrtz]|im|is)\d")
 _VPCS = ("vpc", "L-F678F1CE", "VPCs of a region")
 _DATABASES = ("rds", "L-7B6409FD", "database instances of a region")
 _EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")  # there where Linux runs arm64's programs by QEMU
@@ -49,8 +53,7 @@ def examine(cloud: Cloud, name: str, database: str | None = None, bucket: str | 
         return
     yield Finding("credentials", True, f"{caller['Arn']} of account {caller['Account']}")
     try:
-        asked = [{"Name": "state", "Values": ["available"]}]
-        there = cloud.call("ec2", "describe_availability_zones", Filters=asked)["AvailabilityZones"]
+        there = zones.available(cloud)
         enough = len(there) >= 2
         fix = "" if enough else "Take another --region."
         yield Finding("region", enough, f"{cloud.region}, {len(there)} zones", fix)
@@ -59,9 +62,10 @@ def examine(cloud: Cloud, name: str, database: str | None = None, bucket: str | 
     for what, look in (
         ("permissions", lambda: _permissions(cloud, caller["Arn"], caller["Account"], name)),
         ("zones", lambda: _zones(cloud)),
-        ("quota of vCPUs", lambda: _vcpus(cloud)),
+        ("quota of vCPUs", lambda: _vcpus(cloud, name)),
         ("quota of VPCs", lambda: _vpcs(cloud, name)),
         ("quota of databases", lambda: _databases(cloud, name)),
+        ("the disks' key", lambda: _disk_key(cloud)),
         ("the account's plan", lambda: _account_plan(cloud, name)),
         ("earlier tries", lambda: _stacks(cloud, name)),
     ):
@@ -173,13 +177,33 @@ def _quota(cloud: Cloud, service: str, code: str) -> float:
     return float(found["Quota"]["Value"])
 
 
-def _vcpus(cloud: Cloud) -> Finding:
-    service, code, what, needed = _VCPUS
-    quota = _quota(cloud, service, code)
+def _vcpus(cloud: Cloud, name: str) -> Finding:
+    """Whether there is room for the hosts and the one more with which they are replaced, one by one."""
+    service, code, what = _VCPUS
+    quota, used = _quota(cloud, service, code), _running_vcpus(cloud)
+    app = stacks.find(cloud, f"{name}-app")
+    deployed = app is not None and app.exists
+    needed = used + (2 if deployed else 4)  # every size's hosts have two
     ok = quota >= needed
-    fix = "" if ok else f"Ask for {needed}: aws service-quotas request-service-quota-increase --service-code {service} "
-    fix += "" if ok else f"--quota-code {code} --desired-value {needed} --region {cloud.region}"
-    return Finding("quota of vCPUs", ok, f"{quota:.0f} {what}", fix)
+    says = f"{used} of {quota:.0f} {what} are used, and " + (
+        "a host that takes another's place needs 2" if deployed else "--size dev and team need 4, ha 6"
+    )
+    fix = (
+        f"Ask for more: aws service-quotas request-service-quota-increase --region {cloud.region} --service-code "
+        f"{service} --quota-code {code} --desired-value {max(needed, used + 6)}"
+    )
+    return Finding("quota of vCPUs", ok, says, "" if ok else fix)
+
+
+def _running_vcpus(cloud: Cloud) -> int:
+    """Those that count for the quota: of spot instances and of other families there are others."""
+    asked = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    return sum(
+        one["CpuOptions"]["CoreCount"] * one["CpuOptions"]["ThreadsPerCore"]
+        for each in cloud.pages("ec2", "describe_instances", "Reservations", Filters=asked)
+        for one in each["Instances"]
+        if _STANDARD.match(one["InstanceType"]) and one.get("InstanceLifecycle") != "spot"
+    )
 
 
 def _vpcs(cloud: Cloud, name: str) -> Finding:
@@ -238,6 +262,21 @@ def _bucket(cloud: Cloud, bucket: str) -> Finding:
     return Finding(what, True, f"{says}, and versioned")
 
 
+def _disk_key(cloud: Cloud) -> Finding:
+    """Whether EC2 Auto Scaling can start hosts, whose disks have the account's key for EBS: AWS's own lets it in."""
+    what = "the disks' key"
+    key = str(cloud.call("ec2", "get_ebs_default_kms_key_id")["KmsKeyId"])
+    if key.endswith("alias/aws/ebs"):
+        return Finding(what, True, "is AWS's own")
+    return Finding(
+        what,
+        None,
+        f"is one of this account's, {key}: no host starts where its policy does not let in EC2 Auto Scaling",
+        "Let the role AWSServiceRoleForAutoScaling use it, as docs.aws.amazon.com/autoscaling/ec2/userguide/"
+        "key-policy-requirements-EBS-encryption.html has it.",
+    )
+
+
 def _account_plan(cloud: Cloud, name: str) -> Finding:
     """Whether RDS refuses what the deployment needs, as it does on the free plan (FreeTierRestrictionError).
 
@@ -245,6 +284,8 @@ def _account_plan(cloud: Cloud, name: str) -> Finding:
     isn't available with free plan accounts" (https://github.com/yc-software/qm/issues/352).
     """
     what = "the account's plan"
+    if cloud.partition != "aws":
+        return Finding(what, True, "has no limits of its own: GovCloud has no free plan")
     try:
         plan = cloud.call("freetier", "get_account_plan_state")["accountPlanType"]
     except AwsError as error:
@@ -270,6 +311,8 @@ def _docker_hub() -> Finding:
     what = "Docker Hub"
     if shutil.which("docker") is None:
         return Finding(what, True, "is not needed: nothing is built here")
+    if _signed_in():
+        return Finding(what, True, "Docker is signed in there; what is left to that account, it does not tell")
     try:
         with urllib.request.urlopen(_HUB_TOKEN, timeout=10) as answer:
             token = json.load(answer)["token"]
@@ -285,6 +328,15 @@ def _docker_hub() -> Finding:
     return Finding(
         what, ok, f"{count} pulls are left to this address" if left else "has no limit here", "" if ok else _HUB_FIX
     )
+
+
+def _signed_in() -> bool:
+    """Whether `docker login` has an account of Docker Hub, whose pulls do not count for this address."""
+    path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    try:
+        return _HUB_ACCOUNT in json.loads(path.read_text()).get("auths", {})
+    except (OSError, ValueError):
+        return False
 
 
 _HUB_FIX = (

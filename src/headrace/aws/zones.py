@@ -20,7 +20,7 @@ _LOOKED_AT = 200  # of RDS's options for a class: each version of PostgreSQL has
 
 def choose(cloud: Cloud, size: Size, architecture: str) -> tuple[str, str]:
     """Their names. Raises ConfigurationError where no two zones have what the size needs."""
-    host, names = size.instance_types[architecture], _available(cloud)
+    host, names = size.instance_types[architecture], available(cloud)
     offered = _offered(cloud, [one.instance_types[architecture] for one in SIZES.values()])
     orderable = {one.database: _orderable(cloud, one.database) for one in SIZES.values()}
     everywhere = {**offered, **orderable}
@@ -36,7 +36,8 @@ def choose(cloud: Cloud, size: Size, architecture: str) -> tuple[str, str]:
     return first, second
 
 
-def _available(cloud: Cloud) -> list[str]:
+def available(cloud: Cloud) -> list[str]:
+    """The region's zones that serve; not its local ones, which have neither RDS nor the sizes' types."""
     kinds = {"state": "available", "zone-type": "availability-zone"}
     asked = [{"Name": name, "Values": [value]} for name, value in kinds.items()]
     found = cloud.call("ec2", "describe_availability_zones", Filters=asked)["AvailabilityZones"]
