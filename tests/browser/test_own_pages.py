@@ -246,3 +246,14 @@ def test_what_is_refused(guarded: Guarded) -> None:
     viewer = guarded.headrace("user", "token", "grace", "--name", "refused")
     assert guarded.status("POST", "/headrace/events", viewer, data=form) == 403
     assert "Nobody is told anything yet." in guarded.request("GET", "/headrace/events", ADMIN_TOKEN).text
+
+
+def test_every_page_fits_a_phone(page: Page, guarded: Guarded) -> None:
+    """A table that is wider is moved by itself: the page stays where it is."""
+    page.set_viewport_size({"width": 360, "height": 740})
+    try:
+        for path in PAGES:
+            page.goto(f"{guarded.server.url}/headrace/{path}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 900})

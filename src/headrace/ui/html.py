@@ -32,6 +32,7 @@ button.quiet { background: none; color: var(--accent); margin: 0; padding: .2rem
 a { color: var(--accent); }
 nav { display: flex; justify-content: space-between; align-items: center; gap: 1rem; }
 table { border-collapse: collapse; width: 100%; }
+@media (max-width: 48rem) { table { display: block; overflow-x: auto; } }
 th, td { text-align: left; padding: .4rem .6rem .4rem 0; border-bottom: 1px solid var(--line); }
 code { font-size: .9rem; overflow-wrap: anywhere; }
 pre { border: 1px solid var(--line); border-radius: 4px; padding: .8rem; white-space: pre-wrap;
