@@ -208,8 +208,10 @@ def _canonical(text: str, columns: Sequence[str]) -> dict[str, Any] | None:
 
 def _assessment(sql: Statement, condition: Condition, experiment_ids: Sequence[int]) -> str:
     """That a trace has such an assessment, or is of a session that has one."""
+    # "+": SQLite has no statistics, and would read all feedback there is for each trace
+    of_type = "+f.assessment_type" if sql.dialect is Dialect.SQLITE else "f.assessment_type"
     such = (
-        f"f.assessment_type = {sql.text(condition.kind.value)} AND f.name = {sql.bind(condition.key)} AND f.valid"
+        f"{of_type} = {sql.text(condition.kind.value)} AND f.name = {sql.bind(condition.key)} AND f.valid"
         f"{_assessed(sql, condition)}"
     )
     experiments = sql.in_list("s.experiment_id", experiment_ids, "int")
