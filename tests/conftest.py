@@ -48,6 +48,9 @@ LONGEST = (
 # program that they start and then interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# So it is with SIGHUP under nohup. A handler that does nothing is only ours: a program that starts has the default.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 # As in the Makefile, for who runs pytest alone: a process that keeps no bytecode compiles MLflow anew.
