@@ -290,7 +290,16 @@ def test_what_does_not_go_together_is_refused(account: Account) -> None:
         with pytest.raises(ConfigurationError, match=why):
             what()
     data = next(one.parameters for one in plan.up(cloud, Choices(**here), print) if isinstance(one, plan.MakeStack))
+    key = cloud.call("kms", "create_key")["KeyMetadata"]
+    bucket = "encrypted-by-hand"
+    cloud.call("s3", "create_bucket", Bucket=bucket)
+    by_key = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key["Arn"]}}
+    cloud.call("s3", "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [by_key]})
     assert (data["VpcId"], data["ExistingDatabaseName"]) == (seed["vpc"], "runs")
+    for keys in ("aws-managed", "customer-managed"):
+        steps = plan.up(cloud, Choices(existing_bucket=bucket, keys=keys, image=IMAGE), print)
+        (app,) = [one.stack.parameters for one in steps if isinstance(one, plan.MakeApp)]
+        assert (app["Keys"], app["ExistingBucketKey"]) == (keys, key["Arn"]), "the hosts' role follows the data"
     app = Choices(**here).app_parameters({})
     assert not any("RDS" in item.what for item in prices.estimate(data, app)), "it costs what it did"
 
