@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from botocore.stub import Stubber
 
 from headrace.aws import alarms, status
@@ -36,6 +37,17 @@ def test_a_mail_that_nobody_has_confirmed_is_told() -> None:
     assert status._unconfirmed(Subscribed("PendingConfirmation"), app(EMAIL)) == [EMAIL]
     assert status._unconfirmed(Subscribed(f"{TOPIC}:1"), app(EMAIL)) == []
     assert status._unconfirmed(Subscribed("PendingConfirmation"), app("")) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "untried"), [("INSUFFICIENT_DATA", True), ("OK", False), ("ALARM", False), (None, False)]
+)
+def test_a_stack_whose_command_was_broken_off_is_known(cloud: Cloud, state: str | None, untried: bool) -> None:
+    disk = {"AlarmName": "lab-app-AlarmDisk-1A", "StateValue": "INSUFFICIENT_DATA"}
+    server = [] if state is None else [{"AlarmName": "lab-app-AlarmServer-1A", "StateValue": state}]
+    with Stubber(cloud.client("cloudwatch")) as watch:
+        watch.add_response("describe_alarms", {"MetricAlarms": [disk, *server]}, {"AlarmNamePrefix": "lab-app-"})
+        assert alarms.untried(cloud, "lab-app") is untried
 
 
 def test_a_first_up_sends_no_alarm(cloud: Cloud, said: list[str]) -> None:

@@ -285,6 +285,15 @@ PROMISES: dict[str, Callable[[], bool]] = {
         }
         and "AlarmErrors" in ALB.resources
     ),
+    "the alarm of a server that says nothing is made late, so that a first `up` can quiet it": lambda: (
+        APP.resources["AlarmServer"]["DependsOn"] == "Hosts"
+        and APP.properties("AlarmServer")["TreatMissingData"] == "breaching"
+        and not [
+            name
+            for name, one in ALB.resources.items()
+            if name != "AlarmServer" and one["Properties"].get("TreatMissingData") == "breaching"
+        ]
+    ),
 }
 
 

@@ -17,6 +17,13 @@ def find(cloud: Cloud, app_stack: str) -> list[Answer]:
     return [one for one in found if _OF_A_STACK.fullmatch(one["AlarmName"].removeprefix(begin))]
 
 
+def untried(cloud: Cloud, app_stack: str) -> bool:
+    """Whether CloudWatch has heard of no server and alarmed of none: the stack is minutes old."""
+    begin = f"{app_stack}-AlarmServer-"
+    states = [one["StateValue"] for one in find(cloud, app_stack) if one["AlarmName"].startswith(begin)]
+    return states == ["INSUFFICIENT_DATA"]
+
+
 def quiet(cloud: Cloud, app_stack: str, say: Say) -> None:
     """Send nothing, until `loud`. One that is killed before leaves them so; `status` says it, and `up` ends it."""
     if names := [one["AlarmName"] for one in find(cloud, app_stack)]:

@@ -147,9 +147,10 @@ class Live:
                 domain.lead(self.cloud, asked, balancer, self.say)
             case MakeApp(stack) as app:
                 made = _with_image(self.cloud, app)
-                new = stacks.find(self.cloud, stack.name) is None
+                found = stacks.find(self.cloud, stack.name)  # none, or what a try or a plan has left
                 self._make_stack(made)
-                if new:
+                # untried, where an earlier command was broken off while the stack was made
+                if found is None or not found.exists or alarms.untried(self.cloud, stack.name):
                     alarms.quiet(self.cloud, stack.name, self.say)
                 now = made.parameters
                 images.keep(self.cloud, now["Name"], now["Image"], now.get("PreviousImage", ""), self.say)
