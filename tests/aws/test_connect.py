@@ -33,7 +33,7 @@ class Plugin:
         self.slept: list[float] = []
         monkeypatch.setattr(tunnel, "check_plugin", lambda: None)
         monkeypatch.setattr(execute, "required", lambda *_: None)
-        monkeypatch.setattr(hosts, "wait_online", lambda *_: [Host("i-1", "InService", "Healthy", True)])
+        monkeypatch.setattr(hosts, "serving", lambda *_: Host("i-1", "InService", "Healthy", True))
         monkeypatch.setattr(tunnel, "opened", self.opened)
         monkeypatch.setattr("headrace.aws.tunnel.time.monotonic", lambda: self.now)
         monkeypatch.setattr("headrace.aws.tunnel.time.sleep", self.sleep)

@@ -51,7 +51,7 @@ class SystemsManager:
             (folder / program).chmod(0o755)
         stacks = {"ours-data": Stack("ours-data", "", {}, {"KeyArn": KEY}), "ours-app": Stack("ours-app", "", {}, {})}
         monkeypatch.setattr(execute, "required", lambda _, name: stacks[name])
-        monkeypatch.setattr(hosts, "wait_online", lambda *_: [Host("i-1", "InService", "Healthy", True)])
+        monkeypatch.setattr(hosts, "serving", lambda *_: Host("i-1", "InService", "Healthy", True))
         monkeypatch.setattr(hosts, "run", self.run)
         monkeypatch.setattr(Cloud, "call", self.call)
         monkeypatch.setattr(Cloud, "pages", self.pages)

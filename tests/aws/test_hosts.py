@@ -51,6 +51,15 @@ def test_a_host_whose_server_is_not_healthy_yet_is_one_of_them(cloud: Cloud, mon
     assert [one.state for one in hosts.wait_online(cloud, APP, print)] == list(states[:3])
 
 
+def test_one_in_service_is_spoken_to_while_another_comes(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    coming, leaving = Host("i-1", "Pending:Wait", "Healthy", True), Host("i-3", "Terminating", "Healthy", True)
+    silent, good = Host("i-2", "InService", "Healthy", False), Host("i-4", "InService", "Healthy", True)
+    monkeypatch.setattr(hosts, "find", lambda *_: [coming, silent, leaving, good])
+    assert hosts.serving(cloud, APP, print) == good
+    monkeypatch.setattr(hosts, "find", lambda *_: [leaving, coming])  # a first `up`
+    assert hosts.serving(cloud, APP, print) == coming
+
+
 def activities(*codes: str) -> list[dict[str, Any]]:
     """The newest first; each that has ended says why in its own code."""
     given = {"ActivityId": "1", "AutoScalingGroupName": "group", "Cause": "-", "StartTime": 0}

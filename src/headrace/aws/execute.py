@@ -288,7 +288,7 @@ def reached(cloud: Cloud, app: Stack, say: Say) -> Iterator[Address]:
             f"({app.parameters['AllowCidr']}), or {app.output('BalancerName')} has no healthy host yet. Taking the "
             "tunnel."
         )
-    host = hosts.wait_online(cloud, app, say)[0]
+    host = hosts.serving(cloud, app, say)
     with tunnel.opened(cloud, host.id, PORT) as way:
         yield Address("127.0.0.1", way.port)
 

@@ -68,6 +68,15 @@ def systems(cloud: Cloud, app: Stack) -> dict[str, datetime]:
     return {host: made[image] for host, image in of.items() if image in made}
 
 
+def serving(cloud: Cloud, app: Stack, say: Say) -> Host:
+    """A host to speak to its server: one in service, whatever comes or goes beside it; else the first that comes.
+
+    Raises AwsError.
+    """
+    ready = (host for host in find(cloud, app) if host.state == "InService" and host.online)
+    return next(ready, None) or wait_online(cloud, app, say)[0]
+
+
 def wait_online(cloud: Cloud, app: Stack, say: Say, seconds: float = 600) -> list[Host]:
     """The hosts that are in service or will be, once Systems Manager reaches each. Raises AwsError after `seconds`."""
     deadline = time.monotonic() + seconds

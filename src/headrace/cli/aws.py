@@ -326,7 +326,7 @@ def connect(target: Target, port: int) -> None:
     app = execute.required(target.cloud, f"{target.name}-app")
 
     def opened() -> AbstractContextManager[tunnel.Tunnel]:
-        host = hosts.wait_online(target.cloud, app, target.say)[0]
+        host = hosts.serving(target.cloud, app, target.say)
         return tunnel.opened(target.cloud, host.id, PORT, local_port=port)
 
     def tell(_: tunnel.Tunnel) -> None:
@@ -365,7 +365,7 @@ def user(target: Target, arguments: tuple[str, ...]) -> None:
 
 def _in_container(target: Target, command: tuple[str, ...], given: str = "") -> None:
     data, app = (execute.required(target.cloud, f"{target.name}-{part}") for part in ("data", "app"))
-    host = hosts.wait_online(target.cloud, app, target.say)[0]
+    host = hosts.serving(target.cloud, app, target.say)
     output = container.run(target.cloud, target.name, data, host.id, command, given, target.say)
     target.result({"host": host.id, "output": output}, output)
 
