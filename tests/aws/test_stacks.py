@@ -494,6 +494,11 @@ def test_what_never_reached_aws_comes_with_what_to_do(
         cloud.account()
 
 
+def test_a_session_that_ends_while_cloudformation_works_with_it_is_told() -> None:
+    said = "Resource handler returned message: The security token included in the request is expired (Service: Rds)"
+    assert "log in anew, for an hour or more. Then run the command again" in stacks._next(said)
+
+
 def test_throttled_calls_are_tried_again(cloud: Cloud) -> None:
     retries = cloud.client("cloudformation").meta.config.retries
     assert retries["total_max_attempts"] == 9

@@ -24,6 +24,8 @@ _CAPABILITIES = ["CAPABILITY_IAM"]
 # what to do next, by what AWS's reason contains
 _NEXT = {
     "not authorized": POLICY,
+    "token included in the request is expired": "CloudFormation works with the session of who began, and that has "
+    "ended: log in anew, for an hour or more.",
     "free tier": "The account's free plan keeps backups for a day: add --backup-days 1, or upgrade the plan.",
     "free plan": "The account's free plan has micro sizes only: take --size dev, or upgrade the plan.",
     "imit": "Ask for more in the Service Quotas console, or take another --size or --region.",
