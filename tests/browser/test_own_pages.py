@@ -238,7 +238,9 @@ def test_what_is_refused(guarded: Guarded) -> None:
         ("storage?experiment_id=x", 400),
         ("audit?since=soon", 400),
     ):
-        assert guarded.status("GET", f"/headrace/{path}", ADMIN_TOKEN) == status, path
+        answer = guarded.request("GET", f"/headrace/{path}", ADMIN_TOKEN)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8"), path
+        assert '<p class="bad" role="alert">' in answer.text
     form = {"action": "add", "name": "x", "url": "https://example.com/"}
     assert guarded.status("POST", "/headrace/events", ADMIN_TOKEN, json=form) == 400
     evil = {"Origin": "https://evil.example"}

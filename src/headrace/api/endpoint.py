@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import cache, lru_cache, reduce
+from inspect import unwrap
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -153,7 +154,7 @@ def endpoint(
 def _message_of(handler: Any) -> type[Message]:
     """The class that its annotation names; typing.get_type_hints of all would be a tenth of a worker's start."""
     name, *attributes = handler.__annotations__["message"].split(".")
-    message: type[Message] = reduce(getattr, attributes, handler.__globals__[name])
+    message: type[Message] = reduce(getattr, attributes, unwrap(handler).__globals__[name])
     return message
 
 

@@ -12,6 +12,7 @@ from headrace.auth.objects import NOTHING, Experiment
 from headrace.auth.principals import Right
 from headrace.errors import InvalidParameter, NotFound
 from headrace.pages import sql
+from headrace.pages.layout import refuses_as_page
 from headrace.ui import html
 
 MOST_METRICS = 1_000
@@ -58,6 +59,7 @@ async def show_index(call: Call, message: Nothing) -> Response:
     "GET", "/headrace/best-values", Right.READ, Experiment("experiment_id"), "experiments", "runs", "metrics",
     "latest_metrics",
 )  # fmt: skip
+@refuses_as_page("Best values")
 async def show_best_values(call: Call, message: OfExperiment) -> Response:
     """Of each metric of its active runs: the lowest and the highest of all points, and the newest run's last."""
     if not message.experiment_id.isdecimal() or len(message.experiment_id) > 9:
