@@ -275,7 +275,7 @@ def generated(field: Field) -> Outcome:
                 continue
             statuses[answer.status] += 1
             slowest[seed] = max(slowest[seed], (time.monotonic() - since, shown))
-            if answer.status >= 500 and answer.status != 501:
+            if answer.status >= 500 and answer.status != 501 and path != "/ready":  # which tells of a busy machine
                 bad.append(f"{shown}: {answer.status} {answer.data[:200]!r}")
 
     servers = [field.serve(database, "--workers", "2") for database in (field.database(), field.sqlite())]
