@@ -15,6 +15,7 @@ from headrace.resources.assessments.messages import CreateAssessment
 from headrace.resources.experiments.messages import SearchExperiments
 from headrace.resources.metrics.messages import GetMetricHistoryBulkInterval
 from headrace.resources.runs.messages import LogBatch, LogMetric, SearchRuns, SetTag, UpdateRun
+from headrace.resources.traces.messages import BatchGet
 
 METRIC = {"run_id": "r", "key": "k", "value": 1.0, "timestamp": 1}
 
@@ -102,6 +103,7 @@ def test_a_query() -> None:
     query = b"max_results=5&order_by=name&order_by=creation_time+DESC&view_type=ALL&other=1"
     assert reader.query(query) == SearchExperiments(5, order_by=["name", "creation_time DESC"], view_type="ALL")
     assert Reader(GetMetricHistoryBulkInterval).query(b"run_ids=a&metric_key=m").run_ids == ["a"]
+    assert Reader(BatchGet).query(b"trace_ids=a&experiment_ids=0").experiment_ids == ["0"]  # a list, or None
     with pytest.raises(InvalidParameter, match="metric_key"):
         Reader(GetMetricHistoryBulkInterval).query(b"run_ids=a&metric_key=")
     with pytest.raises(InvalidParameter, match="max_results"):

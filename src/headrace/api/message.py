@@ -364,6 +364,8 @@ def _may_be_text(annotation: object) -> bool:
 def _is_list(kind: inspect.Type) -> bool:
     if isinstance(kind, inspect.Metadata):
         return _is_list(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return any(map(_is_list, kind.types))
     return isinstance(kind, inspect.ListType | inspect.VarTupleType)
 
 
