@@ -40,7 +40,8 @@ VERSIONS: list[dict[str, Any]] = [{}, *({"version": version} for version in (1, 
 STORIES: dict[str, list[Step]] = {
     "scorers": [get(SCORERS, experiment_id="<e>"), get(SCORERS, experiment_ids=["<e>", "<empty>", "<gone>", "999999"]),
                 get(SCORERS, experiment_id="<empty>"), get(SCORERS, experiment_id="<e>", experiment_ids="<e>"),
-                get(SCORERS, experiment_ids="x"), *(get(SCORERS, **each) for each in BAD[2:])],
+                *(get(SCORERS, experiment_ids=each) for each in ("x", "-1", ["0", "a" * 65])),
+                *(get(SCORERS, **each) for each in BAD[2:])],
     "versions": [get("scorers/versions", experiment_id="<e>", name=name) for name in ("one", "two", "none", "")]
                 + [get("scorers/versions", name="one", **each) for each in BAD],
     "a scorer": [get("scorers/get", experiment_id="<e>", name=name, **more) for name in ("one", "none", "")

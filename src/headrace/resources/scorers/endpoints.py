@@ -6,6 +6,7 @@ A scorer whose model is the AI gateway's is left to stock, which knows its endpo
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from headrace.api.endpoint import Call, endpoint
@@ -19,6 +20,7 @@ from headrace.resources.scorers import messages
 
 PATH = "3.0/mlflow/scorers/"
 EXPERIMENT = Experiment("experiment_id")
+_EXPERIMENT_ID = re.compile(r"^[a-zA-Z0-9][\w\-]{0,63}$")  # _validate_experiment_id, which stock asks in lists only
 
 _SELECT = """
 SELECT s.experiment_id, s.scorer_name, v.scorer_version, v.serialized_scorer, v.creation_time, s.scorer_id
@@ -46,6 +48,9 @@ async def list_scorers(call: Call, message: messages.ListScorers) -> object:
         number = await must_be_active(call, message.experiment_id)
         statement = LATEST_OF(workspace=call.workspace, experiment_ids=[number])
     elif message.experiment_ids:
+        for each in message.experiment_ids:
+            if _EXPERIMENT_ID.match(each) is None:
+                raise InvalidParameter(f"Invalid experiment ID: '{each}'")
         numbers = valid.experiment_ids(message.experiment_ids)
         statement = LATEST_OF(workspace=call.workspace, experiment_ids=numbers)
     else:
