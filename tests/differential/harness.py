@@ -89,6 +89,7 @@ class Subject:
         self.session = requests.Session()
         # the server's answer for no Content-Type must be tested without a default of the client's
         self.session.headers.clear()
+        self.session.trust_env = False  # a proxy is looked for at each request otherwise
         self.database = database
         # `database` connects for each query: 7 ms of processor time, for thousands of cases
         self._engine = sqlalchemy.create_engine(database.uri)
