@@ -148,6 +148,7 @@ STORIES: dict[str, list[Step]] = {
                ("POST", "3.0/mlflow/traces/delete-traces", {"experiment_id": "0", "max_timestamp_millis": 31_536_000_500}), delete(max_timestamp_millis=31_536_002_000, max_traces=1), INFO,
                delete(max_timestamp_millis=31_536_002_000), INFO],
     "none": [INFO, GET, ("GET", "3.0/mlflow/traces/get", {}), ("GET", "3.0/mlflow/traces/batchGet", {"trace_ids": ["T", "U"]}),
+             ("GET", "3.0/mlflow/traces/batchGet", {"trace_ids": ["T"], "experiment_ids": ["0"]}),
              ("GET", "3.0/mlflow/traces/batchGet", {}), ("POST", "3.0/mlflow/traces/batchGetInfos", {"trace_ids": ["T"]}),
              ("POST", "3.0/mlflow/traces/batchGetInfos", {"trace_ids": []}), ("POST", "3.0/mlflow/traces/batchGetInfos", {}),
              ("GET", "3.0/mlflow/traces/get", {"trace_id": "T", "allow_partial": "maybe"})],
