@@ -15,6 +15,9 @@ import uvicorn
 
 from headrace.child import importing
 
+# A connection that a client comes back to after uvicorn's own 5 s may end just when the next request is sent.
+KEEP_ALIVE_SECONDS = 600
+
 
 def run_here(command: Sequence[str], extra_env: Mapping[str, str], **_: Any) -> NoReturn:
     """Instead of MLflow's `_exec_cmd`: `python -m uvicorn ...` with this environment."""
@@ -26,7 +29,7 @@ def run_here(command: Sequence[str], extra_env: Mapping[str, str], **_: Any) -> 
     assert (interpreter, option, module) == (sys.executable, "-m", "uvicorn")
     with importing():
         import mlflow.server.fastapi_app  # noqa: F401
-    uvicorn.main(arguments)
+    uvicorn.main(["--timeout-keep-alive", str(KEEP_ALIVE_SECONDS), *arguments])
     raise AssertionError("uvicorn's command ends the process")
 
 
