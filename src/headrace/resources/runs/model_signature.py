@@ -14,8 +14,6 @@ _Scalar = Literal["boolean", "integer", "long", "float", "double", "string", "bi
 _Nested = Literal["array", "object", "map", "any", "sparkml_vector"]
 _Integer = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 _NumpyType = Literal[_Integer, "bool", "float16", "float32", "float64", "object", "str", "bytes"]
-# type -> the field that says of what
-_HOLDS = {"array": "items", "object": "properties", "map": "values"}
 _DEPTH = 50  # stock reads more, by calls within calls
 
 T = TypeVar("T")
@@ -28,16 +26,14 @@ class _Type(Struct, forbid_unknown_fields=True, gc=False):
     properties: dict[str, _Property] | None = None
 
     def is_whole(self, depth: int = _DEPTH) -> bool:
-        """Whether it says of what it is, and nothing else."""
-        held = {name: parts for name in _HOLDS.values() if (parts := getattr(self, name)) is not None}
-        if not depth or list(held) != [each for each in [_HOLDS.get(self.type)] if each]:
+        """Whether it says of what it is made, and nothing else."""
+        holds = {"array": self.items, "map": self.values, "object": self.properties}
+        said = {kind for kind, held in holds.items() if held is not None}
+        if not depth or said != holds.keys() & {self.type}:
             return False
-        return all(
-            bool(parts) and all(part.is_whole(depth - 1) for part in parts.values())
-            if isinstance(parts, dict)
-            else parts.is_whole(depth - 1)
-            for parts in held.values()
-        )
+        if self.properties is not None:
+            return bool(self.properties) and all(each.is_whole(depth - 1) for each in self.properties.values())
+        return all(held.is_whole(depth - 1) for held in (self.items, self.values) if held is not None)
 
 
 class _Property(_Type):
