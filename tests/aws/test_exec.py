@@ -126,11 +126,16 @@ def test_a_command_that_fails(manager: SystemsManager) -> None:
 
 
 def test_an_image_that_can_not_answer_is_told(manager: SystemsManager) -> None:
-    (manager.folder / "docker").write_text("#!/bin/bash\necho \"No module named 'joserfc'\"\n")
+    docker = manager.folder / "docker"
+    docker.write_text(
+        "#!/bin/bash\ncat > /dev/null\necho \"ModuleNotFoundError: No module named 'joserfc'\" >&2\nexit 1\n"
+    )
     done = ran("exec", "headrace")
     assert isinstance(done.exception, AwsError)
-    assert "did not say how headrace ended, but:\nNo module named 'joserfc'" in str(done.exception)
+    assert "No module named 'joserfc'" in str(done.exception)
     assert "`headrace aws upgrade` first" in str(done.exception)
+    docker.write_text("#!/bin/bash\ncat > /dev/null\necho something else\n")
+    assert "did not say how headrace ended, but:\nsomething else" in str(ran("exec", "headrace").exception)
 
 
 def test_of_a_long_output_the_end_is_shown(manager: SystemsManager) -> None:

@@ -70,14 +70,15 @@ def run(cloud: Cloud, name: str, data: Stack, host: str, words: Sequence[str], g
             Value=value,
         )
         answer = hosts.run(cloud, host, _script(cloud.region, parameter), "a command in the server's container", say)
+    except AwsError as error:
+        if "joserfc" in str(error):  # no module of that name
+            raise AwsError(f"{error}\nThe image is older than `exec`: `headrace aws upgrade` first.") from None
+        raise
     finally:
         cloud.drop_parameter(parameter)
     sealed_line = _SEALED.search(answer)  # a program on the way may have said something, too
     if sealed_line is None:
-        raise AwsError(
-            f"{host} in {cloud.region} did not say how {words[0]} ended, but:\n{answer[-_TAIL:]}\nWhere that names "
-            "joserfc, the image is older than `exec`: `headrace aws upgrade` first."
-        )
+        raise AwsError(f"{host} in {cloud.region} did not say how {words[0]} ended, but:\n{answer[-_TAIL:]}")
     code, token = sealed_line.groups()
     sealed = jwe.decrypt_compact(token, jwk.OctKey.import_key(key)).plaintext or b""
     output = zlib.decompress(sealed).decode(errors="replace").strip()
