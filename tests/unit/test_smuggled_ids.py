@@ -61,7 +61,8 @@ TEXTS: dict[str, set[str]] = {
     "3.0/mlflow/scorers/get": {"name", "version"},
     "3.0/mlflow/scorers/delete": {"name", "version"},
     "3.0/mlflow/scorers/online-config": {"name"},
-    "3.0/mlflow/traces/batchGetInfos": {"experiment_ids", "experimentIds"},  # narrows the traces that are checked
+    "3.0/mlflow/traces/batchGet": {"experiment_ids", "experimentIds"},  # narrow the traces that are checked
+    "3.0/mlflow/traces/batchGetInfos": {"experiment_ids", "experimentIds"},
     "2.0/mlflow/runs/log-batch": {"metrics.run_id"},  # of answers; the run is the batch's
     # of a model's source that is checked; what is beside it must agree with it (resources/model_versions/source.py)
     "2.0/mlflow/model-versions/create": {"run_id", "runId", "model_id", "modelId"},
