@@ -57,13 +57,14 @@ READ = {
     "public IPv4 address": "doit.com, aws-public-ipv4-price-increase-the-complete-guide, since 2024-02",
     "load balancer": "awsnegotiations.com, elastic-load-balancer-cost, 2026-05",
     "KMS key": "cloudburn.io, aws-kms-pricing, 2026-03",
+    "ECR, traffic": "wring.co, aws-ecr-pricing-guide, 2026-03",
     "logs, dashboards": "factualminds.com, amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards, 2026-06",
 }
 # in undated tables of public programs, all of which agree, in one undated page, or from memory
 UNDATED = (
     "t4g.micro, t4g.medium, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
-    "tables); database's master secret, alarms, custom metrics (one page each); disks, S3, ECR, traffic, "
-    "requests, CPU credits (from memory)"
+    "tables); database's master secret, alarms, custom metrics, CPU credits (one page each); disks, S3, "
+    "requests (from memory)"
 )
 
 
