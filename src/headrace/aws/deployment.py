@@ -210,11 +210,10 @@ class Choices:
         return merged
 
     def _keys(self, deployed: Mapping[str, str]) -> str:
-        """What encrypts the data, decided once: no database, repository or secret changes its key. A stack that does
-        not say is of a time when there was one choice."""
+        """What encrypts the data, decided once: no database, repository or secret changes its key."""
         if not deployed:
             return self.keys or SIZES[self.size or "dev"].keys
-        kept = deployed.get("Keys", OWN_KEY)
+        kept = keys_of(deployed)
         if self.keys not in (None, kept):
             raise ConfigurationError(
                 f"{self.data_stack} is encrypted with {kept} keys, and a database keeps its key. Leave out --keys, or "
@@ -249,6 +248,12 @@ def check_name(name: str) -> None:
 def size_of(instance_type: str) -> Size:
     """The size that a host's type belongs to; dev's for a type that somebody set by hand."""
     return next((size for size in SIZES.values() if instance_type in size.instance_types.values()), SIZES["dev"])
+
+
+def keys_of(data: Mapping[str, str]) -> str:
+    """What encrypts the data of a stack with these parameters; one that does not say is of a time when there was one
+    choice."""
+    return data.get("Keys", OWN_KEY)
 
 
 def architecture_of(parameters: Mapping[str, str]) -> str:

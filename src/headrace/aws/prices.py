@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from headrace.aws.deployment import AWS_KEYS, Choices
+from headrace.aws.deployment import OWN_KEY, Choices, keys_of
 
 DATE = "2026-06"
 REGION = "us-east-1"
@@ -95,7 +95,7 @@ def estimate(data: Mapping[str, str], app: Mapping[str, str]) -> list[Item]:
         Item(f"{hosts} x disk of {HOST_GB} GB", hosts * HOST_GB * DISK_GB),
         *([] if data.get("ExistingDatabase") else database),
         Item(f"{addresses} x public IPv4 address", _monthly(ADDRESS_HOUR, addresses)),
-        *([] if data.get("Keys") == AWS_KEYS else [Item("KMS key", KEY)]),
+        *([Item("KMS key", KEY)] if keys_of(data) == OWN_KEY else []),
         Item(f"{ALARMS} alarms", ALARMS * ALARM, free=True),
         Item(f"{_metrics(balanced)} metrics of its own", _metrics(balanced) * METRIC, free=True),
         Item("their requests", hosts * REQUESTS * REQUEST, free=True),

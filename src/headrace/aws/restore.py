@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from headrace.aws import database, execute, hosts, stacks, templates
 from headrace.aws.client import Answer, Cloud, passing_over, polling
-from headrace.aws.deployment import AWS_KEYS
+from headrace.aws.deployment import OWN_KEY, keys_of
 from headrace.aws.execute import required
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
@@ -160,7 +160,7 @@ def _make(cloud: Cloud, data: Stack, identifier: str, source: Source, say: Say) 
                 **options,
             )
     if "MasterUserSecret" not in _wait(cloud, new, say):  # which a restore does not bring along
-        own = data.parameters.get("Keys") != AWS_KEYS  # without a name it is alias/aws/secretsmanager
+        own = keys_of(data.parameters) == OWN_KEY  # without a name it is alias/aws/secretsmanager
         cloud.call(
             "rds",
             "modify_db_instance",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from headrace.aws import alarms, database, execute, hosts, stacks, trial
 from headrace.aws.client import Answer, Cloud
-from headrace.aws.deployment import AWS_KEYS
+from headrace.aws.deployment import OWN_KEY, keys_of
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import AwsError, ConfigurationError
 
@@ -121,7 +121,7 @@ def _bucket(place: Deployment) -> Seen:
     bucket, cloud = place.data.output("Bucket"), place.cloud
     rules = cloud.call("s3", "get_bucket_encryption", Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     blocked = cloud.call("s3", "get_public_access_block", Bucket=bucket)["PublicAccessBlockConfiguration"]
-    algorithm = "AES256" if place.data.parameters.get("Keys") == AWS_KEYS else "aws:kms"
+    algorithm = "aws:kms" if keys_of(place.data.parameters) == OWN_KEY else "AES256"
     seen = {
         "encrypted as the template says": rules[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == algorithm,
         "private": all(blocked.values()),

@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.aws import adopt, alarms, database, hosts, journal, patches, restore, server_settings, stacks
 from headrace.aws.client import Cloud, polling
-from headrace.aws.deployment import OWN_KEY, PORT
+from headrace.aws.deployment import PORT, keys_of
 from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
 
@@ -32,7 +32,7 @@ def status(cloud: Cloud, name: str, drift: bool) -> dict[str, Any]:
             found["in_place"] = adopt.adopted(stack.parameters)
             found["put_aside"] = restore.put_aside(cloud, stack)
             found["bucket"] = stack.output("Bucket")
-            found["keys"] = stack.parameters.get("Keys", OWN_KEY)
+            found["keys"] = keys_of(stack.parameters)
         else:
             found["image"] = stack.parameters["Image"]
             found["url"] = (
