@@ -5,6 +5,7 @@ They are made anew each second here, where it is each five minutes.
 
 from __future__ import annotations
 
+import ssl
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import asyncpg
 import boto3
 import psycopg2
 import pytest
@@ -136,6 +138,22 @@ def test_a_server_without_a_password(
     log = process.tail(100_000)
     assert "X-Amz-Signature" not in log
     assert "Traceback" not in log
+
+
+async def test_what_is_cancelled_ends_at_the_database(rds: Rds, database: Database, tmp_path: Path) -> None:
+    """Cancelling is a connection of its own, without a user or a token."""
+    token = boto3.client("rds", REGION).generate_db_auth_token(HOST, rds.port, ROLE)
+    at = {"host": HOST, "port": rds.port, "user": ROLE, "password": token, "database": database.name}
+    connection = await asyncpg.connect(**at, ssl=ssl.create_default_context(cafile=tmp_path / "certificate"))
+    try:
+        pid = connection.get_server_pid()
+        with pytest.raises(TimeoutError):
+            await connection.execute("SELECT pg_sleep(60)", timeout=0.1)
+        assert await connection.fetchval("SELECT 1", timeout=30) == 1
+        asked = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active' AND pid = :pid"
+        assert not database.query(asked, pid=pid)
+    finally:
+        await connection.close()
 
 
 def test_the_tools_log_in_by_a_token(rds: Rds, database: Database, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import psycopg2
 from tests.support.listening import Listening
 
 _SSL_REQUEST = 80877103
+_CANCEL_REQUEST = 80877102  # a connection of its own, with no user
 GOOD_SECONDS = 900
 
 
@@ -64,21 +65,22 @@ class Rds(Listening):
             pass  # who asked has gone
 
     def _talk(self, plain: socket.socket) -> None:
-        length, code = struct.unpack("!II", _exactly(plain, 8))
-        assert (length, code) == (8, _SSL_REQUEST), "RDS takes no token without TLS"
+        assert _code(_start_packet(plain)) == _SSL_REQUEST, "RDS takes no token without TLS"
         plain.sendall(b"S")
         with self._context.wrap_socket(plain, server_side=True) as client:
-            self._let_in(client)
+            self._let_in(client, _start_packet(client))
 
-    def _let_in(self, client: ssl.SSLSocket) -> None:
-        size = _exactly(client, 4)
-        startup = _exactly(client, struct.unpack("!I", size)[0] - 4)
-        words = startup[4:].split(b"\0")
-        user = dict(zip(words[::2], words[1::2], strict=False))[b"user"].decode()
-        if self._is_asked_for_a_token(user):
-            self._take_token(client, user)
+    def _let_in(self, client: ssl.SSLSocket, start: bytes) -> None:
+        if _code(start) != _CANCEL_REQUEST:
+            words = start[8:].split(b"\0")
+            user = dict(zip(words[::2], words[1::2], strict=False))[b"user"].decode()
+            if self._is_asked_for_a_token(user):
+                self._take_token(client, user)
+        self._hand_over(client, start)
+
+    def _hand_over(self, client: socket.socket, start: bytes) -> None:
         with socket.create_connection(("127.0.0.1", self._target)) as server:
-            server.sendall(size + startup)
+            server.sendall(start)
             back = threading.Thread(target=_pump, args=(server, client), daemon=True)
             back.start()
             _pump(client, server)
@@ -109,6 +111,16 @@ class Rds(Listening):
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+
+
+def _start_packet(connection: socket.socket) -> bytes:
+    """Whole: its size, what is asked for, and the rest."""
+    size = _exactly(connection, 4)
+    return size + _exactly(connection, struct.unpack("!I", size)[0] - 4)
+
+
+def _code(start: bytes) -> int:
+    return int(struct.unpack("!I", start[4:8])[0])
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:
