@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -22,7 +23,11 @@ class Listening(threading.Thread):
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # one end or the other has gone; whoever is left sees it
+            self.serve(connection)
 
     def stop(self) -> None:
         """Take no more."""

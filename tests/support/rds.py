@@ -14,7 +14,6 @@ import ssl
 import struct
 import threading
 from pathlib import Path
-from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, urlsplit
 
@@ -58,11 +57,8 @@ class Rds(Listening):
         self.since = _now().replace(microsecond=0) + datetime.timedelta(seconds=1)
 
     def serve(self, client: socket.socket) -> None:
-        try:
-            with client:
-                self._talk(client)
-        except (OSError, struct.error):
-            pass  # who asked has gone
+        with client:
+            self._talk(client)
 
     def _talk(self, plain: socket.socket) -> None:
         assert _code(_start_packet(plain)) == _SSL_REQUEST, "RDS takes no token without TLS"
@@ -133,7 +129,7 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return found
 
 
-def _pump(source: socket.socket, sink: Any) -> None:
+def _pump(source: socket.socket, sink: socket.socket) -> None:
     try:
         while data := source.recv(65536):
             sink.sendall(data)
@@ -142,4 +138,5 @@ def _pump(source: socket.socket, sink: Any) -> None:
     finally:
         for each in (source, sink):
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                # the other thread still uses the TLS, which SSLSocket.shutdown would take from it
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
