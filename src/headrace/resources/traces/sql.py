@@ -30,6 +30,7 @@ is stock's.
 
 from __future__ import annotations
 
+from headrace.db.query import given_rows
 from headrace.resources.traces.info import TraceRow
 from headrace.resources.traces.span_rows import SpanRow
 
@@ -54,12 +55,6 @@ ITS_EXPERIMENT = """CROSS JOIN LATERAL (
 # The folder of the trace n's artifacts in the experiment e, whose location is plain (trace_rows.artifact_location).
 FOLDER = """e.artifact_location || CASE WHEN e.artifact_location LIKE '%/' THEN '' ELSE '/' END
     || 'traces/' || n.request_id || '/artifacts'"""
-
-
-def _unnest(prefix: str, *columns: str) -> str:
-    """Rows out of arrays, one parameter a column, named by prefix and column."""
-    arrays = ", ".join(f":{prefix}{column}::{_TYPES.get(column, 'varchar')}[]" for column in columns)
-    return f"unnest({arrays}) AS n ({', '.join(columns)})"
 
 
 def _set(columns: tuple[str, ...], keys: int) -> str:
@@ -124,13 +119,13 @@ MOVE_ASSESSMENTS = "UPDATE assessments SET trace_timestamp_ms = :timestamp_ms WH
 
 # ---- PostgreSQL: arrays --------------------------------------------------------------------------------------------
 
-_TRACE_ROWS = _unnest("trace_", *_TRACE, "generations")
-_NEW_ROWS = _unnest("trace_", *_TRACE, "generations", "workspace")
-_WIDENED_ROWS = _unnest("trace_", *_TRACE, "generations", "only_here")
-_SPAN_ROWS = _unnest("span_", *_SPAN)
-_TAG_ROWS = _unnest("tag_", "request_id", "key", "value")
-_USER_ROWS = _unnest("user_", "request_id", "user_id")
-_MOVED_ROWS = _unnest("moved_", "request_id", "timestamp_ms")
+_TRACE_ROWS = given_rows("trace_", _TYPES, *_TRACE, "generations")
+_NEW_ROWS = given_rows("trace_", _TYPES, *_TRACE, "generations", "workspace")
+_WIDENED_ROWS = given_rows("trace_", _TYPES, *_TRACE, "generations", "only_here")
+_SPAN_ROWS = given_rows("span_", _TYPES, *_SPAN)
+_TAG_ROWS = given_rows("tag_", _TYPES, "request_id", "key", "value")
+_USER_ROWS = given_rows("user_", _TYPES, "request_id", "user_id")
+_MOVED_ROWS = given_rows("moved_", _TYPES, "request_id", "timestamp_ms")
 _SPAN_COLUMNS = ", ".join(_SPAN)
 
 # Not made are also traces of an experiment that is not in the workspace, or whose artifacts' place is not `:plain`.

@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace.db.database import Write
-from headrace.db.query import Dialect, Sql, array
+from headrace.db.query import Dialect, Sql, array, given_rows
 from headrace.errors import Declined, Forbidden, HeadraceError, InvalidParameter, InvalidState, NotFound
 from headrace.resources.traces.info import COLUMNS, TraceInfo
 from headrace.resources.traces.sql import FOLDER, ITS_EXPERIMENT
@@ -36,6 +36,7 @@ _TYPES = {
     **dict.fromkeys(("timestamp_ms", "execution_time_ms"), "bigint"),
     **{name: "bigint" for name in _COLUMNS if "tokens" in name},
     **{name: "double precision" for name in _COLUMNS if name.endswith("cost")},
+    "only_here": "boolean",
 }
 _OVERWRITTEN = ("experiment_id", "timestamp_ms", "execution_time_ms", "status", "client_request_id")
 _KEPT = tuple(name for name in _COLUMNS[1:] if name not in _OVERWRITTEN)
@@ -49,17 +50,10 @@ _ELSEWHERE = """EXISTS (
   )"""
 
 
-def _unnest(prefix: str, types: dict[str, str], *columns: str) -> str:
-    arrays = ", ".join(f":{prefix}{column}::{types.get(column, 'varchar')}[]" for column in columns)
-    return f"unnest({arrays}) AS n ({', '.join(columns)})"
-
-
 PUT = Sql(
     postgresql=f"""
 WITH given AS (
-  SELECT n.*, {FOLDER} AS folder FROM {
-        _unnest("trace_", _TYPES | {"only_here": "boolean"}, *_COLUMNS, "workspace", "only_here")
-    }
+  SELECT n.*, {FOLDER} AS folder FROM {given_rows("trace_", _TYPES, *_COLUMNS, "workspace", "only_here")}
   {ITS_EXPERIMENT}
   WHERE e.workspace = n.workspace AND e.lifecycle_stage = 'active' AND e.artifact_location ~ :plain
 ), put AS (
@@ -70,13 +64,13 @@ WITH given AS (
   RETURNING request_id, xmax = 0 AS is_new
 ), tagged AS (
   INSERT INTO trace_tags (request_id, key, value)
-  SELECT n.request_id, n.key, n.value FROM {_unnest("tag_", {}, "request_id", "key", "value")}
+  SELECT n.request_id, n.key, n.value FROM {given_rows("tag_", {}, "request_id", "key", "value")}
   JOIN put ON put.request_id = n.request_id
   UNION ALL SELECT request_id, 'mlflow.artifactLocation', folder FROM given JOIN put USING (request_id)
   ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
 ), told AS (
   INSERT INTO trace_request_metadata (request_id, key, value)
-  SELECT n.request_id, n.key, n.value FROM {_unnest("metadata_", {}, "request_id", "key", "value")}
+  SELECT n.request_id, n.key, n.value FROM {given_rows("metadata_", {}, "request_id", "key", "value")}
   JOIN put ON put.request_id = n.request_id
   ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
 )
