@@ -2,7 +2,8 @@
 
 They are built in the background after a start. `headrace_runs_newest` gives the newest runs of an experiment, the
 first page that everybody opens, without reading the others, and `headrace_logged_models_newest` its newest models.
-`headrace_latest_metrics_value` gives the top runs by a metric. docs/search.md says what they cost.
+`headrace_latest_metrics_value` gives the top runs by a metric, `headrace_traces_failed` the newest traces that failed,
+which may be few among many. docs/search.md says what they cost.
 """
 
 from __future__ import annotations
@@ -32,4 +33,5 @@ INDEXES = (
         "experiment_id, creation_timestamp_ms DESC, model_id",
         "lifecycle_stage <> 'deleted'",
     ),
+    Index("headrace_traces_failed", "trace_info", "experiment_id, timestamp_ms DESC, request_id", "status = 'ERROR'"),
 )

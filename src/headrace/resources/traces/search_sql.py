@@ -31,6 +31,7 @@ INFO = ", ".join(f"t.{column}" for column in info.COLUMNS.split(", "))
 _TOLERANCE_MS = 10_000
 _SESSION_SCOPED = '%"mlflow.trace.session":%'
 _TABLES = {Kind.TAG: "trace_tags", Kind.METADATA: "trace_request_metadata"}
+_FAILED, _ASKS_FOR_FAILED = "t.status = 'ERROR'", ("status", "=", "ERROR")
 _LOOKED_UP = (Kind.TAG, Kind.METADATA, Kind.FEEDBACK, Kind.EXPECTATION)
 FIRST = 1_000  # traces that are looked up one by one, in 2 to 5 ms
 _END = "(t.timestamp_ms + coalesce(t.execution_time_ms, 0))"
@@ -134,7 +135,8 @@ def condition(sql: Statement, given: Condition, experiment_ids: Sequence[int]) -
     """That `t` is a trace that meets a condition, which is not one on spans."""
     kind, key, comparator = given.kind, given.key, given.comparator
     if kind is Kind.ATTRIBUTE:
-        return compare(sql, _attribute(key), given)
+        # a constant, as the index of failed traces has it: SQLite takes no value for it (db/indexes.py)
+        return _FAILED if (key, comparator, given.value) == _ASKS_FOR_FAILED else compare(sql, _attribute(key), given)
     if kind is Kind.ISSUE:
         return (
             "t.request_id IN (SELECT f.trace_id FROM assessments f"
