@@ -68,6 +68,7 @@ from headrace.resources.traces.otlp import decompressed
 from headrace.settings import Settings
 from headrace.ui.files import UI
 from headrace.ui.page_head import page_head
+from headrace.ui.refusals import send_refusal
 from headrace.ui.stub_answers import Absent
 from headrace.uri import redact
 from headrace.versions import installed_version
@@ -277,9 +278,9 @@ class App:
 
             await self._in_pieces(ask_stock, scope, receive, send)
         except ApiError as error:
-            await send_error(scope, send, error, security)
+            await send_refusal(scope, send, error, security)
         except Exception:
-            await send_error(scope, send, failure(scope), security)
+            await send_refusal(scope, send, failure(scope), security)
         else:
             await self._send(scope, send, answer, security)
         finally:

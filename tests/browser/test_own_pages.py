@@ -20,7 +20,7 @@ from tests.support.databases import Databases
 expect.set_options(timeout=TIMEOUT_MS)
 NAME = "<b>vision</b>"
 COUNT = count()
-PAGES = ("", "best-values?experiment_id=0", "storage", "state", "events", "audit")
+PAGES = ("", "best-values", "best-values?experiment_id=0", "storage", "state", "events", "audit")
 FOR_ADMINISTRATORS = ("events", "audit")
 
 
@@ -231,21 +231,25 @@ def test_who_may_see_it(guarded: Guarded, path: str) -> None:
 
 
 def test_what_is_refused(guarded: Guarded) -> None:
-    for path, status in (
-        ("best-values?experiment_id=99999", 404),
-        ("best-values?experiment_id=x", 400),
-        ("storage?experiment_id=99999", 404),
-        ("storage?experiment_id=x", 400),
-        ("audit?since=soon", 400),
+    viewer = guarded.headrace("user", "token", "grace", "--name", "refused")
+    for path, status, token in (
+        ("best-values?experiment_id=99999", 404, ADMIN_TOKEN),
+        ("best-values?experiment_id=x", 400, ADMIN_TOKEN),
+        ("storage?experiment_id=99999", 404, ADMIN_TOKEN),
+        ("storage?experiment_id=x", 400, ADMIN_TOKEN),
+        ("audit?since=soon", 400, ADMIN_TOKEN),
+        *((page, 403, viewer) for page in FOR_ADMINISTRATORS),
     ):
-        answer = guarded.request("GET", f"/headrace/{path}", ADMIN_TOKEN)
+        answer = guarded.request("GET", f"/headrace/{path}", token, headers={"Accept": "text/html,*/*;q=0.8"})
         assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8"), path
         assert '<p class="bad" role="alert">' in answer.text
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'self';")
+        answer = guarded.request("GET", f"/headrace/{path}", token, headers={"Accept": "application/json"})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json"), path
     form = {"action": "add", "name": "x", "url": "https://example.com/"}
     assert guarded.status("POST", "/headrace/events", ADMIN_TOKEN, json=form) == 400
     evil = {"Origin": "https://evil.example"}
     assert guarded.status("POST", "/headrace/events", ADMIN_TOKEN, data=form, headers=evil) == 403
-    viewer = guarded.headrace("user", "token", "grace", "--name", "refused")
     assert guarded.status("POST", "/headrace/events", viewer, data=form) == 403
     assert "Nobody is told anything yet." in guarded.request("GET", "/headrace/events", ADMIN_TOKEN).text
 

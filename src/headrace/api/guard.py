@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.api.endpoint import Endpoint, Match, Router
 from headrace.api.permits import permit_of
-from headrace.asgi.responses import failure, send_error
+from headrace.asgi.responses import failure
 from headrace.asgi.security import SecurityPolicy
 from headrace.asgi.types import MATCH, PERMIT, PRINCIPAL, Application, Receive, Scope, Send
 from headrace.auth import sessions
@@ -26,6 +26,7 @@ from headrace.errors import ApiError, Unauthenticated
 from headrace.settings import Settings
 from headrace.ui.identity import SIGNS_OUT
 from headrace.ui.pages import Pages, address_of, check_origin
+from headrace.ui.refusals import send_refusal, wants_page
 
 OF_LOAD_BALANCER, DATA = b"x-amzn-oidc-", b"x-amzn-oidc-data"
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -93,12 +94,12 @@ class Guard:
         except SignOut as by:
             await self._pages.sign_out_by_ui(scope, send, by.principal)
         except ApiError as error:
-            if isinstance(error, Unauthenticated) and _navigates(scope):
+            if isinstance(error, Unauthenticated) and scope["method"] == "GET" and wants_page(scope):
                 await self._pages.ask(scope, send)
             else:
-                await send_error(scope, send, error)
+                await send_refusal(scope, send, error)
         except Exception:
-            await send_error(scope, send, failure(scope))
+            await send_refusal(scope, send, failure(scope))
         else:
             await self._app(scope, receive, send)
 
@@ -180,10 +181,3 @@ class Guard:
             return message
 
         return watched
-
-
-def _navigates(scope: Scope) -> bool:
-    """Whether a person's browser asks for a page."""
-    if scope["method"] != "GET":
-        return False
-    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])

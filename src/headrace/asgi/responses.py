@@ -45,10 +45,16 @@ async def _send_in_two(scope: Scope, send: Send, status: int, body: bytes, heade
 
 async def send_error(scope: Scope, send_message: Send, error: ApiError, security: Headers = ()) -> None:
     """Answer in MLflow's error shape."""
-    headers = (JSON, NATIVE, *error.headers, *security)
-    if error.status >= 500:
-        headers = (*headers, error_id(f"{scope['method']} {scope['path']!r}", error.status, str(error), error.id))
+    headers = (JSON, *error_headers(scope, error, security))
     await send(scope, send_message, error.status, msgspec.json.encode(error.content()), headers)
+
+
+def error_headers(scope: Scope, error: ApiError, security: Headers = ()) -> Headers:
+    """Those of an answer with this error, but for its type; one of our fault is in the log, with the id it has here."""
+    headers = (NATIVE, *error.headers, *security)
+    if error.status >= 500:
+        return (*headers, error_id(f"{scope['method']} {scope['path']!r}", error.status, str(error), error.id))
+    return headers
 
 
 def error_id(what: str, status: int, text: str, known: str = "") -> tuple[bytes, bytes]:

@@ -118,6 +118,19 @@ class Experiment(Target):
     kind = "experiment"
 
 
+class IfNamed(Target):
+    """What the message need not name; where it does, it must be granted."""
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        return [ObjectRef(self.kind, text) for text in self.ids(message)]
+
+
+class ExperimentIfNamed(IfNamed):
+    """An experiment that a page asks for where none is named."""
+
+    kind = "experiment"
+
+
 class ExperimentName(Target):
     kind = "experiment-name"
 
@@ -130,13 +143,10 @@ class Trace(Target):
     kind = "trace"
 
 
-class NewTrace(Target):
+class NewTrace(IfNamed):
     """A trace that is begun, or continued: where there is one of that id, it must be granted."""
 
     kind = "new-trace"
-
-    def objects(self, message: Any) -> list[ObjectRef]:
-        return [ObjectRef(self.kind, text) for text in self.ids(message)]
 
 
 class TraceLocations(Target):

@@ -12,7 +12,7 @@ from headrace.auth.objects import NOTHING
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.errors import InvalidParameter
-from headrace.pages.layout import page, refuses_as_page, table
+from headrace.pages.layout import page, table
 from headrace.settings.values import parse_age
 
 MOST = 500
@@ -26,7 +26,6 @@ class OfAudit(Message):
 
 
 @endpoint("GET", "/headrace/audit", Right.ADMIN, NOTHING)
-@refuses_as_page("Who did what")
 async def show_audit(call: Call, message: OfAudit) -> Response:
     """The newest entries of the table headrace_audit."""
     audit = AuditTable(call.db)

@@ -8,14 +8,17 @@ from urllib.parse import quote
 
 from headrace.api.endpoint import Call, Response, endpoint
 from headrace.api.message import Message
-from headrace.auth.objects import NOTHING, Experiment
+from headrace.auth.objects import NOTHING, ExperimentIfNamed
 from headrace.auth.principals import Right
 from headrace.errors import InvalidParameter, NotFound
 from headrace.pages import sql
-from headrace.pages.layout import refuses_as_page
+from headrace.pages.layout import page
 from headrace.ui import html
 
 MOST_METRICS = 1_000
+_OF_WHICH = """<form action="best-values"><label for="experiment_id">The experiment's number, as in its address</label>
+<input id="experiment_id" name="experiment_id" inputmode="numeric" pattern="[0-9]+" required>
+<button>Show</button></form>"""
 
 
 class Nothing(Message):
@@ -23,9 +26,9 @@ class Nothing(Message):
 
 
 class OfExperiment(Message):
-    """`experiment_id`: its number."""
+    """`experiment_id`: its number; empty: it is asked for."""
 
-    experiment_id: str
+    experiment_id: str = ""
 
 
 @endpoint("GET", "/headrace/style.css", Right.OPEN)
@@ -49,19 +52,18 @@ async def show_index(call: Call, message: Nothing) -> Response:
 <li><a href="audit">Who did what</a> (administrators)</li>
 {tokens}</ul>
 <h2>Best values</h2>
-<form action="best-values"><label for="experiment_id">The experiment's number, as in its address</label>
-<input id="experiment_id" name="experiment_id" inputmode="numeric" pattern="[0-9]+" required>
-<button>Show</button></form>""",
+{_OF_WHICH}""",
     )
 
 
 @endpoint(
-    "GET", "/headrace/best-values", Right.READ, Experiment("experiment_id"), "experiments", "runs", "metrics",
-    "latest_metrics",
+    "GET", "/headrace/best-values", Right.READ, ExperimentIfNamed("experiment_id"), "experiments", "runs",
+    "metrics", "latest_metrics",
 )  # fmt: skip
-@refuses_as_page("Best values")
 async def show_best_values(call: Call, message: OfExperiment) -> Response:
     """Of each metric of its active runs: the lowest and the highest of all points, and the newest run's last."""
+    if not message.experiment_id:
+        return page("Best values", _OF_WHICH)
     if not message.experiment_id.isdecimal() or len(message.experiment_id) > 9:
         raise InvalidParameter("experiment_id must be a number.")
     number = int(message.experiment_id)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import wraps
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
-from headrace.api.endpoint import Call, Response
-from headrace.errors import InvalidParameter, NotFound
+from headrace.api.endpoint import Response
 from headrace.ui import html
 
 HTML = b"text/html; charset=utf-8"
@@ -67,22 +64,3 @@ def bars(title: str, counts: Sequence[tuple[str, float]]) -> str:
 def alert(text: str) -> str:
     """A fault, said where a screen reader hears it."""
     return f'<p class="bad" role="alert">{escape(text)}</p>' if text else ""
-
-
-Handler = Callable[[Call, Any], Awaitable[Response]]
-
-
-def refuses_as_page(title: str) -> Callable[[Handler], Handler]:
-    """What a page refuses of what somebody typed is a page, too, with the way back."""
-
-    def decorate(handler: Handler) -> Handler:
-        @wraps(handler)
-        async def show(call: Call, message: Any) -> Response:
-            try:
-                return await handler(call, message)
-            except (InvalidParameter, NotFound) as error:
-                return page(title, alert(str(error)), error.status)
-
-        return show
-
-    return decorate

@@ -12,7 +12,7 @@ from headrace.auth.objects import NOTHING
 from headrace.auth.principals import Right
 from headrace.errors import HeadraceError, InvalidParameter, NotFound
 from headrace.pages import sql
-from headrace.pages.layout import page, refuses_as_page, share, table
+from headrace.pages.layout import page, share, table
 
 if TYPE_CHECKING:
     from headrace.usage import Usage
@@ -28,7 +28,6 @@ class OfStorage(Message):
     "GET", "/headrace/storage", Right.READ, NOTHING, sql.LOCATION, "runs", "metrics", "latest_metrics", "params",
     "tags", "logged_models", "trace_info", "spans",
 )  # fmt: skip
-@refuses_as_page("What is stored where")
 async def show_storage(call: Call, message: OfStorage) -> Response:
     """Rows and bytes of each experiment, and the files of one. Listing all in S3 would take minutes: one at a time."""
     from headrace.usage import COUNTED, measure, shown_bytes
