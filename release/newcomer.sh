@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # What a newcomer does with the README alone, in an empty folder with an environment of its own, each command timed:
-# install, serve, log, look, and go on with a database that `mlflow server` made. One argument: the clone.
+# install, serve, log, look, and go on with a database that `mlflow server` made. One argument: the clone. The port is a
+# free one in place of the README's 5000, which another server may have.
 set -euo pipefail
 clone=$(realpath "${1:-.}")
 folder=$(mktemp -d)
 cd "$folder"
 trap 'kill "${server:-}" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$folder"' EXIT
-export MLFLOW_TRACKING_URI=http://localhost:5000
+port=$(python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
+export MLFLOW_TRACKING_URI=http://localhost:$port
 python3 -m venv environment
 export PATH="$folder/environment/bin:$PATH"
 
@@ -18,7 +20,7 @@ timed() {  # NAME COMMAND...: how long it took
 }
 
 serve() {  # OPTIONS...: until it answers
-    headrace serve "$@" >"$folder/server" 2>&1 &
+    headrace serve --port "$port" "$@" >"$folder/server" 2>&1 &
     server=$!
     until curl -sf "$MLFLOW_TRACKING_URI/ready" >/dev/null; do
         kill -0 "$server" || { cat "$folder/server"; return 1; }
@@ -28,12 +30,16 @@ serve() {  # OPTIONS...: until it answers
 
 stop() { kill "$server"; wait "$server" || true; }
 
-look() { curl -sf "$MLFLOW_TRACKING_URI/" | grep -q '<title>MLflow' && headrace usage --backend-store-uri "$1" | grep -q churn-ada; }
+look() {  # grep reads to the end: with -q it closes the pipe at the first hit, and who still writes fails
+    curl -sf "$MLFLOW_TRACKING_URI/" | grep '<title>MLflow' &&
+        headrace usage --backend-store-uri "$1" | grep churn-ada
+}
 
 timed "pip install ." pip install -q "$clone"
 timed "headrace serve, until it answers" serve
 # shellcheck disable=SC2016  # they are README's marks, not ours
-sed -n '/^```python$/,/^```$/p' "$clone/README.md" | sed '1d;$d' >readme.py
+sed -n '/^```python$/,/^```$/p' "$clone/README.md" | sed '1d;$d' >shown.py
+sed "s|http://localhost:5000|$MLFLOW_TRACKING_URI|" shown.py >readme.py
 timed "the README's script, 100 metrics" python3 readme.py
 timed "the UI's page, headrace usage" look sqlite:///headrace-data/mlflow.db
 stop
