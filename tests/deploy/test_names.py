@@ -17,9 +17,10 @@ from headrace.database_url import PARAMETERS
 from headrace.settings.table import SETTINGS
 from tests.deploy.helm import NEEDED, containers, render
 from tests.deploy.parts import DEPLOY, ROOT
+from tests.support.pages import DOCS, typed
 
 FILES = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()]
-PAGE = ROOT / "docs" / "deploy.md"
+PAGE = DOCS / "deploy.md"
 # MLflow's variables of S3 and of clients
 OF_MLFLOW = {"MLFLOW_S3_ENDPOINT_URL", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"}
 _AWS = botocore.configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES.values()
@@ -52,10 +53,9 @@ def commands() -> Iterator[list[str]]:
         yield container["args"]
     [command] = re.findall(r"ExecStart=\S+/headrace (.*)", (DEPLOY / "systemd" / "headrace.service").read_text())
     yield shlex.split(command)
-    for block in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            if found := re.search(r"(?:^|\s)headrace ((?:user|gc|db|serve)\b[^#]*)", line):
-                yield shlex.split(found[1])
+    for line in typed(PAGE):
+        if found := re.search(r"(?:^|\s)headrace ((?:user|gc|db|serve)\b[^#]*)", line):
+            yield shlex.split(found[1])
 
 
 def test_commands() -> None:

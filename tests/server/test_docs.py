@@ -15,29 +15,28 @@ import requests
 
 from tests.server.guarded import ADMIN_TOKEN, PASSWORD, start_guarded
 from tests.support.databases import Databases
+from tests.support.pages import DOCS, README, ROOT, blocks, typed
 from tests.support.processes import clean_environment
 from tests.support.servers import Server, start_headrace
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def test_the_readme_example_runs(databases: Databases, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) == 1
+    (shown,) = blocks(README, "python")
     server = start_headrace(databases.migrated("sqlite"), tmp_path, until="/health")
     try:
-        script = blocks[0].replace("http://localhost:5000", server.url)
-        assert script != blocks[0]
+        script = shown.replace("http://localhost:5000", server.url)
+        assert script != shown
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=clean_environment()
         )
         assert done.returncode == 0, done.stderr
         search = {"experiment_ids": ["1"], "max_results": 5}
         found = requests.post(f"{server.url}/api/2.0/mlflow/runs/search", json=search, timeout=60).json()["runs"]
-        (shown,) = lines("tutorials/data-scientist.md", "text")
+        (shown,) = blocks(DOCS / "tutorials" / "data-scientist.md", "text")
         filtered = requests.post(
-            f"{server.url}/api/2.0/mlflow/runs/search", json=search | {"filter": shown}, timeout=60
+            f"{server.url}/api/2.0/mlflow/runs/search", json=search | {"filter": shown.strip()}, timeout=60
         )
         assert (filtered.status_code, filtered.headers["headrace-answered-by"]) == (200, "native")
     finally:
@@ -46,16 +45,10 @@ def test_the_readme_example_runs(databases: Databases, tmp_path: Path) -> None:
     assert found[0]["data"]["metrics"][0]["step"] == 99
 
 
-def lines(page: str, kind: str = "bash") -> list[str]:
-    """What the blocks of this kind in a page of docs/ say."""
-    blocks = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
-    return [line for of, block in blocks if of == kind for line in block.splitlines()]
-
-
 def test_what_reviewer_and_administrator_type_works(databases: Databases, tmp_path: Path) -> None:
     """On the server that the reviewer's tutorial starts: its request, and each command of security.md but the import of
     basic-auth (test_user_commands.py has it)."""
-    serve, curl = lines("tutorials/security-reviewer.md")
+    serve, curl = typed(DOCS / "tutorials" / "security-reviewer.md")
     guarded = start_guarded(databases.migrated("sqlite"), tmp_path, *shlex.split(serve)[2:], users={"ben": "viewer"})
     try:
         asked, _, status = curl.partition("#")
@@ -68,7 +61,9 @@ def test_what_reviewer_and_administrator_type_works(databases: Databases, tmp_pa
         made = {"experiments/create": "churn", "registered-models/create": "churn-xgboost"}
         for path, name in made.items():
             assert guarded.status("POST", f"/api/2.0/mlflow/{path}", ADMIN_TOKEN, json={"name": name}) == 200
-        commands = [shlex.split(line, comments=True)[1:] for line in lines("security.md") if "import" not in line]
+        commands = [
+            shlex.split(line, comments=True)[1:] for line in typed(DOCS / "security.md") if "import" not in line
+        ]
         said = {" ".join(words): guarded.headrace(*words, stdin=PASSWORD) for words in commands}
     finally:
         guarded.server.stop()
@@ -80,12 +75,11 @@ def test_what_reviewer_and_administrator_type_works(databases: Databases, tmp_pa
 
 def test_make_has_what_the_readme_names() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"`make ([a-z]+)`", (ROOT / "README.md").read_text())) <= targets
+    assert set(re.findall(r"`make ([a-z]+)`", README.read_text())) <= targets
 
 
 def test_s3_takes_what_the_artifacts_page_shows(s3: Server) -> None:
-    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "artifacts.md").read_text(), re.S)
-    lifecycle, cors = map(json.loads, blocks)
+    lifecycle, cors = map(json.loads, blocks(DOCS / "artifacts.md", "json"))
     client = boto3.client("s3", endpoint_url=s3.url, aws_access_key_id="k", aws_secret_access_key="s")
     client.create_bucket(Bucket="of-the-docs")
     client.put_bucket_lifecycle_configuration(Bucket="of-the-docs", LifecycleConfiguration=lifecycle)

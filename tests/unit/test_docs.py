@@ -15,9 +15,8 @@ import pytest
 
 from headrace.cli.commands import cli
 from headrace.settings.resolve import resolve
+from tests.support.pages import DOCS, README, ROOT, prose, typed
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 OTHERS = ("Retrying 1 failed chunk(s)",)  # MLflow's client says it
 
 
@@ -61,20 +60,13 @@ def test_the_sites_menu_has_every_page() -> None:
     assert sorted(menu) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 _SPACE = re.compile(r"\\?\n\s*")
-
-
-def typed(page: Path) -> list[str]:
-    """The lines of a page's bash blocks."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 
 def named(page: Path) -> list[str]:
     """What a page has in backquotes."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
-    return [_SPACE.sub(" ", code) for code in re.findall(r"`([^`]+)`", text)]
+    return [_SPACE.sub(" ", code) for code in re.findall(r"`([^`]+)`", prose(page))]
 
 
 def words_of(lines: list[str]) -> list[list[str]]:
