@@ -173,6 +173,8 @@ def test_events_are_set_up(guarded: Guarded, page: Page, tmp_path: Path) -> None
         page.keyboard.type(url)
         page.keyboard.press("Tab")
         page.keyboard.press("Space")  # run.finished
+        tab_to(page, "experiment")
+        page.keyboard.type("0")
         tab_to(page, "metric")
         page.keyboard.type("loss")
         page.keyboard.press("Tab")
@@ -184,7 +186,7 @@ def test_events_are_set_up(guarded: Guarded, page: Page, tmp_path: Path) -> None
         expect(page.get_by_role("status")).to_contain_text("The secret that signs its requests")
         secret = page.get_by_role("status").locator("pre").inner_text()
         assert len(secret) > 40
-        assert cells(page, NAME)[2:8] == ["run.finished, metric.passed", "loss below 0.5", "0", "0", "0", ""]
+        assert cells(page, NAME)[2:8] == ["run.finished, metric.passed", "Default loss below 0.5", "0", "0", "0", ""]
         assert "a-secret-path" not in page.content()
         page.screenshot(path=tmp_path / "events.png", full_page=True)
         tab_to(page, f"Try {NAME}")

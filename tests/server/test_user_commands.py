@@ -45,6 +45,12 @@ def test_a_user_from_beginning_to_end(store: tuple[str, str], tmp_path: Path) ->
         ("user:ada", "0"),
         ("group:team", "m"),
     ]
+    shown = [line.split() for line in headrace("user", "grants").splitlines()]
+    assert shown == [
+        ["grantee", "kind", "object", "permission", "name"],
+        ["user:ada", "experiment", "0", "edit", "Default"],
+        ["group:team", "model", "m", "read", "m"],
+    ]
     headrace("user", "revoke", "ada", "--experiment", "0")
     headrace("token", "revoke", listed["id"])
     headrace("user", "role", "ada", "viewer")

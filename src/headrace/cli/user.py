@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -250,7 +250,19 @@ async def revoke(accounts: Accounts, name: str, group: bool, experiment: str | N
 @to_look_at_accounts
 async def show_grants(accounts: Accounts, json: bool) -> None:
     """List what is granted to whom."""
-    print_table([msgspec.to_builtins(each) for each in await accounts.grants()], json)
+    rows = [msgspec.to_builtins(each) for each in await accounts.grants()]
+    print_table(rows if json else await _with_names(accounts, rows), json)
+
+
+async def _with_names(accounts: Accounts, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with the names of their experiments, which a grant knows by its id; `-` where it is gone."""
+    from headrace.db.names import names_of_experiments
+
+    ids = (row["object"] for row in rows if row["kind"] == "experiment")
+    names = await names_of_experiments(accounts.store, ids)
+    return [
+        row | {"name": names.get(int(row["object"])) if row["kind"] == "experiment" else row["object"]} for row in rows
+    ]
 
 
 def _grantee(name: str, group: bool) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +20,7 @@ from msgspec import Struct
 from headrace.clock import now_ms
 from headrace.db import own_tables
 from headrace.db.database import Database
+from headrace.db.names import names_of_experiments
 from headrace.db.query import Bound, Sql
 from headrace.errors import AlreadyExists, ConfigurationError
 from headrace.events.subscriptions import Subscription
@@ -185,6 +186,10 @@ class EventStore:
         rows = await self._db.rows(_EXPERIMENT(name=name))
         return int(rows[0][0]) if rows else None
 
+    async def names(self, experiment_ids: Iterable[int]) -> dict[int, str]:
+        """Of those experiments that there are."""
+        return await names_of_experiments(self._db, experiment_ids)
+
     async def note(self, notes: Sequence[Bound]) -> None:
         """Keep them, all or none."""
         await self._db.transact(notes)
@@ -253,11 +258,15 @@ def new_secret() -> str:
 async def listed(store: EventStore) -> list[dict[str, Any]]:
     """The subscriptions for who looks at them, without what is secret."""
     counts, rows = await store.counts(), []
-    for each in await store.subscriptions(with_secrets=True):
+    subscriptions = await store.subscriptions(with_secrets=True)
+    names = await store.names(each.experiment_id for each in subscriptions if each.experiment_id is not None)
+    for each in subscriptions:
         fields = msgspec.structs.asdict(each)
         del fields["id"], fields["secret"], fields["link"]
         counted = counts.get(each.id, Counted())
-        rows.append(fields | {"url": each.address} | msgspec.structs.asdict(counted) | {"error": counted.error or None})
+        experiment = None if each.experiment_id is None else names.get(each.experiment_id)
+        fields |= {"url": each.address, "experiment": experiment}
+        rows.append(fields | msgspec.structs.asdict(counted) | {"error": counted.error or None})
     return rows
 
 

@@ -141,7 +141,7 @@ async def _page(call: Call, filled: ChangeEvents, error: str = "", said: str = "
 
 
 def _row(each: dict[str, Any]) -> list[str]:
-    only = f"experiment {each['experiment_id']}" if each["experiment_id"] is not None else ""
+    only = "" if each["experiment_id"] is None else each["experiment"] or f"experiment {each['experiment_id']}"
     if each["metric"] is not None:
         side = "above" if each["above"] is not None else "below"
         only += f" {each['metric']} {side} {each[side]:g}"
