@@ -23,6 +23,7 @@ from headrace.errors import ConfigurationError, SchemaOutOfDate
 from headrace.process import run_once
 from headrace.settings import Settings
 from headrace.sql.files import read
+from headrace.sqlite_wait import SAID_AFTER, TellingConnection, say_that_it_waits
 from headrace.stock.passwords import with_each_password
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ Log = Callable[[str], None]
 Rows = Callable[[str], list[tuple[Any, ...]]]  # of a statement
 _MIGRATE = "headrace.stock.migrate"
 _LOCK = 0x68656164_72616365  # "headrace": one server at a time looks and initialises
+BUSY_SECONDS = 20  # for which another process may hold a SQLite file
 _PAUSE = 1.0  # seconds between two looks at a database that is not up, or that another server is at
 _SAID_AFTER = 3.0  # seconds of waiting for another server
 _REVISION = re.compile(r"^(down_)?revision\s*=\s*(?:[\"'](\w+)[\"']|None)", re.M)
@@ -261,9 +263,9 @@ def _aside(database: SqliteURL) -> Iterator[str]:
     with contextlib.ExitStack() as last:
         last.callback(_remove, copy)
         try:
-            file = last.enter_context(contextlib.closing(sqlite3.connect(database.path, timeout=20)))
+            file = last.enter_context(contextlib.closing(TellingConnection(database.path, database.path, BUSY_SECONDS)))
             with contextlib.closing(sqlite3.connect(copy)) as made:
-                file.backup(made)
+                file.backup(made, progress=_patience(database))
             before = _state(file)
             url, mark, query = database.url.partition("?")
             yield f"{url}.making{mark}{query}"
@@ -288,10 +290,18 @@ def _state(file: sqlite3.Connection) -> Any:
 
 def _patience(database: SqliteURL) -> Callable[[int, int, int], None]:
     """Ends a copy into a file that others hold: sqlite3 would wait without an end."""
-    deadline = time.monotonic() + 20
+    since = time.monotonic()
+    said = False
 
     def look(status: int, _remaining: int, _total: int) -> None:
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
+        nonlocal said
+        if status not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return
+        waited = time.monotonic() - since
+        if waited > SAID_AFTER and not said:
+            say_that_it_waits(database.path)
+            said = True
+        if waited > BUSY_SECONDS:
             raise ConfigurationError(
                 f"The database {database.shown} stays as it was: somebody else uses it. Stop every server that does, "
                 "and start the same command again."
@@ -343,7 +353,7 @@ def _open_sqlite(path: Path, writes: bool) -> sqlite3.Connection:
     if writes and not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError("this user may not write it")
     file = path if writes else f"file:{quote(str(path.absolute()))}?mode=ro"
-    return sqlite3.connect(file, timeout=20, uri=not writes)
+    return TellingConnection(str(file), str(path), BUSY_SECONDS, uri=not writes)
 
 
 def _found(tables: str, rows: Rows) -> Found:

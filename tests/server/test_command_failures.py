@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -232,3 +234,31 @@ def test_ctrl_c_before_the_command_is_there() -> None:
     code = f"import sys; from headrace.cli import main; main._run = lambda: exec({script!r}); main.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (130, "headrace: Broken off.\n")
+
+
+WAITS = ("usage", "gc", "user list", "events list", "user add", "copy", "db upgrade")
+
+
+@pytest.mark.parametrize(
+    ("name", "journal"), [*((name, "delete") for name in WAITS), ("user list", "wal"), ("copy", "wal")]
+)
+def test_it_says_that_it_waits(databases: Databases, tmp_path: Path, name: str, journal: str) -> None:
+    """For a SQLite file that another process holds: soon, once, and what it waits for; then it does its work."""
+    database = databases.migrated("sqlite")
+    arguments = [text.format(store=database.uri) for text in COMMANDS[name]]
+    with closing(sqlite3.connect(database.name, isolation_level=None)) as holder:
+        holder.execute(f"PRAGMA journal_mode = {journal}")
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")  # in WAL, too, others can't even read then
+        holder.execute("BEGIN EXCLUSIVE")
+        environment = {"MLFLOW_BACKEND_STORE_URI": database.uri}
+        process = Process([SCRIPTS / "headrace", *arguments], tmp_path / "log", env=environment, cwd=tmp_path)
+        try:
+            process.wait_until(lambda: "headrace: " in process.tail(), "a line")
+            said = [line for line in process.tail().splitlines() if line.startswith("headrace: ")]
+            assert said == [f"headrace: waiting for another process, which holds {database.name}"]
+            holder.execute("ROLLBACK")
+            holder.close()
+            assert process.wait() == 0, process.tail()
+        finally:
+            process.stop()
+    assert process.tail().count("headrace: waiting for") == 1

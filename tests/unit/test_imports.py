@@ -11,7 +11,7 @@ import headrace
 
 SOURCE = Path(headrace.__file__).parent
 
-WORDS = {"address", "clock", "database_url", "entities", "errors", "log", "settings", "uri", "versions"}
+WORDS = {"address", "clock", "database_url", "entities", "errors", "log", "settings", "sqlite_wait", "uri", "versions"}
 # a part (folder or module) -> the parts that it may import
 ALLOWED: dict[str, set[str]] = {
     "address": set(),
@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "entities": set(),
     "errors": set(),
     "log": set(),
+    "sqlite_wait": set(),
     "stock_options": set(),
     "uri": set(),
     "database_url": {"errors", "uri"},

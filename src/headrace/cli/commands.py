@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -13,7 +14,7 @@ import click
 
 from headrace import log
 from headrace.cli.env_file import env_file
-from headrace.cli.output import BROKEN_OFF
+from headrace.cli.output import BROKEN_OFF, end_progress
 from headrace.errors import AwsError, BrokenOff, ConfigurationError, HeadraceError, SchemaOutOfDate
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -56,16 +57,29 @@ def cli() -> None:
     """A drop-in MLflow tracking server: much faster, much smaller."""
 
 
+class _Told(logging.Handler):
+    """What our modules log while a command works."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _tell(self.format(record), record.levelname)
+
+
+def _tell(text: str, level: str) -> None:
+    if log.is_json():  # a server's, which a program reads
+        log.say(text, level)
+    else:
+        end_progress()
+        print(f"headrace: {text}", file=sys.stderr)
+
+
 def run() -> NoReturn:
     """Run the command; an error of ours is one text and an exit code, never a traceback."""
+    logging.getLogger("headrace").addHandler(_Told())
     try:
         _look_at_folder()
         code = cli.main(standalone_mode=False)
     except HeadraceError as error:
-        if log.is_json():  # a server's, which a program reads
-            log.say(str(error), "ERROR")
-        else:
-            print(f"headrace: {error}", file=sys.stderr)
+        _tell(str(error), "ERROR")
         code = EXIT_CODES.get(type(error), 1)
     except click.ClickException as error:
         error.show()

@@ -53,7 +53,7 @@ def build_indexes(settings: Settings) -> None:
 
     from headrace.db import postgres_indexes
 
-    logging.basicConfig(level="INFO", format="headrace: %(message)s")
+    logging.getLogger("headrace").setLevel("INFO")
     _done(settings, postgres_indexes.build_or_fail)
 
 

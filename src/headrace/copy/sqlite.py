@@ -19,6 +19,7 @@ from headrace.database_url import SqliteURL
 from headrace.db.query import Bound, Dialect
 from headrace.db.sqlite import translate
 from headrace.errors import Unavailable
+from headrace.sqlite_wait import TellingConnection
 
 BUSY_SECONDS = 60
 CACHE_KIB = 262_144  # the pages of the indexes that a portion touches
@@ -89,7 +90,7 @@ class SqliteStore:
         if self._db is None:
             mode = "rw" if self._writes else "ro"
             uri = f"file:{quote(str(Path(self._path).absolute()))}?mode={mode}"
-            self._db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+            self._db = TellingConnection(uri, self._path, BUSY_SECONDS, uri=True, isolation_level=None)
             if self._writes:
                 self._db.execute("PRAGMA journal_mode = WAL").fetchone()
                 self._db.execute("PRAGMA synchronous = FULL")

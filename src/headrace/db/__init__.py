@@ -10,10 +10,10 @@ from headrace.db.database import Database
 from headrace.settings import Settings
 
 
-def open_database(settings: Settings) -> Database | None:
+def open_database(settings: Settings, of_command: bool = False) -> Database | None:
     """The database of these settings, not yet connected; None where stock alone can work on it (MySQL, a file store).
 
-    A backend's driver is imported only where it is used.
+    `of_command`: somebody looks on.     A backend's driver is imported only where it is used.
     """
     database = settings.database
     if not settings.native:
@@ -34,7 +34,9 @@ def open_database(settings: Settings) -> Database | None:
     assert isinstance(database, SqliteURL)
     from headrace.db.sqlite import SqliteDatabase
 
-    return SqliteDatabase(database.path, queue_limit=settings.queue_limit, busy_seconds=database.timeout)
+    return SqliteDatabase(
+        database.path, queue_limit=settings.queue_limit, busy_seconds=database.timeout, of_command=of_command
+    )
 
 
 @asynccontextmanager
@@ -43,7 +45,7 @@ async def connected(settings: Settings) -> AsyncIterator[Database]:
 
     Raises Unavailable.
     """
-    database = open_database(settings)
+    database = open_database(settings, of_command=True)
     assert database is not None
     await database.connect()
     try:

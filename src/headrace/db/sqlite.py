@@ -34,6 +34,7 @@ from headrace.db.group_commit import Group, GroupCommit
 from headrace.db.indexes import INDEXES
 from headrace.db.query import Dialect, Query, Runnable
 from headrace.errors import Declined, HeadraceError, Unavailable
+from headrace.sqlite_wait import TellingConnection
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +79,16 @@ def translate(error: Exception) -> Exception:
 
 
 class SqliteDatabase(Database):
-    """See Database. `path` is the database file, which stock has initialised."""
+    """See Database. `path` is the database file, which stock has initialised. `of_command`: somebody looks on, and is
+    told when it waits for another process."""
 
     dialect = Dialect.SQLITE
 
-    def __init__(self, path: str, *, queue_limit: int, busy_seconds: float | None = None) -> None:
+    def __init__(
+        self, path: str, *, queue_limit: int, busy_seconds: float | None = None, of_command: bool = False
+    ) -> None:
         self._path = path
+        self._of_command = of_command
         self._busy_seconds = BUSY_SECONDS if busy_seconds is None else busy_seconds
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
@@ -165,7 +170,7 @@ class SqliteDatabase(Database):
         """This thread's own."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = self._local.db = _connect(self._path, self._busy_seconds)
+            db = self._local.db = _connect(self._path, self._busy_seconds, self._of_command)
             self._connections.append(db)
         return db
 
@@ -195,9 +200,14 @@ def fetch(db: sqlite3.Connection, query: Query) -> Sequence[Any]:
         _running.deadline = float("inf")
 
 
-def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
+def _connect(path: str, busy_seconds: float, of_command: bool) -> sqlite3.Connection:
     # each in its own thread, and closed by the one that closes the store
-    db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    if of_command:
+        db: sqlite3.Connection = TellingConnection(
+            path, path, busy_seconds, isolation_level=None, check_same_thread=False
+        )
+    else:
+        db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     db.row_factory = sqlite3.Row
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
