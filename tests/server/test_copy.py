@@ -173,7 +173,11 @@ def test_what_can_not_be_is_said_in_one_line(databases: Databases, tmp_path: Pat
         ([there, "gs://bucket"], "gs://bucket is no store that MLflow knows."),
         ([there, target, "--experiment", "x"], f"There is no experiment 'x' in {there}. Look at --experiment."),
         ([there, target, "--into", "x"], "--into needs exactly one --experiment."),
-        ([there, target, "--source-artifacts", "none"], "There is no folder none. Look at --source-artifacts."),
+        # said before the source is read, which may take minutes
+        (
+            ["http://127.0.0.1:1", target, "--source-artifacts", "none"],
+            "There is no folder none. Look at --source-artifacts.",
+        ),
         ([there, there], "SOURCE and TARGET are the same database."),
     ):
         retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}

@@ -82,8 +82,9 @@ def _to_database(source: str, _: str, settings: Settings, options: Options) -> R
     def target(dry: bool) -> Store | None:
         return ends.target(settings, dry, lambda line: click.echo(line, err=True))
 
+    whole.check_places(settings, options)
     with ends.source(source, options.experiments, lambda: asyncio.run(ends.ended_runs(target(True)))) as read:
-        asyncio.run(whole.check(ends.open_store(read, writes=False), settings, options))
+        asyncio.run(whole.check(ends.open_store(read, writes=False), options))
         there = target(options.dry)
         return asyncio.run(whole.copy(ends.open_store(read, writes=False), there, settings, options, _progress()))
 

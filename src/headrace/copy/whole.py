@@ -20,13 +20,22 @@ from headrace.settings import Settings
 _SERVED = "mlflow-artifacts:"
 
 
-async def check(source: Source, settings: Settings, options: Options) -> None:
+def check_places(settings: Settings, options: Options) -> None:
+    """Raises ConfigurationError for a place of artifacts that can't be used, before a server is read for minutes."""
+    if not options.artifacts:
+        return
+    given = options.source_artifacts
+    if given is not None and "://" not in given and not Path(given).is_dir():
+        raise ConfigurationError(f"There is no folder {given}. Look at --source-artifacts.")
+    _target_place(settings)
+
+
+async def check(source: Source, options: Options) -> None:
     """Raises ConfigurationError for what can't be copied as it is asked for, before a target is made. Closes it."""
     try:
         rows = await selected(source, options.experiments)
         if options.artifacts:
             _source_place(options, await _served(source, rows))
-            _target_place(settings)
     finally:
         await source.close()
 
@@ -84,8 +93,6 @@ def _source_place(options: Options, served: Sequence[str]) -> Place:
             f"The artifacts of {served[0]!r} are behind the source's server ({_SERVED}). Say where that keeps them, "
             "with --source-artifacts URI (its --artifacts-destination), or copy --without-artifacts."
         )
-    if given is not None and "://" not in given and not Path(given).is_dir():
-        raise ConfigurationError(f"There is no folder {given}. Look at --source-artifacts.")
     return Place(given, options.source_server)
 
 
