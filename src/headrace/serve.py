@@ -101,6 +101,10 @@ def _on_ready(settings: Settings, stock: Stock | None) -> None:
     off = [f"--{name.replace('_', '-')}" for name in OF_STOCK if not getattr(settings, name)]
     if off and stock is not None and not settings.artifacts_only:
         log.say(f"  off        what {', '.join(off)} turn on; --enable-all: all of it")
+    if settings.audit_table and not settings.protected:
+        log.say(
+            "--audit-table is set, but this server asks nobody who they are and keeps no audit log: --auth", "WARNING"
+        )
     log.say(f"  next step  export MLFLOW_TRACKING_URI={settings.url}")
     if settings.insecure_no_auth:
         log.say(

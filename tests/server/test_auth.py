@@ -165,7 +165,10 @@ def test_a_first_token_is_made_and_printed_once(serve: Serve, databases: Databas
 
 def test_a_loopback_address_is_open_and_another_can_be(serve: Serve, databases: Databases) -> None:
     options = ("--backend-store-uri", databases.migrated("sqlite").uri, "--stock", "lazy")
-    assert serve(*options).get(SEARCH).status_code == 200
+    server = serve(*options, "--audit-table")
+    assert server.get(SEARCH).status_code == 200
+    assert "--audit-table is set, but this server asks nobody who they are" in server.log
+    assert "This server asks nobody who they are, and keeps no audit log." in server.get("/headrace/audit").text
     server = serve(*options, "--host", "0.0.0.0", "--insecure-no-auth")
     assert server.get(SEARCH).status_code == 200
     assert "ANYBODY" in server.log

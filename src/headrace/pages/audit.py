@@ -28,6 +28,12 @@ class OfAudit(Message):
 @endpoint("GET", "/headrace/audit", Right.ADMIN, NOTHING)
 async def show_audit(call: Call, message: OfAudit) -> Response:
     """The newest entries of the table headrace_audit."""
+    if not call.settings.protected:
+        return page(
+            "Who did what",
+            "<p>This server asks nobody who they are, and keeps no audit log. <code>headrace serve --auth</code> asks, "
+            "and <code>--audit-table</code> keeps it.</p>",
+        )
     audit = AuditTable(call.db)
     if not await audit.exists():
         return page(

@@ -16,7 +16,8 @@ from headrace.pages.layout import page
 from headrace.ui import html
 
 MOST_METRICS = 1_000
-_OF_WHICH = """<form action="best-values"><label for="experiment_id">The experiment's number, as in its address</label>
+_OF_WHICH = """<form action="best-values" class="column">
+<label for="experiment_id">The experiment's number, as in its address</label>
 <input id="experiment_id" name="experiment_id" inputmode="numeric" pattern="[0-9]+" required>
 <button>Show</button></form>"""
 
