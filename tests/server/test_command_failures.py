@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.conftest import run_headrace
 from tests.support.databases import Databases
 from tests.support.processes import PATIENCE_SECONDS, Process, clean_environment
 from tests.support.servers import SCRIPTS
@@ -262,3 +263,22 @@ def test_it_says_that_it_waits(databases: Databases, tmp_path: Path, name: str, 
         finally:
             process.stop()
     assert process.tail().count("headrace: waiting for") == 1
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "HEADRACE_GRANTS=true",
+        "HEADRACE_OIDC_ISSUER=https://login.example.com",
+        "HEADRACE_STOCK=never MLFLOW_SERVER_ENABLE_JOB_EXECUTION=true",
+    ],
+)
+def test_the_servers_variables_are_not_this_commands(databases: Databases, tmp_path: Path, variable: str) -> None:
+    """Those of a server that is told the rest on its command line: they are looked at by `headrace serve` alone."""
+    environment = dict(each.split("=") for each in variable.split())
+    store = databases.migrated("postgresql").uri
+    for command in (("usage",), ("user", "list"), ("gc", "--dry-run")):
+        done = run_headrace(*command, "--backend-store-uri", store, cwd=tmp_path, env=environment)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    done = run_headrace("serve", "--backend-store-uri", store, cwd=tmp_path, env=environment)
+    assert done.returncode == 2

@@ -46,7 +46,7 @@ def _with_accounts(command: Command, audited: bool) -> Any:
     @wraps(command)
     def run(backend_store_uri: str | None, **values: Any) -> None:
         flags = {} if backend_store_uri is None else {"backend_store_uri": backend_store_uri}
-        settings = resolve(flags, os.environ)
+        settings = resolve(flags, os.environ, serves=False)
         from headrace.auth.accounts import opened_accounts
         from headrace.database import check
 

@@ -29,7 +29,7 @@ def with_settings(*names: str, store: str | None = None) -> Callable[[Command], 
             given = {name: str(text).lower() if text is True else text for name, text in texts.items() if text}
             if store is not None:
                 given["backend_store_uri"] = options[store]
-            return command(resolve(given, os.environ), **options)
+            return command(resolve(given, os.environ, serves=False), **options)
 
         decorated: Any = run
         for setting in SETTINGS:

@@ -12,29 +12,16 @@ from headrace.settings import Settings, least_connections
 from headrace.settings.table import OF_STOCK
 
 
-def check(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """Combinations that can't work."""
+def check_stores(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for stores that can't be used, by the server or by another command."""
     for name in ("backend_store_uri", "read_replica_backend_store_uri", "registry_store_uri"):
         try:
             database_url.parse(getattr(settings, name) or "", environment)
         except ConfigurationError as error:
             raise ConfigurationError(f"--{name.replace('_', '-')}: {error}") from None
     _check_places(settings)
-    if settings.protected and not settings.native:
-        raise ConfigurationError(
-            f"--host is {settings.host}, where requests need a user or a token, but users are kept in a backend store "
-            "on PostgreSQL or SQLite only. Use one, or --insecure-no-auth behind a proxy that asks who is there."
-        )
     _check_database_auth(settings, environment)
     _check_replica(settings)
-    _check_artifacts_only(settings)
-    _check_single_sign_on(settings)
-    _check_workspaces(settings)
-    _check_jobs(settings)
-    if settings.grants and not settings.protected:
-        raise ConfigurationError("--grants is set, but this server asks nobody who they are. Set --auth.")
-    if settings.stock == "never":
-        _check_without_stock(settings)
     database = settings.database
     if isinstance(database, database_url.SqliteURL) and database.path in ("", ":memory:"):
         raise ConfigurationError(
@@ -47,7 +34,23 @@ def check(settings: Settings, environment: Mapping[str, str]) -> Settings:
             f"--database-connections is {settings.database_connections}, but {settings.workers} workers and stock "
             f"MLflow need {least}. Raise it, or lower --workers."
         )
-    return settings
+
+
+def check_server(settings: Settings) -> None:
+    """Raises ConfigurationError for what a server can't be started with."""
+    if settings.protected and not settings.native:
+        raise ConfigurationError(
+            f"--host is {settings.host}, where requests need a user or a token, but users are kept in a backend store "
+            "on PostgreSQL or SQLite only. Use one, or --insecure-no-auth behind a proxy that asks who is there."
+        )
+    _check_artifacts_only(settings)
+    _check_single_sign_on(settings)
+    _check_workspaces(settings)
+    _check_jobs(settings)
+    if settings.grants and not settings.protected:
+        raise ConfigurationError("--grants is set, but this server asks nobody who they are. Set --auth.")
+    if settings.stock == "never":
+        _check_without_stock(settings)
 
 
 def _check_places(settings: Settings) -> None:

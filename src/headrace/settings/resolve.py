@@ -12,19 +12,23 @@ import msgspec
 from headrace import database_url, rds_token, ssm, stock_options, uri
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings, least_connections
-from headrace.settings.checks import check
+from headrace.settings.checks import check_server, check_stores
 from headrace.settings.table import CONTAINER, LEVELS, OF_STOCK, SETTINGS, Setting
 
 
 def resolve(
-    flags: Mapping[str, str], environment: Mapping[str, str], say: Callable[[str], None] = lambda line: None
+    flags: Mapping[str, str],
+    environment: Mapping[str, str],
+    say: Callable[[str], None] = lambda line: None,
+    serves: bool = True,
 ) -> Settings:
     """Make the settings of the command line's `flags` (name -> text), the environment and the defaults.
 
     A flag wins over its environment variable, and that over the container's variables (BUCKET, USERNAME,
     PASSWORD, HOST, PORT, DATABASE), which come from AWS Systems Manager where a prefix is set and no backend store.
     An empty environment variable counts as unset, as click has it. `say` is told what is set and has another effect
-    than one may think, or none. Raises ConfigurationError, which names the option and what to do.
+    than one may think, or none. `serves`: for a server; another command that has the server's variables does not care
+    which of them a server could not start with. Raises ConfigurationError, which names the option and what to do.
     """
     for refused in stock_options.REFUSED:
         if environment.get(refused.environment, "").lower() not in refused.harmless:
@@ -57,7 +61,10 @@ def resolve(
     if settings.native and isinstance(settings.database, database_url.SqliteURL) and settings.workers > 1:
         say(f"SQLite has one writer: one worker runs, not {settings.workers}. With PostgreSQL all of them would")
         settings = msgspec.structs.replace(settings, workers=1)
-    return _with_token(check(settings, environment), environment)
+    check_stores(settings, environment)
+    if serves:
+        check_server(settings)
+    return _with_token(settings, environment)
 
 
 # What other programs call these things, and what it may say.
