@@ -38,7 +38,8 @@ print(json.dumps({
         {f.path: open(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=f.path)).read()
          for f in client.list_artifacts(run.info.run_id)},
     ] for run in runs],
-    "trace": [trace.info.trace_id, [(s.name, s.inputs, s.outputs) for s in trace.data.spans],
+    "trace": [trace.info.trace_id, trace.info.request_time, trace.info.execution_duration, trace.info.state,
+              trace.info.trace_metadata, [(s.name, s.inputs, s.outputs) for s in trace.data.spans],
               [(a.name, a.value) for a in trace.info.assessments]],
     "model": [model.model_id, model.params, mlflow.pyfunc.load_model("models:/churn@prod").predict(["x"])],
     "version": [version.version, version.run_id, version.tags, version.current_stage],
@@ -65,11 +66,11 @@ client.set_model_version_tag("churn", "1", "t", "u")
 client.transition_model_version_stage("churn", "1", "Production")
 mlflow.genai.register_prompt("asks", "Say {{word}}")
 mlflow.genai.set_prompt_alias("asks", "production", 1)
-@mlflow.trace
-def twice(x):
-    return 2 * x
-twice(2)
-trace = mlflow.get_last_active_trace_id()
+# 0 ms by its client, 1 by the clock of its spans
+span = mlflow.start_span_no_context("twice", inputs={"x": 2}, start_time_ns=1_700_000_000_000_900_000)
+span.set_outputs(4)
+span.end(end_time_ns=1_700_000_000_001_100_000)
+trace = span.trace_id
 mlflow.flush_trace_async_logging()
 mlflow.log_feedback(trace_id=trace, name="good", value=True)
 """

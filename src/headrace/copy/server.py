@@ -156,9 +156,9 @@ class Server:
         search = self._client.search_traces
         for trace in _there(lambda token: search(locations=[experiment_id], max_results=PAGE, page_token=token)):
             place = trace.info.tags.pop("mlflow.artifactLocation", None)  # the store adds its own
-            self._store.start_trace(trace.info)
             if trace.data.spans:
                 self._store.log_spans(experiment_id, trace.data.spans)
+            self._store.start_trace(trace.info)  # last: spans set the time that the trace took, in whole milliseconds
             if place:
                 self._database.execute(
                     "UPDATE trace_tags SET value = ? WHERE key = 'mlflow.artifactLocation' AND request_id = ?",
