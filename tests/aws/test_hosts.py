@@ -17,6 +17,22 @@ from headrace.errors import AwsError
 APP = Stack("lab-app", "CREATE_COMPLETE", {}, {"Hosts": "group"})
 
 
+def described_as(groups: Stubber, **properties: Any) -> None:
+    """What Auto Scaling says of the group."""
+    group = {
+        "AutoScalingGroupName": "group",
+        "MinSize": 1,
+        "MaxSize": 2,
+        "DesiredCapacity": 1,
+        "DefaultCooldown": 300,
+        "AvailabilityZones": ["us-east-1a"],
+        "HealthCheckType": "EC2",
+        "CreatedTime": 0,
+    }
+    asked = {"AutoScalingGroupNames": ["group"]}
+    groups.add_response("describe_auto_scaling_groups", {"AutoScalingGroups": [group | properties]}, asked)
+
+
 def test_the_addresses_of_the_groups_hosts(cloud: Cloud) -> None:
     instances = [
         {"InstanceId": each, "LifecycleState": "InService", "HealthStatus": "Healthy"} for each in ("i-1", "i-2")
@@ -24,19 +40,9 @@ def test_the_addresses_of_the_groups_hosts(cloud: Cloud) -> None:
     described = [{"Instances": [{"PrivateIpAddress": "10.71.0.5"}]}, {"Instances": [{}]}]  # one is just being ended
     with Stubber(cloud.client("autoscaling")) as groups, Stubber(cloud.client("ec2")) as ec2:
         for found in (instances, []):
-            group = {
-                "AutoScalingGroupName": "group",
-                "MinSize": 1,
-                "MaxSize": 2,
-                "DesiredCapacity": 1,
-                "DefaultCooldown": 300,
-                "AvailabilityZones": ["us-east-1a"],
-                "HealthCheckType": "EC2",
-                "CreatedTime": 0,
-                "Instances": [{**one, "AvailabilityZone": "a", "ProtectedFromScaleIn": False} for one in found],
-            }
-            asked = {"AutoScalingGroupNames": ["group"]}
-            groups.add_response("describe_auto_scaling_groups", {"AutoScalingGroups": [group]}, asked)
+            described_as(
+                groups, Instances=[{**one, "AvailabilityZone": "a", "ProtectedFromScaleIn": False} for one in found]
+            )
         by_id = [{"Name": "instance-id", "Values": ["i-1", "i-2"]}]  # one that has just begun is passed over
         ec2.add_response("describe_instances", {"Reservations": described}, {"Filters": by_id})
         assert hosts.addresses(cloud, APP) == ["10.71.0.5"]
@@ -58,6 +64,31 @@ def test_one_in_service_is_spoken_to_while_another_comes(cloud: Cloud, monkeypat
     assert hosts.serving(cloud, APP, print) == good
     monkeypatch.setattr(hosts, "find", lambda *_: [leaving, coming])  # a first `up`
     assert hosts.serving(cloud, APP, print) == coming
+
+
+@pytest.mark.parametrize(("states", "seconds"), [(("unhealthy", "initial"), 60.0), (("unhealthy",), -1.0)])
+def test_the_group_goes_on_once_the_balancer_finds_the_hosts_healthy(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, said: list[str], states: tuple[str, ...], seconds: float
+) -> None:
+    """It would mark one whose server has only just begun again, and no host gets rid of that mark."""
+    monkeypatch.setattr(hosts, "_BALANCER_SECONDS", seconds)
+    done = ["HealthCheck", "ReplaceUnhealthy", "AZRebalance"]
+    with Stubber(cloud.client("autoscaling")) as groups, Stubber(cloud.client("elbv2")) as balancers:
+        groups.add_response("suspend_processes", {}, {"AutoScalingGroupName": "group", "ScalingProcesses": done})
+        described_as(groups, SuspendedProcesses=[{"ProcessName": one} for one in done])
+        described_as(groups, TargetGroupARNs=["targets"])
+        for state in states:
+            health = {"Target": {"Id": "i-1"}, "TargetHealth": {"State": state}}
+            answer = {"TargetHealthDescriptions": [health]}
+            balancers.add_response("describe_target_health", answer, {"TargetGroupArn": "targets"})
+        groups.add_response("resume_processes", {}, {"AutoScalingGroupName": "group", "ScalingProcesses": done})
+        with hosts.kept(cloud, APP, said.append):
+            said.append("an upgrade")
+        balancers.assert_no_pending_responses()
+        groups.assert_no_pending_responses()
+    assert said[0] == "an upgrade"
+    assert said[-1] == "the group replaces unhealthy hosts again"
+    assert ("the load balancer does not find i-1 healthy: the group will replace that" in said) is (seconds < 0)
 
 
 def activities(*codes: str) -> list[dict[str, Any]]:

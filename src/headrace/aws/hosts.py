@@ -19,7 +19,10 @@ from headrace.errors import AwsError
 _ENDED = {"Success", "Failed", "Cancelled", "TimedOut", "Undeliverable", "Terminated"}
 _UNDER_WAY = {"Pending", "InProgress", "Baking"}
 _IMAGE_LINE = re.compile(r"^export HEADRACE_IMAGE=.*\n", re.M)
-_REPLACING = ("ReplaceUnhealthy", "AZRebalance")
+# Without HealthCheck, too, hosts would be marked unhealthy meanwhile, and replaced at the end: a mark stays, however well
+# the server is (https://docs.aws.amazon.com/autoscaling/ec2/userguide/healthcheck.html).
+_REPLACING = ("HealthCheck", "ReplaceUnhealthy", "AZRebalance")
+_BALANCER_SECONDS = 180.0  # until it finds a host healthy whose server answers: two checks, 10 s apart, and a start
 _SLOW = 600.0  # seconds after which a replacement of hosts is said to be slow
 _TAIL = 1500  # characters of a command's output that an error shows
 
@@ -133,8 +136,9 @@ def kept(cloud: Cloud, app: Stack, say: Say) -> Iterator[None]:
 
 
 def resume(cloud: Cloud, app: Stack, say: Say) -> None:
-    """Let the group replace hosts that are unhealthy."""
+    """Let the group replace hosts that are unhealthy; those whose server has only just begun again are none."""
     if suspended(cloud, app):
+        _wait_for_balancer(cloud, app, say)
         cloud.call(
             "autoscaling",
             "resume_processes",
@@ -142,6 +146,26 @@ def resume(cloud: Cloud, app: Stack, say: Say) -> None:
             ScalingProcesses=list(_REPLACING),
         )
         say("the group replaces unhealthy hosts again")
+
+
+def _wait_for_balancer(cloud: Cloud, app: Stack, say: Say) -> None:
+    """Until the load balancer, if there is one, finds no host unhealthy, or has had time enough to."""
+    deadline = time.monotonic() + _BALANCER_SECONDS
+    targets = _group(cloud, app).get("TargetGroupARNs", [])
+    for poll, _ in enumerate(polling()):
+        unhealthy = [
+            one["Target"]["Id"]
+            for target in targets
+            for one in cloud.call("elbv2", "describe_target_health", TargetGroupArn=target)["TargetHealthDescriptions"]
+            if one["TargetHealth"]["State"] == "unhealthy"
+        ]
+        if not unhealthy:
+            return
+        if time.monotonic() > deadline:
+            say(f"the load balancer does not find {', '.join(unhealthy)} healthy: the group will replace that")
+            return
+        if poll == 0:
+            say("waiting until the load balancer finds each host healthy")
 
 
 def suspended(cloud: Cloud, app: Stack) -> list[str]:
