@@ -191,13 +191,23 @@ def test_a_database_that_is_gone_is_told(cloud: Cloud, rds: Stubber, say: Say, m
 
 @pytest.mark.usefixtures("older_schema")
 def test_a_schema_of_before_is_told_and_no_server_is_started(
-    cloud: Cloud, say: Say, said: list[str], monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, rds: Stubber, say: Say, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snapshot of an upgrade that has migrated: its image of then comes with `rollback`."""
 
+    stacks_are_there(monkeypatch)
     monkeypatch.setattr(hosts, "wait_online", lambda *_: [Host("i-1", "InService", "Healthy", True)])
     monkeypatch.setattr(hosts, "run", None)
-    restore._serve(cloud, "lab", DATA, APP, say)
+    monkeypatch.setattr(hosts, "resume", None)  # hosts without a server would be replaced by such as can't serve either
+    monkeypatch.setattr(restore, "_wait", lambda *_: {"DBInstanceArn": "arn"})
+    tags = {"headrace-restore": "before"}
+    sees(rds, X, instance(tags=tags))
+    sees(rds, NEW, None)
+    rds.add_response("add_tags_to_resource", {}, None)
+    rds.add_response("describe_db_instances", {"DBInstances": []}, {})
+    with Stubber(cloud.client("autoscaling")) as groups:
+        groups.add_response("suspend_processes", {}, None)
+        restore.restore(cloud, "lab", Source(snapshot="before"), say)
     assert "`headrace aws rollback` puts the image of then into service" in said[-1]
 
 

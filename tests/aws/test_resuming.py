@@ -249,8 +249,8 @@ def test_a_restore_continues_after_it_was_killed(deployment: Deployment, monkeyp
         f"send_command {host} stop the server",
         f"modify_db_instance {restore.put_aside(cloud, data)[0]}",
         f"modify_db_instance {database}",
-        f"resume_processes {deployment.app().output('Hosts')}",
         f"send_command {host} start the server again",
+        f"resume_processes {deployment.app().output('Hosts')}",  # or it would replace hosts whose server is stopped
         "add_tags_to_resource",
     ]
     assert roles[-1] == NAME

@@ -6,7 +6,7 @@ import base64
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
@@ -19,8 +19,8 @@ from headrace.errors import AwsError
 _ENDED = {"Success", "Failed", "Cancelled", "TimedOut", "Undeliverable", "Terminated"}
 _UNDER_WAY = {"Pending", "InProgress", "Baking"}
 _IMAGE_LINE = re.compile(r"^export HEADRACE_IMAGE=.*\n", re.M)
-# Without HealthCheck, too, hosts would be marked unhealthy meanwhile, and replaced at the end: a mark stays, however well
-# the server is (https://docs.aws.amazon.com/autoscaling/ec2/userguide/healthcheck.html).
+# Without HealthCheck, too, hosts would be marked unhealthy meanwhile, and replaced at the end: a mark stays, however
+# well the server is (https://docs.aws.amazon.com/autoscaling/ec2/userguide/healthcheck.html).
 _REPLACING = ("HealthCheck", "ReplaceUnhealthy", "AZRebalance")
 _BALANCER_SECONDS = 180.0  # until it finds a host healthy whose server answers: two checks, 10 s apart, and a start
 _SLOW = 600.0  # seconds after which a replacement of hosts is said to be slow
@@ -122,17 +122,20 @@ def _not_launched(cloud: Cloud, app: Stack) -> str:
 
 
 @contextmanager
-def kept(cloud: Cloud, app: Stack, say: Say) -> Iterator[None]:
+def kept(cloud: Cloud, app: Stack, say: Say) -> Iterator[Callable[[], None]]:
     """For the time of the block the group replaces no host: one whose server is stopped fails the balancer's checks.
 
-    A command that is killed in the block leaves the group so; `status` says it, and the next one resumes it.
+    A command that is killed in the block leaves the group so; `status` says it, and the next one resumes it. So does
+    one that calls what it is given: its servers stay stopped.
     """
+    on: list[None] = []
     group = app.output("Hosts")
     cloud.call("autoscaling", "suspend_processes", AutoScalingGroupName=group, ScalingProcesses=list(_REPLACING))
     try:
-        yield
+        yield lambda: on.append(None)
     finally:
-        resume(cloud, app, say)
+        if not on:
+            resume(cloud, app, say)
 
 
 def resume(cloud: Cloud, app: Stack, say: Say) -> None:

@@ -79,7 +79,8 @@ def restore(cloud: Cloud, name: str, source: Source, say: Say, again: bool = Fal
         return put_aside(cloud, data)
     if not exchanged:
         _make(cloud, data, identifier, source, say)
-        with hosts.kept(cloud, app, say):
+    with hosts.kept(cloud, app, say) as keep_on:
+        if not exchanged:
             running = hosts.wait_online(cloud, app, say)
             for host in running:
                 hosts.run(cloud, host.id, "docker stop mlflow-server", "stop the server", say)
@@ -88,8 +89,8 @@ def restore(cloud: Cloud, name: str, source: Source, say: Say, again: bool = Fal
             except BaseException:  # whichever database has the name now
                 _start(cloud, running, say)
                 raise
-    hosts.resume(cloud, app, say)  # which a command that was killed after the renames has left
-    _serve(cloud, name, data, app, say)
+        if not _serve(cloud, name, data, app, say):
+            keep_on()
     done = [{"Key": _DONE, "Value": datetime.now(UTC).isoformat(timespec="seconds")}]
     now = _wait(cloud, identifier, say)
     cloud.call("rds", "add_tags_to_resource", ResourceName=now["DBInstanceArn"], Tags=done)
@@ -209,8 +210,8 @@ def _rename(cloud: Cloud, old: str, new: str, say: Say) -> None:
     _wait(cloud, new, say)
 
 
-def _serve(cloud: Cloud, name: str, data: Stack, app: Stack, say: Say) -> None:
-    """The server's role has the password of today, and the servers answer."""
+def _serve(cloud: Cloud, name: str, data: Stack, app: Stack, say: Say) -> bool:
+    """The server's role has the password of today, and the servers answer, unless the schema is of an older MLflow."""
     from headrace.database import prepare
     from headrace.server_role import create_server_role
 
@@ -228,10 +229,11 @@ def _serve(cloud: Cloud, name: str, data: Stack, app: Stack, say: Say) -> None:
                 f"{error}\nThe database is of an older MLflow than the image: the servers stay stopped. `headrace aws "
                 "rollback` puts the image of then into service; `headrace aws upgrade VERSION` migrates once more."
             )
-            return
+            return False
         create_server_role(settings, user, password)
     _start(cloud, running, say)
     execute.wait_healthy(cloud, app.name, say)
+    return True
 
 
 def _start(cloud: Cloud, running: list[hosts.Host], say: Say) -> None:

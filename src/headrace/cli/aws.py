@@ -595,7 +595,7 @@ def _status_text(found: dict[str, Any]) -> str:
             lines.append(f"host     {host['id']}: {host['state']}, {host['health']}, {reach}")
         if found["suspended"]:
             lines.append(
-                f"group    {', '.join(found['suspended'])} suspended, by an upgrade under way or killed: "
+                f"group    {', '.join(found['suspended'])} suspended, by an upgrade or restore under way, or killed: "
                 "`headrace aws upgrade`, `rollback` or `up` resumes"
             )
         if found["upgrade"] is not None:
