@@ -136,6 +136,8 @@ async def test_a_name_is_looked_up_once_and_all_its_addresses_count(monkeypatch:
         ({"url": "https://x\ny"}, "must be https://"),
         ({"url": "https://h:99999"}, "can't be read"),
         ({"url": "https://user:pw@hooks.example.com"}, "must not hold a user"),
+        ({"url": "https://10.0.0.1/x"}, "10.0.0.1 is not a public address"),
+        ({"url": "https://[::1]:8443/x"}, "::1 is not a public address"),
         ({"link": "javascript:x"}, "server's address"),
         ({"kinds": (METRIC,)}, "needs a metric"),
         ({"kinds": (METRIC,), "metric": "m", "above": 1.0, "below": 2.0}, "needs a metric and one threshold"),

@@ -90,3 +90,15 @@ def _check_url(url: str, allow_private: bool) -> None:
         )
     if parts.username is not None or parts.password is not None:
         raise InvalidParameter("The URL must not hold a user or a password: webhooks are signed instead.")
+    if not allow_private and _is_private(parts.hostname):
+        raise InvalidParameter(f"{parts.hostname} is not a public address; --events-allow-private allows it.")
+
+
+def _is_private(host: str) -> bool:
+    """Whether it is an address that nothing is sent to. What a name leads to is looked at each time."""
+    from headrace.events.addresses import is_public  # an HTTP client, which only who tells events needs
+
+    try:
+        return not is_public(host)
+    except ValueError:  # a name
+        return False
