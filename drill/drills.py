@@ -282,10 +282,12 @@ def generated(field: Field) -> Outcome:
     running = [threading.Thread(target=send, args=(servers[seed % 2].url, seed)) for seed in range(threads)]
     for each in running:
         each.start()
+    told = 0
     for each in running:
         while each.is_alive():
             each.join(60)
-            print(f"{statuses.total():,} answered, {len(bad)} bad: {bad[-1:]}", file=sys.stderr, flush=True)
+            new, told = bad[told:], len(bad)
+            print(f"{statuses.total():,} answered, {told} bad", *new, sep="\n  ", file=sys.stderr, flush=True)
     outcome.acknowledged = statuses.total()
     outcome.wrong = len(bad)
     outcome.notes.append(", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items())))
