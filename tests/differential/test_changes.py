@@ -198,6 +198,9 @@ DECLINED: dict[str, list[Step]] = {
         ("runs/delete", {"run_id": R}),
         ("runs/outputs", {"run_id": R, "models": [{"model_id": "m-1", "step": 1}]}),
     ],
+    "inputs of a run whose id is none": [
+        ("runs/log-inputs", {"run_id": each, "datasets": [train()]}) for each in ("-", "a b", "a/b", "x" * 257, "")
+    ],
     "no outputs": [("runs/outputs", {"run_id": R, "models": []})],
     "a model of a deleted run": [
         ("runs/delete", {"run_id": R}),

@@ -117,7 +117,7 @@ async def restore_run(call: Call, message: messages.RunOnly) -> None:
 )
 async def log_inputs(call: Call, message: messages.LogInputs) -> None:
     """SqlAlchemyStore.log_inputs."""
-    run_id = valid.without_nul(message.run_id, "run_id")
+    run_id = valid.run_id(message.run_id)
     datasets: dict[tuple[str, str], messages.DatasetInput] = {}
     for each in message.datasets:
         _check(each)
