@@ -369,8 +369,9 @@ def _postgresql(database: PostgresURL, log: Log, deadline: float, starting: bool
 
     connection = _connect(database, log, deadline, create=starting)
     with contextlib.closing(connection), connection.cursor() as cursor:
-        # The lock ends with its transaction: one of a session would stay with a pooler's connection.
-        connection.autocommit = not starting
+        # The lock ends with its transaction: one of a session would stay with a pooler's connection. A pooler without
+        # transactions is found out by it, before a command begins its work.
+        connection.autocommit = False
 
         def rows(statement: str) -> list[tuple[Any, ...]]:
             try:
@@ -516,10 +517,12 @@ def connect(database: PostgresURL, name: str | None = None) -> psycopg2.extensio
 
 
 def _explained(database: PostgresURL, error: psycopg2.Error) -> ConfigurationError:
+    from headrace.db import connections
+
     if error.pgcode is None:  # that it ended is not said by the server
         return ConfigurationError(
-            f"The connection to the database {database.shown} ended: {_one_line(error)}. Try again. A pooler in "
-            "between needs pool_mode = transaction or session: with statement there are no transactions."
+            f"The connection to the database {database.shown} ended: {_one_line(error)}. Try again. If there is a "
+            f"pooler in between: {connections.NO_TRANSACTIONS}"
         )
     return ConfigurationError(
         f"The database {database.shown} can't be used by the role {database.user}: {_one_line(error)}. Let the owner "

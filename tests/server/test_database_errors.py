@@ -118,7 +118,7 @@ def situations(
         found["wrong password at a pooler"] = Situation(wrong, "it refuses the password of the role postgres")
     if without_transactions is not None:
         through = without_transactions.uri(migrated.name)
-        found["a pooler without transactions"] = Situation(through, "needs pool_mode = transaction", ("serve",))
+        found["a pooler without transactions"] = Situation(through, "pool_mode = statement allows no transactions")
     return found
 
 

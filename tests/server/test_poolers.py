@@ -12,6 +12,9 @@ from headrace.database_url import PostgresURL, parse
 from headrace.db import postgres_indexes
 from headrace.db.connections import READING, WRITING, Connection, PooledConnection, connect
 from headrace.db.indexes import INDEXES
+from headrace.db.postgres import PostgresDatabase
+from headrace.db.query import Query
+from headrace.errors import Unavailable
 from tests.server.conftest import Serve
 from tests.support.databases import Databases
 from tests.support.load import assert_all_there, load
@@ -94,6 +97,19 @@ async def test_a_direct_connection_is_found_out_too(databases: Databases) -> Non
     assert not connection.pooled
     assert await connection.fetchval("SELECT current_setting('statement_timeout')") == "1min"
     await connection.close()
+
+
+async def test_one_without_transactions_is_said(start: Start, databases: Databases) -> None:
+    url = url_of(start("statement").uri(databases.migrated("postgresql").name))
+    db = PostgresDatabase(url, queue_limit=10, builds_indexes=False)
+    await db.connect()
+    try:
+        one = Query("SELECT 1", [])
+        assert [tuple(row) for row in await db.rows(one)] == [(1,)]
+        with pytest.raises(Unavailable, match="pool_mode = statement allows no transactions"):
+            await db.transact([one, one])
+    finally:
+        await db.close()
 
 
 async def test_indexes_are_built_and_no_lock_stays(start: Start, databases: Databases) -> None:

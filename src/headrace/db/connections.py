@@ -552,6 +552,8 @@ def _version(name: str) -> ssl.TLSVersion:
 
 # What went wrong
 
+# what to do about a PgBouncer that ends a connection at its first transaction
+NO_TRANSACTIONS = "PgBouncer's pool_mode = statement allows no transactions. Set it to transaction or session."
 _TEMPORARY = ("08", "53", "57P")
 # PgBouncer has one SQLSTATE for all that it says, 08P01.
 _POOLER_WAITS = re.compile(r"connect to server|server (login|conn)|try again later|query_wait_timeout|shutting down")
@@ -582,8 +584,15 @@ _BY_SQLSTATE = {
 }
 
 
+def allows_no_transactions(error: Exception) -> bool:
+    """Whether a pooler has refused one; a lost connection is what asyncpg makes of it."""
+    return "statement pooling mode" in str(error)
+
+
 def explain(error: Exception, database: PostgresURL) -> ConfigurationError:
     """One line: what happened, where, and what to do next."""
+    if allows_no_transactions(error):
+        return ConfigurationError(f"The database {database.shown} can't be used: {NO_TRANSACTIONS}")
     words = " ".join(str(error).split())
     state = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
     if state == "08P01" and "authentication failed" in words:  # PgBouncer's

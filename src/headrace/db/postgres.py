@@ -82,6 +82,8 @@ def translate(error: Exception) -> Exception:
 
 
 def _lost(error: Exception) -> Exception:
+    if connections.allows_no_transactions(error):
+        return Unavailable(connections.NO_TRANSACTIONS)
     return Lost("PostgreSQL is away. Try again in a moment.")
 
 
