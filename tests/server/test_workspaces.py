@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import date
 from functools import cache, partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import mlflow
 import pytest
 import requests
+import sqlalchemy
 
 from headrace.api.endpoint import ENDPOINTS
 from headrace.auth.objects import Target
-from tests.support.databases import BACKENDS, Databases
+from tests.support.databases import BACKENDS, Database, Databases
 from tests.support.servers import Server, start_headrace, start_stock
 
 OURS, THEIRS = "team-a", "team-b"
@@ -146,12 +149,13 @@ class Team:
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def server(
-    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    server = start_headrace(
-        databases.migrated(request.param), tmp_path_factory.mktemp("workspaces"), "--enable-workspaces", until="/health"
-    )
+def database(request: pytest.FixtureRequest, databases: Databases) -> Database:
+    return databases.migrated(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = start_headrace(database, tmp_path_factory.mktemp("workspaces"), "--enable-workspaces", until="/health")
     for name in (OURS, THEIRS):
         made = requests.post(f"{server.url}/api/3.0/mlflow/workspaces", json={"name": name}, timeout=120)
         assert made.status_code == 201, made.text
@@ -332,9 +336,14 @@ Ask = Callable[[Server], Any]
 
 
 @pytest.fixture(scope="module")
-def stock_says(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Ask], Any]]:
+def database_of_stock(databases: Databases) -> Database:
+    return databases.migrated("sqlite")
+
+
+@pytest.fixture(scope="module")
+def stock_says(database_of_stock: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Ask], Any]]:
     """What stock answers; it is asked once, for its answers change what it has."""
-    server = start_stock(databases.migrated("sqlite"), tmp_path_factory.mktemp("stock"), "--enable-workspaces")
+    server = start_stock(database_of_stock, tmp_path_factory.mktemp("stock"), "--enable-workspaces")
     for name in (OURS, THEIRS):
         made = requests.post(f"{server.url}/api/3.0/mlflow/workspaces", json={"name": name}, timeout=60)
         assert made.status_code == 201, made.text
@@ -436,6 +445,132 @@ def test_workspaces_are_made_and_changed_as_in_stock(
 ) -> None:
     tell_it = TELLERS[name]
     assert tell_it(server) == stock_says(tell_it)
+
+
+def with_everything(server: Server, database: Database, workspace: str) -> None:
+    """Make the workspace, and in it something in every table that MLflow keeps of a workspace."""
+    requests.post(f"{server.url}/api/3.0/mlflow/workspaces", json={"name": workspace}, timeout=60).raise_for_status()
+    here = Team(server, workspace, {})
+    trace = f"tr-{uuid4().hex}"
+    tags = [{"key": "k", "value": "v"}]
+
+    def made(path: str, message: dict[str, Any]) -> Any:
+        answer = here.send("POST", path, message)
+        assert answer.status_code == 200, f"{path}: {answer.text}"
+        return answer.json()
+
+    here.ids["experiment"] = made("2.0/mlflow/experiments/create", {"name": "E", "tags": tags})["experiment_id"]
+    here.ids["run"] = made("2.0/mlflow/runs/create", EXPERIMENT)["run"]["info"]["run_id"]
+    logged = {"metrics": [METRIC], "params": tags, "tags": tags}
+    made("2.0/mlflow/runs/log-batch", RUN | logged)
+    model = made("2.0/mlflow/logged-models", EXPERIMENT | {"name": "m", "params": tags, "tags": tags})
+    here.ids["model"] = model["model"]["info"]["model_id"]
+    of_model = {"model_id": "{model}"}
+    made("2.0/mlflow/runs/log-metric", RUN | METRIC | of_model)
+    data = {"name": "d", "digest": "1", "source_type": "local", "source": "y"}
+    inputs = {"datasets": [{"tags": tags, "dataset": data}], "models": [of_model]}
+    made("2.0/mlflow/runs/log-inputs", RUN | inputs)
+    made("2.0/mlflow/runs/outputs", RUN | {"models": [of_model | {"step": 0}]})
+    told = {"tags": {"a": "b"}, "trace_metadata": {"c": "d"}}
+    made("3.0/mlflow/traces", {"trace": {"trace_info": TRACE_INFO | told | {"trace_id": trace}}})
+    made(f"3.0/mlflow/traces/{trace}/assessments", {"assessment": ASSESSMENT | {"trace_id": trace}})
+    span = SPAN | {"traceId": trace.removeprefix("tr-")}
+    here.send("POST", "/v1/traces", {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).raise_for_status()
+    made("2.0/mlflow/traces/link-to-run", RUN | {"trace_ids": [trace]})
+    made("2.0/mlflow/registered-models/create", MODEL | {"tags": tags})
+    made("2.0/mlflow/model-versions/create", MODEL | {"source": "runs:/{run}/m", "run_id": "{run}", "tags": tags})
+    made("2.0/mlflow/registered-models/alias", VERSION | {"alias": "best"})
+    made("2.0/mlflow/traces/link-prompts", {"trace_id": trace, "prompt_versions": [VERSION]})
+    dataset = {"name": "D", "experiment_ids": ["{experiment}"], "tags": json.dumps({"a": "b"})}
+    of_it = made("3.0/mlflow/datasets/create", dataset)["dataset"]["dataset_id"]
+    made(f"3.0/mlflow/datasets/{of_it}/records", {"records": json.dumps([{"inputs": {"a": 1}}])})
+    made("3.0/mlflow/scorers/register", EXPERIMENT | {"name": "s", "serialized_scorer": json.dumps({"name": "x"})})
+    made("3.0/mlflow/issues", EXPERIMENT | {
+        "name": "i", "description": "d", "status": "pending", "severity": "low", "source_run_id": "{run}"})  # fmt: skip
+    _insert_what_stock_alone_makes(database, workspace, here.ids["experiment"])
+
+
+def _insert_what_stock_alone_makes(database: Database, workspace: str, experiment: str) -> None:
+    [scorer] = database.query("SELECT scorer_id FROM scorers WHERE experiment_id = :id", id=int(experiment))
+    given = {
+        "workspace": workspace, "experiment_id": int(experiment), "scorer_version": 1, "scorer_id": scorer["scorer_id"],
+        "name": f"in {workspace}", "secret_id": f"s-{workspace}", "secret_name": "s", "mcp_server_name": "m",
+        "model_definition_id": f"m-{workspace}", "endpoint_id": f"e-{workspace}", "webhook_id": f"w-{workspace}",
+        "guardrail_id": f"g-{workspace}", "job_id": f"j-{workspace}", "id": f"j-{workspace}", "status": "pending",
+        "queue_id": f"q-{workspace}", "item_type": "trace", "queue_type": "user", "rollup_day": date(2026, 1, 1),
+        "action_endpoint_id": f"e-{workspace}",
+    }  # fmt: skip
+    for table in (
+        "secrets", "model_definitions", "endpoints", "endpoint_model_mappings", "endpoint_tags", "guardrails",
+        "guardrail_configs", "budget_policies", "jobs", "job_locks", "mcp_servers", "mcp_server_tags", "webhooks",
+        "webhook_events", "online_scoring_configs", "sql_trace_rollup_rebuild_queue", "sql_trace_metric_daily_rollups",
+        "sql_span_cost_daily_rollups", "sql_assessment_daily_rollups", "label_schemas", "review_queues",
+        "review_queue_items",
+    ):  # fmt: skip
+        insert(database, table, given)
+
+
+def insert(database: Database, table: str, given: dict[str, Any]) -> None:
+    """A row of which `given` says some columns; the others get a value of their kind where they need one."""
+    with database.connect() as connection:
+        columns = sqlalchemy.Table(table, sqlalchemy.MetaData(), autoload_with=connection)
+        row = {}
+        for column in columns.columns:
+            python = column.type.python_type
+            if column.name in given and isinstance(given[column.name], python):
+                row[column.name] = given[column.name]
+            elif not column.nullable and column.server_default is None and column.name != "id":
+                row[column.name] = uuid4().hex[: getattr(column.type, "length", None)] if python is str else python()
+        connection.execute(columns.insert().values(row))
+
+
+def rows_of_all(database: Database) -> dict[str, int]:
+    with database.connect() as connection:
+        tables = sqlalchemy.inspect(connection).get_table_names()
+    return {table: database.query(f"SELECT count(*) AS rows FROM {table}")[0]["rows"] for table in tables}
+
+
+# what no foreign key holds to what it is of, and stock leaves behind
+LEFT_BY_STOCK = {
+    "inputs", "input_tags", "entity_associations", "sql_trace_rollup_rebuild_queue", "sql_trace_metric_daily_rollups",
+    "sql_span_cost_daily_rollups", "sql_assessment_daily_rollups",
+}  # fmt: skip
+# MLflow's own, and what goes with the row of another table as the others of that one do
+NOT_OF_IT = {
+    "alembic_version", "scheduler_leases", "span_metrics", "trace_metrics", "endpoint_bindings",
+    "review_queue_users", "review_queue_label_schemas", "mcp_access_endpoints", "mcp_server_aliases",
+    "mcp_server_versions", "mcp_server_version_tags",
+}  # fmt: skip
+
+
+def deleted_with_all(server: Server, database: Database) -> dict[str, int]:
+    """How many rows of each table are left of a workspace that was deleted with all that was in it, beside another."""
+    with_everything(server, database, "stays")
+    before = rows_of_all(database)
+    with_everything(server, database, "goes")
+    between = rows_of_all(database)
+    if server.name == "stock":  # which answers 500 where there is one
+        database.execute("DELETE FROM guardrail_configs WHERE workspace = 'goes'")
+        database.execute("DELETE FROM guardrails WHERE workspace = 'goes'")
+    url = f"{server.url}/api/3.0/mlflow/workspaces/goes?mode=CASCADE"
+    gone = requests.delete(url, timeout=60)
+    assert (gone.status_code, gone.text) == (204, "")
+    assert gone.headers.get("headrace-answered-by", "native") == "native"
+    assert requests.delete(url, timeout=60).status_code == 404
+    after = rows_of_all(database)
+    assert {table for table, rows in between.items() if rows == before[table]} <= NOT_OF_IT
+    return {table: rows - before[table] for table, rows in after.items() if rows != before[table]}
+
+
+@pytest.fixture(scope="module")
+def left_by_stock(stock_says: Callable[[Ask], Any], database_of_stock: Database) -> dict[str, int]:
+    left: dict[str, int] = stock_says(lambda stock: deleted_with_all(stock, database_of_stock))
+    return left
+
+
+def test_cascade_leaves_nothing(server: Server, database: Database, left_by_stock: dict[str, int]) -> None:
+    assert set(left_by_stock) == LEFT_BY_STOCK
+    assert not deleted_with_all(server, database)
 
 
 FILES = "/api/2.0/mlflow-artifacts/artifacts"

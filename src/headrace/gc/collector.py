@@ -22,6 +22,7 @@ from headrace.db.own_tables import NEXT_VERSION, exists
 from headrace.db.query import Runnable, Sql
 from headrace.errors import Declined, HeadraceError
 from headrace.gc import sql
+from headrace.resources.experiments import removal_sql
 from headrace.resources.traces import deletion
 from headrace.uri import models_in, runs_in
 
@@ -212,7 +213,7 @@ class Collector:
             await self._delete_folder(self._locations.own_folder(location, str(number)))
 
     async def _gone_experiment(self, number: int) -> None:
-        statements = list(sql.REST_OF_EXPERIMENT)
+        statements = list(removal_sql.REST_OF_EXPERIMENT)
         if await self._db.rows(exists("headrace_grants")):
             statements += [sql.DROP_GRANTS, NEXT_VERSION]
         statements.append(sql.GONE_EXPERIMENT)
@@ -232,7 +233,7 @@ class Collector:
             marked = {row[0]: places[row[0]] for row in await self._transact(sql.MARK_RUNS(ids=ids))}
             ids = await self._without_files("run", marked)
             await self._metrics(ids)
-            statements = [each(ids=ids) for each in sql.REST_OF_RUNS]
+            statements = [each(ids=ids) for each in removal_sql.REST_OF_RUNS]
             ids = [row[0] for row in await self._transact(*statements, sql.GONE_RUNS(ids=ids))]
         self.report.runs += len(ids)
         self._told(self.report)
@@ -249,7 +250,7 @@ class Collector:
         ids = list(places)
         if ids and not self._dry:
             ids = await self._without_files("logged model", places)
-            statements = [each(ids=ids) for each in sql.REST_OF_MODELS]
+            statements = [each(ids=ids) for each in removal_sql.REST_OF_MODELS]
             ids = [row[0] for row in await self._transact(*statements, sql.GONE_MODELS(ids=ids))]
         self.report.logged_models += len(ids)
         self._told(self.report)

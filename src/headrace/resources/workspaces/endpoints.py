@@ -1,12 +1,13 @@
 """Endpoints of workspaces.
 
-Source: handlers._list_workspaces_handler and those after it, mlflow/store/workspace/sqlalchemy_store.py. Declined: to
-delete a workspace with all that is in it (CASCADE), and locations that stock must look at.
+Source: handlers._list_workspaces_handler and those after it, mlflow/store/workspace/sqlalchemy_store.py. Declined:
+locations that stock must look at.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,10 +17,15 @@ from headrace.api.endpoint import Call, Response, endpoint
 from headrace.api.workspaces import DEFAULT, check_name
 from headrace.auth.objects import Workspace
 from headrace.auth.principals import Right
-from headrace.db.database import Duplicate, GuardFailed
+from headrace.db.database import Database, Duplicate, GuardFailed
+from headrace.db.query import Runnable
 from headrace.errors import AlreadyExists, Declined, InvalidParameter, InvalidState, NotFound
 from headrace.resources import validation as valid
+from headrace.resources.evaluation_datasets import sql as dataset_sql
+from headrace.resources.experiments.removal_sql import REST_OF_EXPERIMENT, REST_OF_MODELS, REST_OF_RUNS
 from headrace.resources.runs.records import PLAIN_LOCATION
+from headrace.resources.traces import change_sql as trace_sql
+from headrace.resources.traces.deletion import AT_ONCE as TRACES_AT_ONCE
 from headrace.resources.workspaces import messages, sql
 
 PATH = "3.0/mlflow/workspaces"
@@ -27,6 +33,7 @@ ONE = f"{PATH}/{{workspace_name}}"
 MODES = ("SET_DEFAULT", "CASCADE", "RESTRICT")
 _RETENTION = re.compile(r"[1-9][0-9]*[mhd]", re.ASCII)
 _MAX_RETENTION = 32  # the column's
+RUNS_AT_ONCE = 20  # of a statement, which PostgreSQL must end in 20 s: it deletes 250,000 points of metrics a second
 _PLAIN_LENGTH = 500  # of a location; what stock takes more of is a setting
 
 
@@ -78,9 +85,12 @@ async def update_workspace(call: Call, message: messages.UpdateWorkspace) -> obj
     return {"workspace": _workspace(rows[0])}
 
 
-@endpoint(
-    "DELETE", ONE, Right.ADMIN, Workspace(), sql.GET, sql.USED, sql.DELETE, sql.DELETE_UNUSED, sql.CONFLICTS, *sql.MOVES
-)
+_CHANGES = (sql.DELETE, sql.DELETE_UNUSED, *sql.MOVES, *sql.DELETE_ROOTS, sql.DELETE_RUNS, sql.DELETE_LOGGED_MODELS)
+# not REST_OF_EXPERIMENT: of those tables it takes rows by the experiment alone, whatever else their columns are
+_REST = (*REST_OF_RUNS, *REST_OF_MODELS, *dataset_sql.DELETE_ALL, trace_sql.DELETE)
+
+
+@endpoint("DELETE", ONE, Right.ADMIN, Workspace(), sql.GET, sql.USED, sql.CONFLICTS, *_CHANGES, *_REST)
 async def delete_workspace(call: Call, message: messages.DeleteWorkspace) -> object:
     """SqlAlchemyStore.delete_workspace."""
     name, mode = message.workspace_name, message.mode
@@ -91,13 +101,13 @@ async def delete_workspace(call: Call, message: messages.DeleteWorkspace) -> obj
         raise InvalidParameter(f"Invalid deletion mode '{mode}'. Must be one of: {', '.join(MODES)}")
     if not await call.db.rows(sql.GET(name=name)):
         raise _unknown(name)
-    if mode == "CASCADE":
-        raise Declined("a workspace with all that is in it")
     try:
         if mode == "SET_DEFAULT":
             await _check_conflicts(call, name)
             moves = [move(name=name, target=DEFAULT) for move in sql.MOVES]
             await call.db.change(sql.DELETE(name=name), *moves)
+        elif mode == "CASCADE":
+            await call.db.change(sql.DELETE(name=name), *await _all_in(call.db, name))
         else:
             await _check_unused(call, name)
             await call.db.change(sql.DELETE_UNUSED(name=name))
@@ -109,6 +119,29 @@ async def delete_workspace(call: Call, message: messages.DeleteWorkspace) -> obj
     except GuardFailed:
         raise InvalidState(f"Cannot delete workspace '{name}': it was changed meanwhile. Try again.") from None
     return Response(b"", 204)
+
+
+async def _all_in(db: Database, name: str) -> list[Runnable]:
+    """What deletes all that is in it. Stock leaves inputs, their tags and links between entities behind."""
+    statements: list[Runnable] = []
+    of_it = (sql.EXPERIMENTS, sql.RUNS, sql.LOGGED_MODELS, sql.TRACES, sql.EVALUATION_DATASETS)
+    found = await db.rows_of(*(each(name=name) for each in of_it))
+    experiments, runs, models, traces, datasets = ([row[0] for row in rows] for rows in found)
+    for ids in _portions(traces, TRACES_AT_ONCE):
+        statements += [each(trace_ids=ids) for each in (trace_sql.LOCK, trace_sql.DELETE, sql.UNLINK_TRACES)]
+    for ids in _portions(runs, RUNS_AT_ONCE):
+        statements += [each(ids=ids) for each in (*REST_OF_RUNS, sql.DELETE_RUNS)]
+    for ids in _portions(models, RUNS_AT_ONCE):
+        statements += [each(ids=ids) for each in (*REST_OF_MODELS, sql.DELETE_LOGGED_MODELS)]
+    for dataset in datasets:
+        statements += [each(dataset_id=dataset) for each in dataset_sql.DELETE_ALL]
+    for number in experiments:
+        statements += [each(experiment_id=number, experiment_text=str(number)) for each in REST_OF_EXPERIMENT]
+    return statements + [each(name=name) for each in sql.DELETE_ROOTS]
+
+
+def _portions(ids: list[str], most: int) -> Iterator[list[str]]:
+    return (ids[begin : begin + most] for begin in range(0, len(ids), most))
 
 
 async def _check_unused(call: Call, name: str) -> None:

@@ -67,3 +67,25 @@ CONFLICTS = Sql(
     + ") conflicts ORDER BY place, name"
 )
 MOVES = tuple(Sql(f"UPDATE {table} SET workspace = :target WHERE workspace = :name") for table in ROOTS)
+
+# ---- deletion with all that is in it -------------------------------------------------------------------------------
+
+_MINE = "experiment_id IN (SELECT experiment_id FROM experiments WHERE workspace = :name)"
+EXPERIMENTS = Sql("SELECT experiment_id FROM experiments WHERE workspace = :name ORDER BY experiment_id")
+RUNS = Sql(f"SELECT run_uuid FROM runs WHERE {_MINE} ORDER BY run_uuid")
+LOGGED_MODELS = Sql(f"SELECT model_id FROM logged_models WHERE {_MINE} ORDER BY model_id")
+TRACES = Sql(f"SELECT request_id FROM trace_info WHERE {_MINE} ORDER BY timestamp_ms, request_id")
+EVALUATION_DATASETS = Sql("SELECT dataset_id FROM evaluation_datasets WHERE workspace = :name ORDER BY dataset_id")
+DELETE_RUNS = Sql("DELETE FROM runs WHERE run_uuid IN :ids")
+DELETE_LOGGED_MODELS = Sql("DELETE FROM logged_models WHERE model_id IN :ids")
+UNLINK_TRACES = Sql("DELETE FROM entity_associations WHERE source_type = 'trace' AND source_id IN :trace_ids")
+# In an order that foreign keys without ON DELETE CASCADE allow: a guardrail names a version of an experiment's scorer,
+# an endpoint model definitions, and those secrets.
+DELETE_ROOTS = tuple(
+    Sql(f"DELETE FROM {table} WHERE workspace = :name")
+    for table in (
+        *("model_version_tags", "model_versions", "registered_model_tags", "registered_models"),
+        *("guardrails", "endpoints", "model_definitions", "secrets", "budget_policies", "jobs", "mcp_servers"),
+        *("webhooks", "evaluation_datasets", "experiments"),
+    )
+)
