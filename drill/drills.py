@@ -257,9 +257,14 @@ def generated(field: Field) -> Outcome:
 
     def send(url: str, seed: int) -> None:
         pool = urllib3.connection_from_url(url, timeout=60, retries=False)
+        known: dict[str, str] = {}
         for number in range(total // threads):
             if number % 200 == 0:  # what was there may be deleted by now
-                generator = Generator(f"{field.seed} {seed} {number}", things(url))
+                try:
+                    known = things(url)
+                except requests.RequestException as error:
+                    bad.append(f"things to ask for: {error}")
+                generator = Generator(f"{field.seed} {seed} {number}", known)
             method, path, message, raw = generator.request()
             shown = f"{method} {path} {json.dumps(message)[:300] if raw is None else raw[:300]!r}"
             different.add(hash((method, path, raw or json.dumps(message))))
