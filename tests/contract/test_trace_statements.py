@@ -216,23 +216,25 @@ async def test_span_by_span_is_as_merged(databases: Databases, monkeypatch: pyte
 
 @pytest.mark.parametrize("only_here", [False, True])
 async def test_span_by_span_takes_one_statement(databases: Databases, only_here: bool) -> None:
-    """But for the first and the root, of which it is not known whether their trace is new. A root begins before the
-    others: what has assessed the trace goes with it."""
+    """But for the first that a worker writes of a trace that another one has begun, and the root, which begins before
+    the others: what has assessed the trace goes with it."""
     database = databases.migrated("postgresql")
     connection = await connect(database)
     counted: Any = Statements(connection)
-    session = Session(counted, {})
+    session, other = Session(counted, {}), Session(counted, {})
 
-    async def send(number: int, experiment: int = EXPERIMENT) -> Any:
+    async def send(number: int, experiment: int = EXPERIMENT, worker: Session = session) -> Any:
         (outcome,) = await LogSpans.apply_postgres(
-            session, [LogSpans(experiment, "default", only_here, step(number, b"\1" * 16))]
+            worker, [LogSpans(experiment, "default", only_here, step(number, b"\1" * 16))]
         )
         return outcome
 
     try:
-        assert isinstance(await send(2, 77), NotFound)
+        assert isinstance(await send(2, 77, other), NotFound)
         counted.count = 0
-        assert [await send(number) for number in (2, 3, 4)] == [None, None, None]
+        assert [await send(number) for number in (2, 3)] == [None, None]
+        assert counted.count == 2
+        assert await send(4, worker=Session(counted, {})) is None
         assert counted.count == 4
         await connection.execute(
             "INSERT INTO assessments (assessment_id, trace_id, name, assessment_type, value, created_timestamp,"
@@ -242,7 +244,7 @@ async def test_span_by_span_takes_one_statement(databases: Databases, only_here:
         )
         counted.count = 0
         assert await send(1) is None
-        assert counted.count == 3
+        assert counted.count == 2
         await connection.execute(
             "UPDATE trace_tags SET value = 'ARCHIVE_REPO' WHERE key = 'mlflow.trace.spansLocation'"
         )

@@ -118,7 +118,7 @@ class Session:
     `again`: the group may have been committed already. `memory`: what a class of writes remembers from group to group.
     """
 
-    def __init__(self, connection: asyncpg.Connection, memory: dict[str, int]) -> None:
+    def __init__(self, connection: asyncpg.Connection, memory: dict[str, Any]) -> None:
         self.connection, self.memory = connection, memory
         self.fetch: Callable[..., Awaitable[list[Any]]] = connection.fetch  # a statement and its values
         self.again = False
@@ -141,7 +141,7 @@ class _Writer:
     def __init__(self, connector: Connector, queue_limit: int, after: Callable[[Exception], Exception]) -> None:
         self._connector, self._after = connector, after
         self._connection: Connection | None = None
-        self._memory: dict[str, int] = {}
+        self._memory: dict[str, Any] = {}
         self.commits: GroupCommit[Write, Any] = GroupCommit(
             self._flush, limit=queue_limit, group_size=GROUP_ROWS, size=lambda write: write.weight()
         )

@@ -17,9 +17,9 @@ order:
              PUT_TAG, ADD_USER, MOVE_ASSESSMENTS, once a row.
 
 PostgreSQL: the usual group is done before all that, with one or two statements that commit by themselves. NEW_TRACES
-for traces whose spans come together, with their root. ADD_SPANS for those that are there, or whose spans come one by
-one as MLflow's SDK sends them, and for what is not there then, NEW_TRACES. A root comes last and began first: with one
-in a group ADD_SPANS may give traces an earlier start, and MOVE their assessments, in a transaction.
+for traces of which this worker has written no span yet, ADD_SPANS for the others, and for those that are there all the
+same; for what is gone again, NEW_TRACES. A root comes last and began first: with one in a group ADD_SPANS may give
+traces an earlier start, and MOVE their assessments, in a transaction.
 
 Nobody can come between LOCK_TRACES and the commit, so the last writer of a trace sees the spans of all before it, and
 the sums are right. start_trace must lock the row, too; it overwrites (stock's _start_trace_once).

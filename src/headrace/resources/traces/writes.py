@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # So much text is as heavy as a row of its own: a group of large spans is full sooner.
 _BYTES_OF_A_ROW = 10_000
+# The traces of which spans have come are likely to be there, others to be new: which of two statements is tried first.
+_RECENT, _MOST_RECENT = "traces", 10_000
 
 _EXPERIMENTS, _TRACE_STATES, _STORED_NODES = map(Sql, (sql.EXPERIMENTS, sql.TRACE_STATES, sql.STORED_NODES))
 _LOCK_TRACES, _NEW_TRACES, _ADD_SPANS, _MOVE, _SET_TRACES = (
@@ -121,8 +123,9 @@ async def _at_once(session: Session, writes: Sequence[LogSpans]) -> set[str]:
         for trace in write.logged.traces:
             by_trace.setdefault(trace.trace_id, []).append(write)
     alone = {trace_id: of_trace for trace_id, of_trace in by_trace.items() if _is_alone(of_trace)}
-    whole = {trace_id: of_trace for trace_id, of_trace in alone.items() if _is_whole(of_trace)}
-    done = await _put_new(session, whole)
+    recent: dict[str, None] = session.memory.setdefault(_RECENT, {})
+    likely_new = {trace_id: of_trace for trace_id, of_trace in alone.items() if trace_id not in recent}
+    done = await _put_new(session, likely_new)
     plain = {
         trace_id: of_trace
         for trace_id, of_trace in alone.items()
@@ -131,8 +134,11 @@ async def _at_once(session: Session, writes: Sequence[LogSpans]) -> set[str]:
     if plain:
         there = await _add(session, plain)
         done |= {trace_id for trace_id, is_done in there.items() if is_done}
-        new = plain.keys() - there.keys() - whole.keys()
+        new = plain.keys() - there.keys() - likely_new.keys()
         done |= await _put_new(session, {each: plain[each] for each in new})
+    recent.update(dict.fromkeys(by_trace))
+    while len(recent) > _MOST_RECENT:
+        del recent[next(iter(recent))]
     return done
 
 
@@ -185,13 +191,6 @@ def _is_alone(writes: Sequence[LogSpans]) -> bool:
         and (write.experiment_id, write.workspace) == (first.experiment_id, first.workspace)
         for write in writes
     )
-
-
-def _is_whole(writes: Sequence[LogSpans]) -> bool:
-    """Whether no span's parent is missing."""
-    nodes = [node for write in writes for node in write.logged.traces[0].nodes]
-    known = {None, *(node.span_id for node in nodes)}
-    return all(node.parent_id in known for node in nodes)
 
 
 def _needs_more(write: LogSpans) -> bool:
