@@ -27,6 +27,8 @@ runs = client.search_runs([experiment.experiment_id])
 trace, = client.search_traces(locations=[experiment.experiment_id])
 model, = client.search_logged_models([experiment.experiment_id])
 version = client.get_model_version_by_alias("churn", "prod")
+def linked(run_id):
+    return [each.info.trace_id for each in client.search_traces(locations=[experiment.experiment_id], run_id=run_id)]
 print(json.dumps({
     "experiment": [experiment.experiment_id, experiment.tags],
     "runs": [[
@@ -39,7 +41,8 @@ print(json.dumps({
          for f in client.list_artifacts(run.info.run_id)},
     ] for run in runs],
     "trace": [trace.info.trace_id, trace.info.request_time, trace.info.execution_duration, trace.info.state,
-              trace.info.trace_metadata, [(s.name, s.inputs, s.outputs) for s in trace.data.spans],
+              trace.info.trace_metadata,
+              [linked(run.info.run_id) for run in runs], [(s.name, s.inputs, s.outputs) for s in trace.data.spans],
               [(a.name, a.value) for a in trace.info.assessments]],
     "model": [model.model_id, model.params, mlflow.pyfunc.load_model("models:/churn@prod").predict(["x"])],
     "version": [version.version, version.run_id, version.tags, version.current_stage],
@@ -74,6 +77,7 @@ mlflow.flush_trace_async_logging()
 info = mlflow.get_trace(trace).info
 info.execution_duration = 0  # as its client counts: which of the two comes last, this or the spans' 1 ms, is chance
 client._tracing_client.store.start_trace(info)
+client.link_traces_to_run([trace], run.info.run_id)
 mlflow.log_feedback(trace_id=trace, name="good", value=True)
 """
 

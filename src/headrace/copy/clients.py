@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.copy.options import Options
-from headrace.copy.reading import PAGE, PROMPTS, pages, registered_models, tags_of, versions
+from headrace.copy.reading import PAGE, PROMPTS, links, pages, registered_models, tags_of, versions
 from headrace.copy.report import Report
 from headrace.errors import Unavailable
 from headrace.uri import redact
@@ -105,7 +105,8 @@ class Clients:
         for run in runs:
             if run.info.run_id not in done and not self._dry:
                 self._finish(run)
-        self._traces(experiment.experiment_id, number)
+        if self._traces(experiment.experiment_id, number) and not self._dry:
+            self._link(experiment.experiment_id, [run.info.run_id for run in runs if run.info.run_id in self._runs])
         self._told(self.report)
 
     def _known_runs(self, number: str) -> set[str]:
@@ -209,7 +210,13 @@ class Clients:
         self._target.set_logged_model_tags(new, {TAG: model.model_id})
         self._target.delete_logged_model_tag(new, BEGUN)
 
-    def _traces(self, experiment_id: str, number: str) -> None:
+    def _link(self, experiment_id: str, run_ids: list[str]) -> None:
+        for run_id, trace_ids in links(self._source, experiment_id, run_ids):
+            for start in range(0, len(trace_ids), PAGE):
+                self._target.link_traces_to_run(trace_ids[start : start + PAGE], self._runs[run_id])
+
+    def _traces(self, experiment_id: str, number: str) -> bool:
+        """Whether there are any."""
         from mlflow.entities.trace_location import TraceLocation
 
         there, read = self._target.search_traces, self._source.search_traces
@@ -219,9 +226,9 @@ class Clients:
                 lambda token: there(locations=[number], max_results=PAGE, page_token=token, include_spans=False)
             )
             known = {trace.info.trace_id: trace.info for trace in found}
-        store = self._target._tracing_client.store
+        store, any_ = self._target._tracing_client.store, False
         for trace in pages(lambda token: read(locations=[experiment_id], max_results=PAGE, page_token=token)):
-            info = trace.info
+            info, any_ = trace.info, True
             if info.trace_id in known and _is_whole(known[info.trace_id], info):
                 continue
             self.report.traces += 1
@@ -234,6 +241,7 @@ class Clients:
             if trace.data.spans:
                 store.log_spans(number, trace.data.spans)
             store.start_trace(info)
+        return any_
 
     # ---- the registry ----------------------------------------------------------------------------------------------
 

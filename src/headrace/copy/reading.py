@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 PAGE = 100
@@ -37,3 +38,16 @@ def versions(client: Any, name: str, prompts: str) -> list[Any]:
     condition = f"name = '{quoted}'" + (f" AND {prompts}" if prompts else "")
     found = pages(lambda token: client.search_model_versions(condition, 200, page_token=token))
     return sorted(found, key=lambda version: int(version.version))
+
+
+def links(client: Any, experiment_id: str, run_ids: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each run that has traces beside those that were made in it, with these: an evaluation of traces links them."""
+    for run_id in run_ids:
+        search = partial(client.search_traces, locations=[experiment_id], run_id=run_id, include_spans=False)
+        ids = [
+            trace.info.trace_id
+            for trace in pages(lambda token, search=search: search(max_results=PAGE, page_token=token))  # type: ignore[misc]
+            if trace.info.trace_metadata.get("mlflow.sourceRun") != run_id
+        ]
+        if ids:
+            yield run_id, ids

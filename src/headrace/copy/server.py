@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from headrace.copy.reading import PAGE, PROMPTS, pages, registered_models, tags_of, versions
+from headrace.clock import now_ms
+from headrace.copy.reading import PAGE, PROMPTS, links, pages, registered_models, tags_of, versions
 from headrace.copy.stage import Point, Run, Stage, finite, same_id
 
 AT_ONCE = 8  # requests
@@ -49,13 +50,17 @@ class Server:
             for each in pages(lambda token: self._client.search_experiments(ViewType.ALL, 1000, page_token=token))
             if not names or each.name in names
         ]
+        runs: dict[str, list[str]] = {}
         for experiment in found:
             self._experiment(experiment)
+            of_experiment = runs[experiment.experiment_id] = []
             for run in self._runs(experiment.experiment_id):
                 self._run(run)
+                of_experiment.append(run.info.run_id)
         for experiment in found:
             self._models(experiment.experiment_id)
-            self._traces(experiment.experiment_id)
+            if self._traces(experiment.experiment_id):
+                self._links(experiment.experiment_id, runs[experiment.experiment_id])
             if experiment.lifecycle_stage == "deleted":
                 self._database.execute(
                     "UPDATE experiments SET lifecycle_stage = 'deleted' WHERE experiment_id = ?",
@@ -152,9 +157,12 @@ class Server:
                     "dataset_digest": digest, "dataset_uuid": dataset,
                 })  # fmt: skip
 
-    def _traces(self, experiment_id: str) -> None:
+    def _traces(self, experiment_id: str) -> bool:
+        """Whether there are any."""
+        any_ = False
         search = self._client.search_traces
         for trace in _there(lambda token: search(locations=[experiment_id], max_results=PAGE, page_token=token)):
+            any_ = True
             place = trace.info.tags.pop("mlflow.artifactLocation", None)  # the store adds its own
             if trace.data.spans:
                 self._store.log_spans(experiment_id, trace.data.spans)
@@ -164,6 +172,14 @@ class Server:
                     "UPDATE trace_tags SET value = ? WHERE key = 'mlflow.artifactLocation' AND request_id = ?",
                     (place, trace.info.trace_id),
                 )
+        return any_
+
+    def _links(self, experiment_id: str, run_ids: list[str]) -> None:
+        for run_id, trace_ids in links(self._client, experiment_id, run_ids):
+            self._insert("entity_associations", *({
+                "association_id": same_id(trace_id, run_id), "source_type": "trace", "source_id": trace_id,
+                "destination_type": "run", "destination_id": run_id, "created_time": now_ms(),
+            } for trace_id in trace_ids))  # fmt: skip
 
     def _registered(self, model: Any, prompts: str) -> None:
         own = {"name": model.name, "workspace": "default"}
