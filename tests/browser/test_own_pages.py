@@ -256,6 +256,12 @@ def test_what_is_refused(guarded: Guarded) -> None:
     assert "Nobody is told anything yet." in guarded.request("GET", "/headrace/events", ADMIN_TOKEN).text
 
 
+def test_without_the_slash(guarded: Guarded, page: Page) -> None:
+    page.goto(f"{guarded.server.url}/headrace")
+    assert page.url == f"{guarded.server.url}/headrace/"
+    expect(page.get_by_role("heading", name="Headrace")).to_be_visible()
+
+
 def test_every_page_fits_a_phone(page: Page, guarded: Guarded) -> None:
     """A table that is wider is moved by itself: the page stays where it is."""
     page.set_viewport_size({"width": 360, "height": 740})

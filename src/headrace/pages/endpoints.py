@@ -38,6 +38,12 @@ async def show_style(call: Call, message: Nothing) -> Response:
     return Response(html.STYLE, content_type=b"text/css", headers=((b"cache-control", b"public, max-age=3600"),))
 
 
+@endpoint("GET", "/headrace", Right.OPEN)
+async def lead_to_index(call: Call, message: Nothing) -> Response:
+    """As people type it."""
+    return Response(b"", 303, headers=((b"location", b"headrace/"),))
+
+
 @endpoint("GET", "/headrace/", Right.SIGNED_IN, NOTHING)
 async def show_index(call: Call, message: Nothing) -> Response:
     """What there is."""
