@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rehearsal.parts import ECR, PREFIX, RDS, REGION, ROOT, Host, build_parts, g
 SERVER = f"{PREFIX}-mlflow"
 SEEDS_BUCKET = "mlflow-artifacts"
 ECR_PASSWORD = "123456789012-auth-token"  # moto's
+COMMAND_SECONDS = 1200  # for a command that hangs; one that goes on ends sooner on any machine
 
 
 @dataclass
@@ -42,6 +44,11 @@ class Stage:
     @property
     def image(self) -> str:
         return f"{self.ecr.address}/mlflow"
+
+    @property
+    def hosts(self) -> Path:
+        """What is kept of each instance that was booted."""
+        return self.folder / "hosts"
 
     @property
     def token(self) -> str:
@@ -63,52 +70,69 @@ class Stage:
         )
 
     def headrace_aws(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        """`headrace aws ...`, to its end; Session Manager's tunnels lead to the host and to the database."""
-        tunnels = {"5000": self.host.environment["HEADRACE_PORT"], "remote": f"{self.rds.host}:{self.rds.port}"}
-        clean = clean_environment()
-        stand_ins = {"TUNNELS": json.dumps(tunnels), "PATH": f"{self.folder}:{clean['PATH']}"}
+        """`headrace aws ...`, to its end."""
         command: list[str | Path] = [SCRIPTS / "headrace", "aws", *arguments]
         return subprocess.run(
-            command, input=given, env=clean | self.aws | stand_ins, capture_output=True, text=True, timeout=240
+            command, input=given, env=self.environment(), capture_output=True, text=True, timeout=COMMAND_SECONDS
         )
+
+    def environment(self) -> dict[str, str]:
+        """Of `headrace aws`; Session Manager's tunnels lead to a host and to the database, and end with the host."""
+        tunnels = {"hosts": str(self.hosts), "remote": f"{self.rds.host}:{self.rds.port}"}
+        clean = clean_environment()
+        stand_ins = {"TUNNELS": json.dumps(tunnels), "PATH": f"{self.folder}:{clean['PATH']}"}
+        return clean | self.aws | stand_ins
+
+    @contextmanager
+    def patient(self, seconds: int) -> Iterator[None]:
+        """For the time of the block each new server on the host is given as many to become healthy."""
+        (instance,) = (one.name for one in self.hosts.iterdir())
+        self.host.environment["HEADRACE_HEALTH_SECONDS"] = str(seconds)
+        self.host.keep(self.hosts, instance)
+        yield
+        del self.host.environment["HEADRACE_HEALTH_SECONDS"]
+        self.host.keep(self.hosts, instance)
 
 
 class EC2(threading.Thread):
-    """Boots the host when the account has an instance, with its user data, and takes it away when it has none."""
+    """Boots a host for each instance that the account has, with its user data, and takes it away with the instance."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, make: Callable[[], Host]) -> None:
         super().__init__(daemon=True)
         self._stage = stage
+        self._make = make
         self._ended = threading.Event()
 
     def run(self) -> None:
-        booted = ""
+        booted: dict[str, Host] = {}
         while not self._ended.wait(0.2):
-            instances = self._running()
-            if instances and instances[0] != booted:
-                booted = instances[0]
-                versions = self._stage.client("ec2").describe_launch_template_versions(
-                    LaunchTemplateName=self._template(), Versions=["$Latest"]
-                )["LaunchTemplateVersions"]
-                self._stage.host.start("dnf")
-                self._stage.host.boot(base64.b64decode(versions[0]["LaunchTemplateData"]["UserData"]).decode())
-            elif booted and not instances:
-                booted = ""
-                remove(self._stage.host.name, SERVER, f"{SERVER}-next", f"{SERVER}-previous")
+            running = self._running()
+            for instance in booted.keys() - running.keys():
+                (self._stage.hosts / instance).unlink()
+                booted.pop(instance).end()
+            for instance in running.keys() - booted.keys():
+                booted[instance] = host = self._make()
+                host.start("dnf")
+                host.boot(base64.b64decode(running[instance]).decode(), instance)
+                host.keep(self._stage.hosts, instance)
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
 
-    def _running(self) -> list[str]:
+    def _running(self) -> dict[str, str]:
+        """Instance -> its user data."""
         running = [{"Name": "instance-state-name", "Values": ["running"]}]
-        found = self._stage.client("ec2").describe_instances(Filters=running)["Reservations"]
-        return [instance["InstanceId"] for one in found for instance in one["Instances"]]
-
-    def _template(self) -> str:
-        (template,) = self._stage.client("ec2").describe_launch_templates()["LaunchTemplates"]
-        name: str = template["LaunchTemplateName"]
-        return name
+        ec2 = self._stage.client("ec2")
+        found = ec2.describe_instances(Filters=running)["Reservations"]
+        ids = [instance["InstanceId"] for one in found for instance in one["Instances"]]
+        if not ids:
+            return {}
+        (template,) = ec2.describe_launch_templates()["LaunchTemplates"]
+        versions = ec2.describe_launch_template_versions(
+            LaunchTemplateName=template["LaunchTemplateName"], Versions=["$Latest"]
+        )["LaunchTemplateVersions"]
+        return dict.fromkeys(ids, versions[0]["LaunchTemplateData"]["UserData"])
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +145,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     try:
         rds = RDS(folder)
         account = start_account(folder)
-        made = set_up(folder, rds, account.url)
-        ec2 = EC2(made)
+        made = set_up(folder, rds, ECR(ECR_PASSWORD), account.url)
+        made.client("s3").create_bucket(Bucket=SEEDS_BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        ec2 = EC2(made, lambda: made.host)
         ec2.start()
         yield made
         ec2.stop()
@@ -147,35 +172,33 @@ def start_account(folder: Path) -> Server:
     return server
 
 
-def set_up(folder: Path, rds: RDS, endpoint: str) -> Stage:
+def set_up(folder: Path, rds: RDS, ecr: ECR, endpoint: str) -> Stage:
     aws = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "rehearsal",
         "AWS_SECRET_ACCESS_KEY": "rehearsal",
         "AWS_DEFAULT_REGION": REGION,
     }
-    home, port = folder / "etc-headrace", str(free_port())
+    hosts = folder / "hosts"
+    hosts.mkdir()
+    wiring = Wiring(rds.superuser, rds.host, rds.port, str(hosts))
+    (folder / "stage.json").write_text(json.dumps(wiring._asdict()))
+    host = make_host(folder, aws, ecr)
+    return Stage(aws, rds, ecr, host, f"http://127.0.0.1:{host.port}", folder)
+
+
+def make_host(folder: Path, aws: dict[str, str], ecr: ECR, suffix: str = "") -> Host:
+    home = folder / f"etc-headrace{suffix}"
     home.mkdir()
     # on EC2 the role gives the credentials; here the host's file does
     (home / "server.env").write_text("".join(f"{name}={value}\n" for name, value in aws.items()))
-    ecr = ECR(ECR_PASSWORD)
-    host = Host(
-        home,
-        {
-            "AWS_ENDPOINT_URL": endpoint,
-            "HEADRACE_REGION": REGION,
-            "HEADRACE_PORT": port,
-            "HEADRACE_NAME": SERVER,
-            "HEADRACE_HEALTH_SECONDS": "20",
-            "HEADRACE_DB_CA_URL": f"file://{folder}/not-there.pem",  # the image's stand in for them
-            "ECR_REGISTRY": ecr.address,
-            "ECR_PASSWORD": ecr.password,
-        },
-    )
-    superuser = rds.database("postgres").uri.replace("+psycopg2", "")
-    wiring = Wiring(superuser, rds.host, rds.port, host.shell(), port)
-    (folder / "stage.json").write_text(json.dumps(wiring._asdict()))
-    made = Stage(aws, rds, ecr, host, f"http://127.0.0.1:{port}", folder)
-    location = {"LocationConstraint": REGION}
-    made.client("s3").create_bucket(Bucket=SEEDS_BUCKET, CreateBucketConfiguration=location)
-    return made
+    environment = {
+        "AWS_ENDPOINT_URL": aws["AWS_ENDPOINT_URL"],
+        "HEADRACE_REGION": REGION,
+        "HEADRACE_PORT": str(free_port()),
+        "HEADRACE_NAME": f"{SERVER}{suffix}",
+        "HEADRACE_DB_CA_URL": f"file://{home}/rds.pem",  # not there: the image's stand in for them
+        "ECR_REGISTRY": ecr.address,
+        "ECR_PASSWORD": ecr.password,
+    }
+    return Host(home, environment, f"{PREFIX}-host{suffix}")

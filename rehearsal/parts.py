@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import ipaddress
+import json
 import os
 import re
 import shutil
@@ -54,9 +55,8 @@ def gateway() -> str:
 class RDS:
     """PostgreSQL that takes nothing but TLS and passwords; `certificates` is what a client checks it against."""
 
-    name = f"{PREFIX}-db"
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = f"{PREFIX}-db") -> None:
+        self.name = name
         self.host, self.port = gateway(), free_port()
         self.certificates = folder / "db-ca.pem"
         remove(self.name)
@@ -114,10 +114,15 @@ class RDS:
         )
         return Database("postgresql", name, url.render_as_string(hide_password=False))
 
+    @property
+    def superuser(self) -> str:
+        """How psycopg2 connects as RDS itself does."""
+        return self.database("postgres").uri.replace("+psycopg2", "")
+
     def drop(self, name: str) -> None:
         import psycopg2
 
-        with contextlib.closing(psycopg2.connect(self.database("postgres").uri.replace("+psycopg2", ""))) as connection:
+        with contextlib.closing(psycopg2.connect(self.superuser)) as connection:
             connection.autocommit = True
             connection.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -160,8 +165,32 @@ class Host:
     """A system container that stands for an EC2 instance: Amazon Linux 2023's commands, or Amazon Linux 2's."""
 
     home: Path  # the same path here and in it: the engine mounts files of it
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     name: str = f"{PREFIX}-host"
+
+    @classmethod
+    def of(cls, hosts: Path, instance: str) -> Host:
+        """The one that was booted for an EC2 instance. Raises FileNotFoundError where none was, or it is gone."""
+        kept = json.loads((hosts / instance).read_text())
+        return cls(Path(kept["home"]), kept["environment"], kept["name"])
+
+    def keep(self, hosts: Path, instance: str) -> None:
+        kept = {"home": str(self.home), "environment": self.environment, "name": self.name, "port": self.port}
+        (hosts / f".{instance}").write_text(json.dumps(kept))
+        (hosts / f".{instance}").rename(hosts / instance)
+
+    @property
+    def port(self) -> str:
+        """Where its server is, on this machine."""
+        return self.environment["HEADRACE_PORT"]
+
+    @property
+    def server(self) -> str:
+        """The name of its server's container."""
+        return self.environment["HEADRACE_NAME"]
+
+    def end(self) -> None:
+        remove(self.name, self.server, f"{self.server}-next", f"{self.server}-previous")
 
     def start(self, *commands: str) -> None:
         """A new one, with the stubs of its package manager."""
@@ -185,10 +214,11 @@ class Host:
         variables = {**self.environment, "HEADRACE_HOME": str(self.home)}
         return ["docker", "exec", "--interactive", *_variables(variables), self.name, "bash", "-s"]
 
-    def boot(self, user_data: str) -> None:
+    def boot(self, user_data: str, instance: str) -> None:
         """The first boot, in the background, as cloud-init does it."""
-        script = adapted(user_data, self.environment["HEADRACE_PORT"])
-        docker("exec", "--interactive", self.name, "tee", "/user-data", stdin=script)
+        docker("exec", self.name, "mkdir", "-p", "/var/lib/cloud/data")
+        docker("exec", "--interactive", self.name, "tee", "/var/lib/cloud/data/instance-id", stdin=instance)
+        docker("exec", "--interactive", self.name, "tee", "/user-data", stdin=self.adapted(user_data))
         command = "bash /user-data >/var/log/cloud-init-output.log 2>&1 </dev/null &"
         subprocess.run(self.shell(), input=command, text=True, check=True, env=clean_environment())
 
@@ -202,12 +232,11 @@ class Host:
         """What was asked of the stubs."""
         return docker("exec", self.name, "cat", "/var/log/host-calls")
 
-
-def adapted(script: str, port: str) -> str:
-    """A script for a host as this machine can run it: a name and a port that are free, no log in CloudWatch."""
-    script = re.sub(r"\bmlflow-server\b", f"{PREFIX}-mlflow", script)
-    script = re.sub("^export HEADRACE_PORT=.*$", f"export HEADRACE_PORT={port}", script, flags=re.M)
-    return re.sub("^export HEADRACE_LOG_GROUP=.*$", "", script, flags=re.M)
+    def adapted(self, script: str) -> str:
+        """A script for a host as this machine can run it: a name and a port that are free, no log in CloudWatch."""
+        script = re.sub(r"\bmlflow-server\b", self.server, script)
+        script = re.sub("^export HEADRACE_PORT=.*$", f"export HEADRACE_PORT={self.port}", script, flags=re.M)
+        return re.sub("^export HEADRACE_LOG_GROUP=.*$", "", script, flags=re.M)
 
 
 def _variables(environment: Mapping[str, str]) -> list[str]:

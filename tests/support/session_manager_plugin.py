@@ -1,7 +1,8 @@
 """Stands for Amazon's session-manager-plugin, which needs Amazon's servers: forwards its local port to a port here.
 
 TUNNELS is JSON: {"5000": port} for a host's ports, {"remote": port} for what the host reaches by name; "host:port" is
-of another machine. It takes the true plugin's arguments, and fails as that does where the session's response is not in
+of another machine. {"hosts": folder} is for several hosts: a file of each has its port, and its sessions end with the
+file. It takes the true plugin's arguments, and fails as that does where the session's response is not in
 the environment.
 """
 
@@ -11,6 +12,8 @@ import asyncio
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 
@@ -21,14 +24,27 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-async def main() -> None:
+def main() -> None:
     _, response, _region, operation, _profile, request, _endpoint = sys.argv
     assert json.loads(os.environ[response])["TokenValue"] == "secret-token"
     assert operation == "StartSession"
-    parameters = json.loads(request)["Parameters"]
+    session, tunnels = json.loads(request), json.loads(os.environ["TUNNELS"])
+    parameters = session["Parameters"]
     (port,), (local_port,) = parameters["portNumber"], parameters["localPortNumber"]
-    target = json.loads(os.environ["TUNNELS"])["remote" if "host" in parameters else port]
+    if "hosts" in tunnels:
+        file = Path(tunnels["hosts"], session["Target"])
+        tunnels["5000"] = json.loads(file.read_text())["port"]
+        threading.Thread(target=end_with, args=[file], daemon=True).start()
+    asyncio.run(forward_all(tunnels["remote" if "host" in parameters else port], int(local_port)))
 
+
+def end_with(file: Path) -> None:
+    while file.exists():
+        time.sleep(0.2)
+    os._exit(0)
+
+
+async def forward_all(target: object, local_port: int) -> None:
     host, _, remote_port = str(target).rpartition(":")
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -39,7 +55,7 @@ async def main() -> None:
             return
         await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
 
-    server = await asyncio.start_server(forward, "127.0.0.1", int(local_port))
+    server = await asyncio.start_server(forward, "127.0.0.1", local_port)
     await server.serve_forever()
 
 
@@ -51,4 +67,4 @@ def install(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
