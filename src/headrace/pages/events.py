@@ -15,7 +15,8 @@ from headrace.clock import now_ms
 from headrace.errors import ApiError, ConfigurationError, Declined, InvalidParameter
 from headrace.events.store import EventStore, listed, new_id, new_secret
 from headrace.events.subscriptions import FORMATS, KINDS, METRIC, Subscription, chosen
-from headrace.pages.layout import HTML, alert, page, table
+from headrace.pages.layout import HTML, page, table
+from headrace.ui import html
 
 PATH = "/headrace/events"
 _FORMATS = {"webhook": "a webhook, signed as MLflow's", "slack": "Slack", "teams": "Microsoft Teams"}
@@ -122,7 +123,7 @@ async def _page(call: Call, filled: ChangeEvents, error: str = "", said: str = "
     sides = "".join(f"<option{_if(each == filled.side, ' selected')}>{each}</option>" for each in ("above", "below"))
     return page(
         "Events",
-        f"""{alert(error)}{told}{subscriptions}
+        f"""{html.alert(error)}{told}{subscriptions}
 <h2>Tell somebody</h2>
 <form method="post" class="column"><input type="hidden" name="action" value="add">
 {_field("name", "Name", filled.name, " required maxlength=256")}

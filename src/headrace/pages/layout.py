@@ -13,9 +13,7 @@ HTML = b"text/html; charset=utf-8"
 
 def page(title: str, body: str, status: int = 200) -> Response:
     """A whole page, below a way back."""
-    above = '<nav><a href="../">MLflow</a><a href="./">Headrace</a></nav>'
-    content = html.page(title, "style.css", f"{above}\n<h1>{escape(title)}</h1>\n{body}", wide=True)
-    return Response(content, status, HTML, html.headers())
+    return Response(html.own_page(title, body, wide=True), status, HTML, html.headers())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
@@ -59,8 +57,3 @@ def bars(title: str, counts: Sequence[tuple[str, float]]) -> str:
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 320 110" role="img" '
         f'aria-label="{escape(title)}: {escape(said)}">{drawn}</svg></figure>'
     )
-
-
-def alert(text: str) -> str:
-    """A fault, said where a screen reader hears it."""
-    return f'<p class="bad" role="alert">{escape(text)}</p>' if text else ""

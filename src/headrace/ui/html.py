@@ -78,7 +78,7 @@ def sign_in(style: str, error: str | None, name: str = "", single: str = "") -> 
         "Sign in",
         style,
         f"""<h1>MLflow</h1>
-{_alert(error)}{_single(single)}<form method="post">
+{alert(error)}{_single(single)}<form method="post">
 <label for="name">User name</label>
 <input id="name" name="name" autocomplete="username" required value="{escape(name)}"{focus_name}>
 <label for="password">Password</label>
@@ -95,7 +95,7 @@ def link(style: str, name: str, error: str | None) -> bytes:
         "Sign in",
         style,
         f"""<h1>MLflow</h1>
-{_alert(error)}<p>This link signs you in as <b>{escape(name)}</b>. It works once.</p>
+{alert(error)}<p>This link signs you in as <b>{escape(name)}</b>. It works once.</p>
 <form method="post"><input type="hidden" name="link" value="1">
 <input name="name" autocomplete="username" value="{escape(name)}" hidden>
 <label for="password">New password, if you want one (12 characters or more)</label>
@@ -139,7 +139,7 @@ def tokens(
 <form method="post" action="{escape(base)}/headrace/sign-out">{hidden}<span>{escape(user)}</span>
 <button class="quiet">Sign out</button></form></nav>
 <h1>Tokens</h1>
-{_alert(error)}{shown}
+{alert(error)}{shown}
 {table if rows else "<p>You have no tokens yet.</p>"}
 <h2>New token</h2>
 <form method="post">{hidden}<input type="hidden" name="action" value="create">
@@ -171,8 +171,15 @@ def _single(address: str) -> str:
     return f'<p><a class="button" href="{escape(address)}">Sign in with single sign-on</a></p>\n' if address else ""
 
 
-def _alert(error: str | None) -> str:
+def alert(error: str | None) -> str:
+    """A fault, said where a screen reader hears it."""
     return f'<p class="bad" role="alert">{escape(error)}</p>\n' if error else ""
+
+
+def own_page(title: str, body: str, wide: bool = False) -> bytes:
+    """One of /headrace/, below a way back."""
+    above = '<nav><a href="../">MLflow</a><a href="./">Headrace</a></nav>'
+    return page(title, "style.css", f"{above}\n<h1>{escape(title)}</h1>\n{body}", wide=wide)
 
 
 def page(title: str, style: str, body: str, narrow: bool = False, wide: bool = False) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from html import escape
 from http import HTTPStatus
 
 from headrace.api.endpoint import Match
@@ -27,7 +26,6 @@ def send_refusal(scope: Scope, send: Send, error: ApiError, security: Headers = 
     if "/headrace/" not in match.endpoint.path or not wants_page(scope):
         return send_error(scope, send, error, security)
     title = HTTPStatus(error.status).phrase
-    above = f'<nav><a href="../">MLflow</a><a href="./">Headrace</a></nav>\n<h1>{escape(title)}</h1>'
-    body = html.page(title, "style.css", f'{above}\n<p class="bad" role="alert">{escape(str(error))}</p>')
+    body = html.own_page(title, html.alert(str(error)))
     headers = (HTML, *html.headers(), *error_headers(scope, error, security))
     return send_whole(scope, send, error.status, body, headers)
