@@ -6,7 +6,7 @@ import base64
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
@@ -122,20 +122,22 @@ def _not_launched(cloud: Cloud, app: Stack) -> str:
 
 
 @contextmanager
-def kept(cloud: Cloud, app: Stack, say: Say) -> Iterator[Callable[[], None]]:
+def kept(cloud: Cloud, app: Stack, say: Say) -> Iterator[None]:
     """For the time of the block the group replaces no host: one whose server is stopped fails the balancer's checks.
 
-    A command that is killed in the block leaves the group so; `status` says it, and the next one resumes it. So does
-    one that calls what it is given: its servers stay stopped.
+    A command that is killed in the block leaves the group so; `status` says it, and the next one resumes it.
     """
-    on: list[None] = []
+    suspend(cloud, app)
+    try:
+        yield
+    finally:
+        resume(cloud, app, say)
+
+
+def suspend(cloud: Cloud, app: Stack) -> None:
+    """Let the group replace no host until `resume`."""
     group = app.output("Hosts")
     cloud.call("autoscaling", "suspend_processes", AutoScalingGroupName=group, ScalingProcesses=list(_REPLACING))
-    try:
-        yield lambda: on.append(None)
-    finally:
-        if not on:
-            resume(cloud, app, say)
 
 
 def resume(cloud: Cloud, app: Stack, say: Say) -> None:

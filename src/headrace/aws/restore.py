@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -79,7 +80,9 @@ def restore(cloud: Cloud, name: str, source: Source, say: Say, again: bool = Fal
         return put_aside(cloud, data)
     if not exchanged:
         _make(cloud, data, identifier, source, say)
-    with hosts.kept(cloud, app, say) as keep_on:
+    with ExitStack() as at_end:
+        hosts.suspend(cloud, app)
+        at_end.callback(hosts.resume, cloud, app, say)
         if not exchanged:
             running = hosts.wait_online(cloud, app, say)
             for host in running:
@@ -90,7 +93,7 @@ def restore(cloud: Cloud, name: str, source: Source, say: Say, again: bool = Fal
                 _start(cloud, running, say)
                 raise
         if not _serve(cloud, name, data, app, say):
-            keep_on()
+            at_end.pop_all()  # whose servers stay stopped the group would replace
     done = [{"Key": _DONE, "Value": datetime.now(UTC).isoformat(timespec="seconds")}]
     now = _wait(cloud, identifier, say)
     cloud.call("rds", "add_tags_to_resource", ResourceName=now["DBInstanceArn"], Tags=done)
