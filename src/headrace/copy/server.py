@@ -50,17 +50,14 @@ class Server:
             for each in pages(lambda token: self._client.search_experiments(ViewType.ALL, 1000, page_token=token))
             if not names or each.name in names
         ]
-        runs: dict[str, list[str]] = {}
         for experiment in found:
             self._experiment(experiment)
-            of_experiment = runs[experiment.experiment_id] = []
             for run in self._runs(experiment.experiment_id):
                 self._run(run)
-                of_experiment.append(run.info.run_id)
         for experiment in found:
             self._models(experiment.experiment_id)
             if self._traces(experiment.experiment_id):
-                self._links(experiment.experiment_id, runs[experiment.experiment_id])
+                self._links(experiment.experiment_id)
             if experiment.lifecycle_stage == "deleted":
                 self._database.execute(
                     "UPDATE experiments SET lifecycle_stage = 'deleted' WHERE experiment_id = ?",
@@ -174,7 +171,9 @@ class Server:
                 )
         return any_
 
-    def _links(self, experiment_id: str, run_ids: list[str]) -> None:
+    def _links(self, experiment_id: str) -> None:
+        runs = self._database.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment_id,)).fetchall()
+        run_ids = [row[0] for row in runs]
         for run_id, trace_ids in links(self._client, experiment_id, run_ids):
             self._insert("entity_associations", *({
                 "association_id": same_id(trace_id, run_id), "source_type": "trace", "source_id": trace_id,
