@@ -13,7 +13,7 @@ from headrace.settings import Settings
 def open_database(settings: Settings, of_command: bool = False) -> Database | None:
     """The database of these settings, not yet connected; None where stock alone can work on it (MySQL, a file store).
 
-    `of_command`: somebody looks on.     A backend's driver is imported only where it is used.
+    `of_command`: somebody looks on. A backend's driver is imported only where it is used.
     """
     database = settings.database
     if not settings.native:
