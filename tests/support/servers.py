@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 from bench.api import PASSED_THROUGH as PASSED_THROUGH
 
+from tests.support import fork_server
 from tests.support.databases import Database
 from tests.support.processes import Process, free_port
 
@@ -66,7 +67,7 @@ def start_stock(
         *_common(database, folder, port),
         *options,
     ]
-    environment = STOCK_ENVIRONMENT | {"PYTHONPATH": str(ROOT)} | dict(env or {})
+    environment = STOCK_ENVIRONMENT | {"PYTHONPATH": str(ROOT)} | fork_server.environment() | dict(env or {})
     process = Process(command, folder / "stock.log", env=environment, cwd=folder)
     server = Server("stock", f"http://127.0.0.1:{port}", process)
     process.wait_until(lambda: server.answers(PASSED_THROUGH), "stock MLflow answers")
@@ -86,7 +87,8 @@ def start_headrace(
     port = port or free_port()
     lazy = ["--stock", "lazy", "--stock-wait", str(STOCK_SECONDS)]
     command: list[str | Path] = [SCRIPTS / "headrace", "serve", *_common(database, folder, port), *lazy, *options]
-    process = Process(command, folder / "headrace.log", env=STOCK_ENVIRONMENT | dict(env or {}), cwd=folder)
+    environment = STOCK_ENVIRONMENT | fork_server.environment() | dict(env or {})
+    process = Process(command, folder / "headrace.log", env=environment, cwd=folder)
     server = Server("headrace", f"http://127.0.0.1:{port}", process)
     process.wait_until(lambda: server.answers(until), "Headrace answers")
     return server

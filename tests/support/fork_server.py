@@ -1,0 +1,188 @@
+"""Stock's servers as forks of one process that has imported MLflow, which takes 5 s of processor time.
+
+Who wants a stock server starts the same command as ever, with `environment()`. Before that command Python imports
+forks/sitecustomize.py: where the command is stock's, it hands its arguments, environment, folder and streams to the
+fork server, and stands in for the fork until that ends: it passes signals on, and ends as the fork ends. The fork goes
+on as a new interpreter would after its imports. Where these would now find another value of a variable than they have
+found, it becomes a new interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from headrace.child import importing
+from tests.support.processes import Process
+
+ROOT = Path(__file__).parents[2]
+PLACE = "TESTS_FORK_SERVER"  # the variable with the fork server's address
+STAND_IN = Path(__file__).with_name("forks")  # has sitecustomize.py
+# A variable that is another one for each test; the imports look whether it is set.
+TEST = "PYTEST_CURRENT_TEST"
+# By `mlflow server` as by Headrace.
+SET_BY_DEFAULT = {"MLFLOW_SERVER_X_FRAME_OPTIONS": "SAMEORIGIN"}
+# Not seen by `_noting_reads`: what the interpreter, libc and BLAS look at when they start.
+READ_IN_C = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "OMP_", "OPENBLAS_")
+LONGEST_REQUEST = 200_000
+PR_SET_PDEATHSIG = 1
+
+_found: dict[str, str | None] = {}  # what the imports of this process, or of the one it is a fork of, have found
+_lock = threading.Lock()
+
+
+def environment() -> dict[str, str]:
+    """With this in its environment, a stock server is a fork. Nothing on a system where it can't be."""
+    if sys.platform != "linux":
+        return {}
+    with _lock:
+        return {PLACE: _start(), "PYTHONPATH": f"{STAND_IN}:{ROOT}"}
+
+
+@cache
+def _start() -> str:
+    """The address of this process's fork server."""
+    from tests.support.servers import STOCK_ENVIRONMENT
+
+    folder = tempfile.TemporaryDirectory(prefix="fork-server-")
+    atexit.register(folder.cleanup)
+    place = f"{folder.name}/socket"
+    command = [sys.executable, "-c", f"from {__name__} import main; main({place!r})"]
+    env = {TEST: "any", "PYTHONPATH": str(ROOT)} | STOCK_ENVIRONMENT | SET_BY_DEFAULT
+    process = Process(command, Path(folder.name, "log"), env=env, cwd=ROOT)
+    atexit.register(process.stop)
+    process.wait_until(lambda: _accepts(place), "the fork server accepts")
+    return place
+
+
+def _accepts(place: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        return connection.connect_ex(place) == 0
+
+
+def main(place: str) -> None:
+    """Import stock, and fork for whoever connects."""
+    with _noting_reads(), importing():
+        import uvicorn  # noqa: F401 - MLflow looks whether it is there
+        from mlflow.server.fastapi_app import app  # noqa: F401
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(place)
+    listener.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that keep the forks
+    while True:
+        channel, _ = listener.accept()
+        if os.fork() == 0:
+            break
+        channel.close()
+    listener.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _end_with_parent()
+    message, streams, _, _ = socket.recv_fds(channel, LONGEST_REQUEST, 3)
+    if not message:  # it has looked whether we are here
+        os._exit(0)
+    if fork := os.fork():
+        _keep(fork, channel)
+    _end_with_parent()
+    os.setsid()
+    channel.close()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    _run(**json.loads(message))
+
+
+@contextmanager
+def _noting_reads() -> Iterator[None]:
+    """Of os.environ. Who looks through all of it looks for names of its own, as tqdm does for TQDM_*."""
+    variables: Any = type(os.environ)
+    original = variables.__getitem__
+
+    def noted(self: Any, name: str | bytes) -> Any:
+        if sys._getframe(1).f_code.co_name != "__iter__":
+            _found[os.fsdecode(name)] = None
+        return original(self, name)
+
+    variables.__getitem__ = noted
+    try:
+        yield
+    finally:
+        variables.__getitem__ = original
+    _found.update(_of_imports(os.environ))
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _keep(fork: int, stand_in: socket.socket) -> NoReturn:
+    """Pass on signals to the fork and its end to who stands in for it; end it where that has been killed."""
+    end = os.pidfd_open(fork)
+    while True:
+        readable, _, _ = select.select([stand_in.fileno(), end], [], [])
+        if end in readable:
+            _, status = os.waitpid(fork, 0)
+            stand_in.send(b"%d" % os.waitstatus_to_exitcode(status))
+            os._exit(0)
+        signals = stand_in.recv(100)
+        for number in signals:
+            os.kill(fork, number)
+        if not signals:
+            os._exit(0)  # and the fork with us
+
+
+def _run(arguments: list[str], path: list[str], environ: dict[str, str], folder: str, umask: int) -> None:
+    """`arguments`: an interpreter, -m, a module, and the module's own."""
+    os.environ.clear()
+    os.environ.update(environ)
+    time.tzset()
+    os.chdir(folder)
+    os.umask(umask)
+    sys.orig_argv[:], sys.argv[:], sys.path[:] = arguments, arguments[2:], [folder, *path]
+    if arguments[2] == "headrace.stock.launch":
+        become_new_unless_as_found(os.environ | _told_by_headrace())
+    runpy.run_module(arguments[2], run_name="__main__", alter_sys=True)
+
+
+def _told_by_headrace() -> dict[str, str]:
+    """What headrace.process tells a child of its environment; the child will read it, too."""
+    line = b""
+    with socket.socket(fileno=os.dup(0)) as channel:
+        while not line.endswith(b"\n"):
+            line = channel.recv(LONGEST_REQUEST, socket.MSG_PEEK)
+            if not line:
+                return {}  # it has ended
+    configuration = json.loads(line)
+    return dict(configuration["environ"] | configuration["stock"])
+
+
+def is_fork() -> bool:
+    """Whether this process is one, and has imported MLflow."""
+    return bool(_found)
+
+
+def become_new_unless_as_found(environ: Mapping[str, str]) -> None:
+    """In a fork: go on where imports with this environment would do what ours have done, else start anew."""
+    if _of_imports(environ) != _found:
+        os.execv(sys.executable, sys.orig_argv)
+
+
+def _of_imports(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The part of an environment that the imports find."""
+    in_c = {name for name in environ if name.startswith(READ_IN_C)} - {"PYTHONPATH"}
+    part = {name: environ.get(name) for name in _found.keys() | in_c}
+    return part | {TEST: str(TEST in environ)}

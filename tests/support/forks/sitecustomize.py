@@ -1,0 +1,36 @@
+"""Python imports this before its program: see tests/support/fork_server.py. Every start of a server pays for it."""
+
+import os
+import sys
+
+COMMANDS = (["-m", "headrace.stock.launch"], ["-m", "tests.support.stock"])
+
+if sys.orig_argv[1:3] in COMMANDS and (place := os.environ.pop("TESTS_FORK_SERVER", "")):
+    import json
+    import signal
+    import socket
+
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        os.umask(umask := os.umask(0o022))
+        request = {
+            "arguments": sys.orig_argv,
+            "path": sys.path,
+            "environ": dict(os.environ),
+            "folder": os.getcwd(),
+            "umask": umask,
+        }
+        channel.connect(place)
+        socket.send_fds(channel, [json.dumps(request).encode()], [0, 1, 2])
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda number, _: channel.send(bytes([number])))
+        os.closerange(0, 3)  # whoever reads the other ends sees the fork's end
+        code = int(channel.recv(100) or -signal.SIGKILL)
+    except BaseException as error:  # which Python would pass over
+        print(f"no fork: {error!r}", file=sys.stderr, flush=True)
+        os._exit(1)
+    if code < 0:
+        if code != -signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
