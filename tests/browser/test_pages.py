@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.conftest import TIMEOUT_MS, Visit, new_context
 from tests.support.databases import Database, Databases
-from tests.support.processes import clean_environment
+from tests.support.fork_server import client_environment
 from tests.support.servers import STOCK_ENVIRONMENT, Server, start_headrace
 
 expect.set_options(timeout=TIMEOUT_MS)
@@ -116,8 +116,8 @@ def world(browser: Browser, databases: Databases, tmp_path_factory: pytest.TempP
 
 
 def _log_to(url: str) -> dict[str, str]:
-    command: list[str | Path] = [sys.executable, "-W", "ignore", Path(__file__).with_name("page_data.py"), url]
-    environment = clean_environment() | {"GIT_PYTHON_REFRESH": "quiet"}
+    command: list[str | Path] = [sys.executable, Path(__file__).with_name("page_data.py"), url]
+    environment = client_environment() | {"GIT_PYTHON_REFRESH": "quiet"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.processes import clean_environment
+from tests.support.fork_server import client_environment
 
 _SCRIPT = """
 import json, sys
@@ -89,7 +89,7 @@ class Data:
 def make_data(url: str) -> Data:
     """Needs a whole environment of MLflow's, such as this one."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _SCRIPT, url], capture_output=True, text=True, env=clean_environment()
+        [sys.executable, "-c", _SCRIPT, url], capture_output=True, text=True, env=client_environment()
     )
     assert done.returncode == 0, done.stderr
     return Data(**json.loads(done.stdout.splitlines()[-1]))

@@ -24,7 +24,8 @@ from headrace.settings import Settings
 from tests.deploy.parts import DEPLOY, program, settings_of_the_unit
 from tests.support import tls
 from tests.support.databases import Databases
-from tests.support.processes import Process, clean_environment, free_port
+from tests.support.fork_server import client_environment
+from tests.support.processes import Process, free_port
 from tests.support.servers import Server, start_headrace
 
 TOKEN = "0123456789abcdef" * 2
@@ -131,7 +132,7 @@ def test_it_takes_its_file(proxy: Proxy) -> None:
 
 def test_a_client_logs_a_run(proxy: Proxy, tmp_path: Path) -> None:
     tracking = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
-    env = clean_environment() | tracking
+    env = client_environment() | tracking
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120
     )

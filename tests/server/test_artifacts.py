@@ -24,7 +24,8 @@ import requests
 from headrace.cli.aws import PAST_THE_TUNNEL
 from tests.support.databases import Databases
 from tests.support.faults import Fault, FaultyProxy
-from tests.support.processes import clean_environment, wait_until
+from tests.support.fork_server import client_environment
+from tests.support.processes import wait_until
 from tests.support.servers import Server, start_headrace
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -155,7 +156,7 @@ def test_mlflows_client(subject: Subject, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     done = subprocess.run(
         [sys.executable, "-c", CLIENT, subject.server.url, tmp_path / "sent", tmp_path / "got"],
-        env=clean_environment() | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
+        env=client_environment() | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
         capture_output=True,
         text=True,
     )
@@ -455,7 +456,7 @@ def test_mlflows_client_and_direct_transfer(
     direct.proxy.seen.clear()
     done = subprocess.run(
         [sys.executable, "-c", DIRECT_CLIENT, direct.server.url, tmp_path],
-        env=clean_environment() | variables | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
+        env=client_environment() | variables | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
         capture_output=True,
         text=True,
     )
@@ -498,7 +499,7 @@ def test_with_always_proxy_no_client_sees_the_bucket(databases: Databases, s3: S
         databases.migrated("sqlite"), tmp_path, *options, env=environment(proxy.url), until="/health"
     )
     try:
-        env = clean_environment() | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+        env = client_environment() | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
         command: list[str | Path] = [sys.executable, "-c", DIRECT_CLIENT, server.url, tmp_path]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -17,7 +17,8 @@ from headrace.auth import authenticator
 from tests.server.conftest import Serve, run_headrace
 from tests.server.guarded import PASSWORD, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases
-from tests.support.processes import clean_environment, wait_until
+from tests.support.fork_server import client_environment
+from tests.support.processes import wait_until
 from tests.support.servers import PASSED_THROUGH
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=5"
@@ -142,7 +143,7 @@ def test_mlflows_client_works_unchanged(guarded: Guarded, tokens: dict[str, str]
     login = {"MLFLOW_TRACKING_TOKEN": tokens["e"]}
     if how == "password":
         login = {"MLFLOW_TRACKING_USERNAME": "e", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
-    env = clean_environment() | {"MLFLOW_TRACKING_URI": guarded.server.url} | login
+    env = client_environment() | {"MLFLOW_TRACKING_URI": guarded.server.url} | login
     done = subprocess.run([sys.executable, "-c", CLIENT], capture_output=True, text=True, env=env, cwd=guarded.folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "text"

@@ -13,7 +13,7 @@ import requests
 
 from tests.server.conftest import Serve, run_headrace
 from tests.support.databases import Databases
-from tests.support.processes import clean_environment
+from tests.support.fork_server import client_environment
 from tests.support.servers import Server
 
 # Prints what MLflow's client reads of each run of an experiment, and of what hangs on it.
@@ -95,7 +95,11 @@ with mlflow.start_run(run_name="x"):
 
 def client(script: str, server: Server) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script, server.url], capture_output=True, text=True, timeout=120, env=clean_environment()
+        [sys.executable, "-c", script, server.url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=client_environment(),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().rpartition("\n")[2]
@@ -202,7 +206,7 @@ def test_a_folder_of_runs_that_came_from_elsewhere(databases: Databases, tmp_pat
     made, target = tmp_path / "made", databases.migrated("sqlite")
     done = subprocess.run(
         [sys.executable, "-c", WRITE_FOLDER, str(made)],
-        capture_output=True, text=True, timeout=120, env=clean_environment() | {"MLFLOW_ALLOW_FILE_STORE": "true"},
+        capture_output=True, text=True, timeout=120, env=client_environment() | {"MLFLOW_ALLOW_FILE_STORE": "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made.rename(tmp_path / "mlruns")

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from tests.support.databases import BACKENDS, Backend, Databases
-from tests.support.processes import GUESSED_REQUIREMENTS, clean_environment
+from tests.support.fork_server import client_environment
+from tests.support.processes import GUESSED_REQUIREMENTS
 from tests.support.servers import PASSED_THROUGH, Server, answered_by_stock, start_headrace
 
 SCRIPT = Path(__file__).with_name("flows.py")
@@ -38,13 +39,13 @@ def test_fourteen_flows_wake_no_stock(server: Server, tmp_path: Path) -> None:
     woke: list[tuple[str, set[tuple[str, str]]]] = []
     errors = (tmp_path / "errors").open("w")
     process = Popen(
-        [sys.executable, "-W", "ignore", SCRIPT, server.url, "new"],
+        [sys.executable, SCRIPT, server.url, "new"],
         stdin=PIPE,
         stdout=PIPE,
         stderr=errors,
         text=True,
         cwd=tmp_path,
-        env=clean_environment()
+        env=client_environment()
         | GUESSED_REQUIREMENTS
         | {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_TRACKING_USERNAME": ""},
     )

@@ -12,7 +12,8 @@ import pytest
 
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases
-from tests.support.processes import clean_environment, wait_until
+from tests.support.fork_server import client_environment
+from tests.support.processes import wait_until
 
 API = "/api/2.0/mlflow"
 DATASETS = "/api/3.0/mlflow/datasets"
@@ -400,7 +401,7 @@ print(mlflow.artifacts.load_text(run.info.artifact_uri + "/a.txt"))
 def test_mlflows_client_makes_and_sees_its_own(world: World) -> None:
     world.guarded.headrace("user", "add", "client", "--role", "editor", "--no-password")
     token = world.guarded.headrace("user", "token", "client")
-    env = clean_environment() | {"MLFLOW_TRACKING_URI": world.guarded.server.url, "MLFLOW_TRACKING_TOKEN": token}
+    env = client_environment() | {"MLFLOW_TRACKING_URI": world.guarded.server.url, "MLFLOW_TRACKING_TOKEN": token}
     done = subprocess.run(
         [sys.executable, "-c", CLIENT], capture_output=True, text=True, env=env, cwd=world.guarded.folder
     )

@@ -20,7 +20,8 @@ import psutil
 import requests
 
 from tests.server.conftest import Serve, run_headrace
-from tests.support.processes import clean_environment, wait_until
+from tests.support.fork_server import client_environment
+from tests.support.processes import wait_until
 from tests.unit.traces.spans import body, span
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -127,7 +128,7 @@ def test_judges_give_their_feedback_and_an_old_trace_goes_to_the_archive(serve: 
         uses = {"model_definition_id": made["model_definition_id"], "linkage_type": "PRIMARY", "weight": 1}
         ask("POST", "gateway/endpoints/create", json={"name": "judging", "model_configs": [uses]})
 
-        environment = clean_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
+        environment = client_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
         done = subprocess.run(
             [sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, timeout=300, check=True
         )

@@ -17,7 +17,7 @@ import requests
 from tests.server.conftest import Serving
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases
-from tests.support.processes import clean_environment
+from tests.support.fork_server import client_environment
 from tests.support.servers import Server, start_headrace
 from tests.unit.traces.spans import SPAN_IDS, body, span
 
@@ -90,7 +90,7 @@ def run(script: str, server: Server) -> Any:
         capture_output=True,
         text=True,
         timeout=120,
-        env=clean_environment() | {"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false", "GIT_PYTHON_REFRESH": "quiet"},
+        env=client_environment() | {"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false", "GIT_PYTHON_REFRESH": "quiet"},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

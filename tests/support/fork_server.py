@@ -1,10 +1,10 @@
-"""Stock's servers as forks of one process that has imported MLflow, which takes 5 s of processor time.
+"""Stock's servers and MLflow's clients as forks of a process that has imported MLflow: 5 and 3 s of processor time.
 
-Who wants a stock server starts the same command as ever, with `environment()`. Before that command Python imports
-forks/sitecustomize.py: where the command is stock's, it hands its arguments, environment, folder and streams to the
-fork server, and stands in for the fork until that ends: it passes signals on, and ends as the fork ends. The fork goes
-on as a new interpreter would after its imports. Where these would now find another value of a variable than they have
-found, it becomes a new interpreter.
+Who wants one starts the same command as ever, with `environment()` or `client_environment()`. Before that command
+Python imports forks/sitecustomize.py: it hands the arguments, the environment, the folder and the streams to the fork
+server, and stands in for the fork until that ends: it passes signals on, and ends as the fork ends. The fork goes on as
+a new interpreter would after its imports. Where these would now find another value of a variable than they have found,
+it becomes a new interpreter.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from headrace.child import importing
-from tests.support.processes import Process
+from tests.support.processes import Process, clean_environment
 
 ROOT = Path(__file__).parents[2]
 PLACE = "TESTS_FORK_SERVER"  # the variable with the fork server's address
@@ -46,22 +47,27 @@ _found: dict[str, str | None] = {}  # what the imports of this process, or of th
 _lock = threading.Lock()
 
 
-def environment() -> dict[str, str]:
+def environment(kind: Literal["server", "client"] = "server") -> dict[str, str]:
     """With this in its environment, a stock server is a fork. Nothing on a system where it can't be."""
     if sys.platform != "linux":
         return {}
     with _lock:
-        return {PLACE: _start(), "PYTHONPATH": f"{STAND_IN}:{ROOT}"}
+        return {PLACE: _start(kind), "PYTHONPATH": f"{STAND_IN}:{ROOT}", "PYTHONHASHSEED": "0"}
+
+
+def client_environment() -> dict[str, str]:
+    """`clean_environment()` for a script that imports MLflow, where that needs no process of its own."""
+    return clean_environment() | environment("client")
 
 
 @cache
-def _start() -> str:
-    """The address of this process's fork server."""
+def _start(kind: str) -> str:
+    """The address of this process's fork server; its last part is the kind."""
     from tests.support.servers import STOCK_ENVIRONMENT
 
     folder = tempfile.TemporaryDirectory(prefix="fork-server-")
     atexit.register(folder.cleanup)
-    place = f"{folder.name}/socket"
+    place = f"{folder.name}/{kind}"
     command = [sys.executable, "-c", f"from {__name__} import main; main({place!r})"]
     env = {TEST: "any", "PYTHONPATH": str(ROOT)} | STOCK_ENVIRONMENT | SET_BY_DEFAULT
     process = Process(command, Path(folder.name, "log"), env=env, cwd=ROOT)
@@ -78,8 +84,11 @@ def _accepts(place: str) -> bool:
 def main(place: str) -> None:
     """Import stock, and fork for whoever connects."""
     with _noting_reads(), importing():
-        import uvicorn  # noqa: F401 - MLflow looks whether it is there
-        from mlflow.server.fastapi_app import app  # noqa: F401
+        if place.endswith("/server"):
+            import uvicorn  # noqa: F401 - MLflow looks whether it is there
+            from mlflow.server.fastapi_app import app  # noqa: F401
+        else:
+            import mlflow  # noqa: F401
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(place)
     listener.listen()
@@ -146,16 +155,28 @@ def _keep(fork: int, stand_in: socket.socket) -> NoReturn:
 
 
 def _run(arguments: list[str], path: list[str], environ: dict[str, str], folder: str, umask: int) -> None:
-    """`arguments`: an interpreter, -m, a module, and the module's own."""
+    """`arguments`: an interpreter, and what it is to run."""
     os.environ.clear()
     os.environ.update(environ)
     time.tzset()
     os.chdir(folder)
     os.umask(umask)
-    sys.orig_argv[:], sys.argv[:], sys.path[:] = arguments, arguments[2:], [folder, *path]
-    if arguments[2] == "headrace.stock.launch":
-        become_new_unless_as_found(os.environ | _told_by_headrace())
-    runpy.run_module(arguments[2], run_name="__main__", alter_sys=True)
+    sys.orig_argv[:], sys.path[:] = arguments, path
+    match arguments[1:]:
+        case ["-m", module, *rest]:
+            if module == "headrace.stock.launch":
+                become_new_unless_as_found(os.environ | _told_by_headrace())
+            sys.argv[:], sys.path[:0] = [module, *rest], [folder]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", script, *rest]:
+            become_new_unless_as_found(os.environ)
+            sys.argv[:], sys.path[:0] = ["-c", *rest], [""]
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(script, "<string>", "exec"), vars(sys.modules["__main__"]))
+        case [script, *rest]:
+            become_new_unless_as_found(os.environ)
+            sys.argv[:], sys.path[:0] = [script, *rest], [str(Path(script).parent)]
+            runpy.run_path(script, run_name="__main__")
 
 
 def _told_by_headrace() -> dict[str, str]:

@@ -3,9 +3,11 @@
 import os
 import sys
 
-COMMANDS = (["-m", "headrace.stock.launch"], ["-m", "tests.support.stock"])
+SERVERS = (["-m", "headrace.stock.launch"], ["-m", "tests.support.stock"])
 
-if sys.orig_argv[1:3] in COMMANDS and (place := os.environ.pop("TESTS_FORK_SERVER", "")):
+place = os.environ.get("TESTS_FORK_SERVER", "")
+if place.endswith("/client") or (place and sys.orig_argv[1:3] in SERVERS):
+    del os.environ["TESTS_FORK_SERVER"]
     import json
     import signal
     import socket
