@@ -10,6 +10,7 @@ import psutil
 import pytest
 import requests
 
+from tests.support import fork_server
 from tests.support.processes import Process, clean_environment, free_port, wait_until
 from tests.support.servers import SCRIPTS, Server
 
@@ -54,11 +55,15 @@ Serve = Callable[..., Serving]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Start `headrace serve OPTIONS` in a folder of its own and wait until `until` answers 200."""
+    """Start `headrace serve OPTIONS` in a folder of its own and wait until `until` answers 200.
+
+    Its stock is a fork unless `forks` is False: for who looks into that process.
+    """
     started: list[Process] = []
 
-    def start(*options: str, env: Mapping[str, str] | None = None, until: str = HEALTH) -> Serving:
+    def start(*options: str, env: Mapping[str, str] | None = None, until: str = HEALTH, forks: bool = True) -> Serving:
         port = free_port()
+        env = (fork_server.environment() if forks else {}) | dict(env or {})
         command: list[str | Path] = [SCRIPTS / "headrace", "serve", "--port", str(port), *options]
         process = Process(command, tmp_path / f"log-{port}", env=env, cwd=tmp_path)
         started.append(process)

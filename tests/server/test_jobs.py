@@ -101,7 +101,9 @@ def test_judges_give_their_feedback_and_an_old_trace_goes_to_the_archive(serve: 
             "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http",
             "MLFLOW_ONLINE_SCORING_DEFAULT_TRACE_COMPLETION_BUFFER_SECONDS": "0",
         }
-        server = serve("--auth", "--enable-all", "--trace-archival-config", str(configuration), env=environment)
+        server = serve(
+            "--auth", "--enable-all", "--trace-archival-config", str(configuration), env=environment, forks=False
+        )
         headers = {"Authorization": f"Bearer {TOKEN}"}
 
         def ask(method: str, path: str, **more: Any) -> Any:

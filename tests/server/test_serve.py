@@ -52,7 +52,7 @@ def test_it_is_small(serve: Serve, databases: Databases, backend: Backend) -> No
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_leaves_nothing(serve: Serve, sqlite: tuple[str, str], how: signal.Signals) -> None:
-    server = serve(*sqlite, until=PASSED_THROUGH)
+    server = serve(*sqlite, until=PASSED_THROUGH, forks=False)
     assert server.stock is not None
     children = [*server.workers, server.stock]
     (directory,) = {Path(c.laddr).parent for c in server.stock.net_connections("unix") if "headrace-" in c.laddr}
@@ -104,7 +104,7 @@ def wait_until_refused(url: str) -> None:
 
 
 def test_kill_9_of_the_server_takes_everything_along(serve: Serve, sqlite: tuple[str, str]) -> None:
-    server = serve(*sqlite, until=PASSED_THROUGH)
+    server = serve(*sqlite, until=PASSED_THROUGH, forks=False)
     assert server.stock is not None
     children = [*server.workers, server.stock]
     (directory,) = {Path(c.laddr).parent for c in server.stock.net_connections("unix") if "headrace-" in c.laddr}

@@ -24,7 +24,7 @@ def sqlite(databases: Databases) -> tuple[str, str]:
 def test_lazy_starts_it_with_the_first_request_that_needs_it_and_after_its_end_again(
     serve: Serve, sqlite: tuple[str, str]
 ) -> None:
-    server = serve(*sqlite, "--stock-wait", "120")
+    server = serve(*sqlite, "--stock-wait", "120", forks=False)
     assert server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
     assert server.children("headrace.stock.launch") == []
     assert server.get(PASSED_THROUGH, 2 * PATIENCE_SECONDS).status_code == 200

@@ -164,8 +164,8 @@ def _run(arguments: list[str], path: list[str], environ: dict[str, str], folder:
     sys.orig_argv[:], sys.path[:] = arguments, path
     match arguments[1:]:
         case ["-m", module, *rest]:
-            if module == "headrace.stock.launch":
-                become_new_unless_as_found(os.environ | _told_by_headrace())
+            if module.startswith("headrace.stock."):
+                become_new_unless_as_found(SET_BY_DEFAULT | os.environ | _told_by_headrace())
             sys.argv[:], sys.path[:0] = [module, *rest], [folder]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         case ["-c", script, *rest]:
@@ -188,7 +188,7 @@ def _told_by_headrace() -> dict[str, str]:
             if not line:
                 return {}  # it has ended
     configuration = json.loads(line)
-    return dict(configuration["environ"] | configuration["stock"])
+    return dict(configuration["environ"] | configuration.get("stock", {}))
 
 
 def is_fork() -> bool:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-SERVERS = (["-m", "headrace.stock.launch"], ["-m", "tests.support.stock"])
+SERVERS = (["-m", "headrace.stock.launch"], ["-m", "headrace.stock.migrate"], ["-m", "tests.support.stock"])
 
 place = os.environ.get("TESTS_FORK_SERVER", "")
 if place.endswith("/client") or (place and sys.orig_argv[1:3] in SERVERS):
