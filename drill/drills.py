@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -28,6 +29,7 @@ import psutil
 import requests
 import urllib3
 from bench.process import descendants, memory
+from tests.server.conftest import Serving
 from tests.server.test_connection_budget import Watch, ask
 from tests.support.databases import Database
 from tests.support.faults import TcpProxy
@@ -82,27 +84,40 @@ def _crash(postgres: Postgres) -> None:
 
 
 def instances(field: Field) -> Outcome:
-    """Three servers behind nginx; one is killed every few seconds, and comes back."""
+    """Three servers behind nginx; one is killed every five seconds, and comes back meanwhile."""
     outcome = Outcome("3 instances, nginx")
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if nginx is None:
         outcome.skipped = "there is no nginx: apt-get install nginx-light"
         return outcome
     database, ports = field.database(), [free_port() for _ in range(3)]
-    servers = {port: field.serve(database, "--database-connections", "8", port=port) for port in ports}
-    with _nginx(nginx, field.folder / "nginx", ports) as url, writing(url) as running:
-        until = time.monotonic() + (600 if field.long else 20)
-        for number in range(1_000_000):
-            if time.monotonic() > until:
+
+    def start(port: int) -> Serving:
+        return field.serve(database, "--database-connections", "8", port=port)
+
+    starting = ThreadPoolExecutor(3)
+    servers = {port: starting.submit(start, port) for port in ports}
+    wait(servers.values())
+    with starting, _nginx(nginx, field.folder / "nginx", ports) as url, writing(url) as running:
+        begin, seconds, late = time.monotonic(), 600 if field.long else 20, 0
+        for number in itertools.count(1):
+            time.sleep(max(0.0, begin + 5 * number - time.monotonic()))
+            if time.monotonic() >= begin + seconds:
                 break
             port = ports[number % 3]
-            time.sleep(5 if field.long else 2)
+            late += not servers[port].done()
+            victim = servers[port].result()
             fault = time.monotonic()
-            os.killpg(servers[port].process.pid, signal.SIGKILL)
+            os.killpg(victim.process.pid, signal.SIGKILL)
             outcome.faults += 1
             outcome.back.append(running.back_after(fault))
-            servers[port].stop()
-            servers[port] = field.serve(database, "--database-connections", "8", port=port)
+            victim.stop()
+            servers[port] = starting.submit(start, port)
+        wait(servers.values())
+    outcome.notes.append(
+        f"{outcome.faults} killed in {seconds} s ({late} of them later than that, not back yet);"
+        f" {running.refused()} answers asked to come again"
+    )
     running.count(database, outcome)
     outcome.nothing_lost()
     return outcome
