@@ -55,7 +55,8 @@ UPLOADS_AT_ONCE = 7  # each takes UNDER_WAY_BYTES and a part of memory
 UNDER_WAY_BYTES = 4 * PART_BYTES
 READ_BYTES = 256 * 1024
 _MOST_OF_KEY = 1024  # bytes: Amazon S3's user guide, "Naming Amazon S3 objects"
-STALLED = timedelta(seconds=60)
+# S3 has so long to answer, the time that a part takes to be sent included: MLflow's client waits for us no longer.
+STALLED = timedelta(seconds=120)
 # S3's 5xx and resets: five tries, as boto3's, within a minute; more would keep a client that has a timeout of its own.
 RETRIES: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
 PROBE_AGAIN_SECONDS = 30.0
@@ -354,7 +355,7 @@ def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls
         },
         extra,
     )
-    # No limit for a whole request: the client at the other end may be slow. One for a stall.
+    # No limit for a whole download: the client at the other end may be slow. One for a stall.
     options: ClientConfig = {"allow_http": True, "timeout": timedelta(days=7), "read_timeout": STALLED}
     if ignore_tls:
         options["allow_invalid_certificates"] = True
