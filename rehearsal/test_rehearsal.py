@@ -332,6 +332,14 @@ def test_an_upgrade_under_load_loses_nothing(stage: Stage) -> None:
     assert inspect(f"{SERVER}-previous")["HostConfig"]["RestartPolicy"]["Name"] == "no"
 
 
+def test_a_boot_that_comes_late_keeps_the_upgrades_image(stage: Stage) -> None:
+    """Its launch template has the image of before."""
+    before = inspect(SERVER)
+    done = stage.host.run_container(f"{stage.image}:first", HEADRACE_FIRST_BOOT="true")
+    assert (done.returncode, inspect(SERVER)["Id"]) == (0, before["Id"]), done.stderr
+    assert f"runs {before['Config']['Image']} already; nothing to do" in done.stderr
+
+
 def test_an_image_that_never_gets_healthy_is_not_put_into_service(stage: Stage) -> None:
     broken = variant(stage, "broken", 'ENTRYPOINT ["sleep", "1000"]', "CMD []")
     before = inspect(SERVER)["Id"]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from headrace.asgi.security import SecurityPolicy
-from headrace.aws import templates
+from headrace.aws import hosts, templates
+from headrace.aws.client import Cloud
+from headrace.aws.hosts import Host
 from headrace.settings.resolve import resolve
 
-LAUNCHED, WANTED = "example.org/headrace:launched", "example.org/headrace:wanted"
+LAUNCHED, WANTED, PUT = (f"example.org/headrace:{tag}" for tag in ("launched", "wanted", "put"))
 NONE = "None"  # what the CLI makes of a list without a first
 THROTTLED = "An error occurred (ThrottlingException) when calling the GetParameters operation: Rate exceeded"
 NO_NETWORK = 'Could not connect to the endpoint URL: "https://ssm.us-east-1.amazonaws.com/"'
 DENIED = "An error occurred (AccessDeniedException) when calling the GetParameters operation: not yet"
-
-
 INSTANCE = "/var/lib/cloud/data/instance-id"
 UNKNOWN = (
     "An error occurred (ValidationError) when calling the CompleteLifecycleAction operation: No active Lifecycle "
@@ -26,41 +27,83 @@ UNKNOWN = (
 )
 
 
-def boot(folder: Path, *answers: str, starts: int | None = None, record: str = "") -> tuple[list[str], str]:
-    """The images that run_container.sh was given, and what the boot log has. Answers with a blank are errors."""
-    for name, text in {
-        "aws": record
-        + 'read -r line <answers; sed -i 1d answers; case $line in *" "*) echo "$line" >&2; exit 254;; esac\n'
-        'echo "a warning" >&2; echo "$line"',
-        "sleep": ":",
-        "run_container.sh": 'echo "$HEADRACE_IMAGE" >>started; [ "$(wc -l <started)" -ge "$STARTS" ]',
-    }.items():
+def programs(folder: Path, **texts: str) -> None:
+    for name, text in texts.items():
         (folder / name).write_text(f"#!/bin/bash\n{text}\n")
         (folder / name).chmod(0o755)
-    (folder / "answers").write_text("".join(f"{one}\n" for one in answers))
-    (folder / "started").unlink(missing_ok=True)
-    _, mark, text = templates.script("host_boot.sh").partition("# While an upgrade migrates the database")
-    script = (mark + text).replace("/usr/local/bin/", f"{folder}/").replace(INSTANCE, f"{folder}/instance-id")
-    (folder / "instance-id").write_text("i-1\n")
-    environment = {
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "HEADRACE_IMAGE": LAUNCHED,
-        "HEADRACE_REGION": "us-east-1",
-        "HEADRACE_SSM_PREFIX": "/mlflow",
-        "STARTS": str(sum(" " not in one for one in answers) if starts is None else starts),
-    }
-    done = subprocess.run(
-        ["bash"], input=script, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+
+
+def bash(folder: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["bash"], input=script, cwd=folder, env=path | environment, capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, done.stderr
-    return (folder / "started").read_text().split(), done.stdout + done.stderr
+
+
+def started(folder: Path, answer: str, kept: str = "", first_boot: bool = True) -> subprocess.CompletedProcess[str]:
+    """run_container.sh up to the image's name. An answer of SSM with a blank is an error; `kept` is on the host."""
+    programs(
+        folder, aws='case $ANSWER in *" "*) echo "$ANSWER" >&2; exit 254;; esac; echo "a warning" >&2; echo "$ANSWER"'
+    )
+    (folder / "image").write_text(kept)
+    script = templates.script("run_container.sh").removesuffix('main "$@"\n')
+    return bash(
+        folder,
+        f"{script}\nfind_names\necho $image from $registry\n",
+        ANSWER=answer,
+        HEADRACE_HOME=str(folder),
+        HEADRACE_IMAGE=LAUNCHED,
+        HEADRACE_REGION="us-east-1",
+        HEADRACE_FIRST_BOOT=str(first_boot).lower(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept", "image"),
+    [
+        (NONE, "", LAUNCHED),
+        (WANTED, "", WANTED),  # an upgrade migrates the database
+        (WANTED, PUT, WANTED),
+        (NONE, PUT, PUT),  # one has ended before the boot came so far
+    ],
+)
+def test_which_image_a_boot_starts(tmp_path: Path, answer: str, kept: str, image: str) -> None:
+    """An old one on a migrated schema would never become healthy; one on another would be a silent way back."""
+    assert started(tmp_path, answer, kept).stdout == f"{image} from example.org\n"
 
 
 @pytest.mark.parametrize("failure", [THROTTLED, NO_NETWORK, DENIED])
 def test_only_a_parameter_that_is_not_there_means_the_launch_templates_image(tmp_path: Path, failure: str) -> None:
-    started, log = boot(tmp_path, failure, failure, WANTED)
-    assert started == [WANTED], "an old image on a migrated schema would never become healthy"
-    assert failure in log
+    done = started(tmp_path, failure)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert failure in done.stderr
+
+
+def test_an_upgrade_says_itself_which_image(tmp_path: Path) -> None:
+    assert started(tmp_path, WANTED, PUT, first_boot=False).stdout == f"{LAUNCHED} from example.org\n"
+
+
+def boot(folder: Path, *answers: str, starts: int, record: str = "") -> str:
+    """The boot log of a host whose run_container.sh fails but for the last of so many `starts`."""
+    programs(
+        folder,
+        aws=record
+        + 'read -r line <answers; sed -i 1d answers; case $line in *" "*) echo "$line" >&2; exit 254;; esac\n'
+        'echo "a warning" >&2; echo "$line"',
+        sleep=":",
+    )
+    programs(
+        folder, **{"run_container.sh": f'echo "$HEADRACE_FIRST_BOOT" >>started; [ "$(wc -l <started)" -ge {starts} ]'}
+    )
+    (folder / "answers").write_text("".join(f"{one}\n" for one in answers))
+    _, mark, text = templates.script("host_boot.sh").partition("# The database's role may come after the host")
+    script = (mark + text).replace("/usr/local/bin/", f"{folder}/").replace(INSTANCE, f"{folder}/instance-id")
+    (folder / "instance-id").write_text("i-1\n")
+    done = bash(folder, script, HEADRACE_IMAGE=LAUNCHED, HEADRACE_REGION="us-east-1", HEADRACE_SSM_PREFIX="/mlflow")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "started").read_text().split() == ["true"] * starts
+    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -75,8 +118,7 @@ def test_only_a_parameter_that_is_not_there_means_the_launch_templates_image(tmp
 def test_the_group_is_told_once_the_server_is_healthy(tmp_path: Path, answers: tuple[str, ...], asked: int) -> None:
     """Until then it keeps the host whose place this one takes."""
     record = 'case $1 in autoscaling) echo "$@" >>told;; esac\n'
-    started, _ = boot(tmp_path, NONE, *answers, starts=1, record=record)
-    assert started == [LAUNCHED]
+    boot(tmp_path, *answers, starts=3, record=record)
     told = (tmp_path / "told").read_text().splitlines()
     assert len(told) == asked
     assert "--instance-ids i-1" in told[0]
@@ -86,14 +128,12 @@ def test_the_group_is_told_once_the_server_is_healthy(tmp_path: Path, answers: t
 
 def server_env(folder: Path, domain: str = "", cpus: int = 2, memory_kb: int = 3_900_000) -> dict[str, str]:
     """What the host's file tells the server."""
-    (folder / "nproc").write_text(f"#!/bin/bash\necho {cpus}\n")
-    (folder / "nproc").chmod(0o755)
+    programs(folder, nproc=f"echo {cpus}")
     (folder / "meminfo").write_text(f"MemTotal:        {memory_kb} kB\nMemFree:          1 kB\n")
     text = templates.script("host_boot.sh").partition("\ncat > /usr/local/bin/")[0]
     text = text.replace("/etc/headrace", str(folder)).replace("/proc/meminfo", str(folder / "meminfo"))
     given = {"HEADRACE_DOMAIN": domain, "HEADRACE_PROXIES": PROXIES, "HEADRACE_SSM_PREFIX": "/mlflow"}
-    environment = {"PATH": f"{folder}:{os.environ['PATH']}", **given}
-    subprocess.run(["bash"], input=text, env=environment, text=True, check=True)
+    assert bash(folder, text, **given).returncode == 0
     return dict(line.split("=", 1) for line in (folder / "server.env").read_text().splitlines())
 
 
@@ -124,9 +164,47 @@ def test_what_the_server_is_told_of_its_balancer(tmp_path: Path, domain: str) ->
 HOSTS = ("ml.example.org", "localhost:5000", "10.evil.example.com", "172.evil.example.com", "example.org")
 
 
-def test_a_host_asks_anew_each_time(tmp_path: Path) -> None:
-    assert boot(tmp_path, NONE)[0] == [LAUNCHED]
-    assert boot(tmp_path, NONE, WANTED, THROTTLED, NONE)[0] == [LAUNCHED, WANTED, LAUNCHED]
+LOCK = "/var/lock/run_container.lock"
+
+
+def of_server(folder: Path, command: Callable[[Cloud, list[Host], Callable[[str], None]], None]) -> str:
+    """The script that a host is given, with a lock of its own."""
+    given: list[str] = []
+
+    def take(_: Cloud, host: str, script: str, *__: object) -> str:
+        given.append(script.replace(LOCK, f"{folder}/lock"))
+        return host
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(hosts, "run", take)
+        command(Cloud("us-east-1"), [Host("i-1", "Pending:Wait", "Healthy", True)], print)
+    return given[0]
+
+
+@pytest.mark.parametrize(("command", "word"), [(hosts.stop_servers, "stop"), (hosts.start_servers, "start")])
+def test_a_host_that_boots_may_have_no_server(
+    tmp_path: Path, command: Callable[[Cloud, list[Host], Callable[[str], None]], None], word: str
+) -> None:
+    script = of_server(tmp_path, command)
+    programs(tmp_path, docker='echo "$@" >>calls; [ "$SERVER" ]')
+    assert bash(tmp_path, script, SERVER="").returncode == 0
+    assert bash(tmp_path, script, SERVER="there").returncode == 0
+    look = "container inspect mlflow-server"
+    assert (tmp_path / "calls").read_text().splitlines() == [look, look, f"{word} mlflow-server"]
+
+
+def test_a_server_is_not_stopped_in_the_midst_of_its_boot(tmp_path: Path) -> None:
+    """What holds the lock ends first; run_container.sh holds it, too."""
+    assert f"exec 9>{LOCK}" in templates.script("run_container.sh")
+    programs(tmp_path, docker="echo stopped >>calls", slow="until [ -e asked ]; do :; done; echo booted >>calls")
+    programs(tmp_path, flock='touch asked; exec /usr/bin/flock "$@"')
+    boot = subprocess.Popen(["/usr/bin/flock", "lock", "-c", "echo held; ./slow"], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert boot.stdout is not None
+    with boot.stdout:
+        assert boot.stdout.readline() == b"held\n"
+        assert bash(tmp_path, of_server(tmp_path, hosts.stop_servers)).returncode == 0
+    assert boot.wait() == 0
+    assert (tmp_path / "calls").read_text().split() == ["booted", "stopped", "stopped"]
 
 
 OUTSIDE, GOVCLOUD = "https://truststore.pki.rds.amazonaws.com", "https://truststore.pki.us-gov-west-1.rds.amazonaws.com"
@@ -145,26 +223,18 @@ OUTSIDE, GOVCLOUD = "https://truststore.pki.rds.amazonaws.com", "https://trustst
 def test_where_the_databases_certificates_come_from(
     tmp_path: Path, region: str, reached: bool, carried: str, url: str, kept: str | None
 ) -> None:
-    for name, text in {
-        "curl": 'echo "${@: -1}" >asked; [ "$REACHED" ] || exit 6; echo "AWS\'s" >"${@: -2:1}"',
-        "docker": 'case $1 in create) echo made;; cp) printf %s "$CARRIED" >"$3";; esac',
-    }.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tmp_path / name).chmod(0o755)
+    programs(
+        tmp_path,
+        curl='echo "${@: -1}" >asked; [ "$REACHED" ] || exit 6; echo "AWS\'s" >"${@: -2:1}"',
+        docker='case $1 in create) echo made;; cp) printf %s "$CARRIED" >"$3";; esac',
+    )
     script = templates.script("run_container.sh").removesuffix('main "$@"\n')
-    environment = {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "HEADRACE_HOME": str(tmp_path),
-        "REACHED": "yes" if reached else "",
-        "CARRIED": carried,
-    }
-    done = subprocess.run(
-        ["bash"],
-        input=f"{script}\nregion={region} image=i\nfetch_certificates\n",
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
+    done = bash(
+        tmp_path,
+        f"{script}\nregion={region} image=i\nfetch_certificates\n",
+        HEADRACE_HOME=str(tmp_path),
+        REACHED="yes" if reached else "",
+        CARRIED=carried,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "asked").read_text().strip() == f"{url}/global/global-bundle.pem"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from headrace.aws import execute, plan, upgrade
+from headrace.aws import execute, journal, plan, upgrade
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import Choices
 from headrace.database import installed_revisions
@@ -102,6 +102,23 @@ def test_an_upgrade_migrates_an_older_database(
         upgrade.upgrade(cloud, NAME, ONE, say)
     assert len(told(cloud)) == 5
     assert image(cloud) == TWO
+
+
+def test_a_host_that_comes_as_the_migrations_begin_is_stopped_too(
+    cloud: Cloud, old_database: Database, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have asked which image is wanted a moment before one was."""
+    want = journal.want
+
+    def want_as_a_host_comes(cloud: Cloud, name: str, image: str | None) -> None:
+        group = execute.required(cloud, f"{NAME}-app").output("Hosts")
+        cloud.call("autoscaling", "update_auto_scaling_group", AutoScalingGroupName=group, MaxSize=2, DesiredCapacity=2)
+        want(cloud, name, image)
+
+    monkeypatch.setattr(journal, "want", want_as_a_host_comes)
+    assert upgrade.upgrade(cloud, NAME, TWO, say) == TWO
+    assert told(cloud) == ["stop the server", "stop the server", "put", "put"]
+    assert revision(old_database) == installed_revisions().head
 
 
 def image(cloud: Cloud) -> str:

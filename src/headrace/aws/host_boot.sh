@@ -49,19 +49,10 @@ chmod 755 /usr/local/bin/run_container.sh /usr/local/bin/headrace-metrics
 systemctl daemon-reload
 systemctl enable --now headrace-metrics.timer
 
-# While an upgrade migrates the database, only its image can serve: it is asked for, each time anew. SSM says None where
-# there is none; where it says nothing (throttled, no network yet), the question is asked again.
-launched=$HEADRACE_IMAGE
-wanted_image() {
-  local wanted
-  wanted=$(aws ssm get-parameters --region "$HEADRACE_REGION" --names "$HEADRACE_SSM_PREFIX/IMAGE" \
-    --query 'Parameters[0].Value' --output text) || return 1
-  if [ "$wanted" = None ]; then wanted=$launched; fi
-  export HEADRACE_IMAGE=$wanted
-}
-
-# The database's role may come after the host: `headrace aws up` makes it through this host.
-until wanted_image && bash /usr/local/bin/run_container.sh; do
+# The database's role may come after the host: `headrace aws up` makes it through this host. Which image it is, is asked
+# anew each time, under run_container.sh's lock: an upgrade may put another on this host meanwhile.
+export HEADRACE_FIRST_BOOT=true
+until bash /usr/local/bin/run_container.sh; do
   echo "not in service yet; once more in 5 s"
   sleep 5
 done

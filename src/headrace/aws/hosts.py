@@ -313,6 +313,30 @@ def run(cloud: Cloud, host: str, commands: str, what: str, say: Say, seconds: in
     return output
 
 
+def stop_servers(cloud: Cloud, which: list[Host], say: Say) -> None:
+    """Raises AwsError. A host that boots, and has no server yet, has none to stop."""
+    for host in which:
+        run(cloud, host.id, _of_server("docker stop mlflow-server"), "stop the server", say)
+
+
+def start_servers(cloud: Cloud, which: list[Host], say: Say) -> None:
+    """Those that were stopped; what keeps one from starting is said."""
+    for host in which:
+        try:
+            run(cloud, host.id, _of_server("docker start mlflow-server"), "start the server again", say)
+        except AwsError as error:
+            say(f"The server on {host.id} could not be started: {error}")
+
+
+def _of_server(command: str) -> str:
+    """Not in the midst of run_container.sh, which a host that boots may be at, and only where there is a server."""
+    return (
+        "exec 9>/var/lock/run_container.lock\n"
+        "flock --timeout 600 9 || { echo 'run_container.sh has been at work for 10 minutes'; exit 1; }\n"
+        f"if docker container inspect mlflow-server >/dev/null 2>&1; then {command}; fi\n"
+    )
+
+
 def run_container(name: str, region: str, image: str) -> str:
     """The script that puts `image` into service on a host, and the old one back if it does not become healthy."""
     settings = {
@@ -325,4 +349,5 @@ def run_container(name: str, region: str, image: str) -> str:
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in settings.items())
     encoded = base64.b64encode(script("run_container.sh").encode()).decode()  # Run Command reads {{...}} as its own
     target = "/usr/local/bin/run_container.sh"
-    return f"{exports}\necho {encoded} | base64 --decode > {target} && bash {target}\n"
+    # a file of its own: a boot that reads the one before goes on with that
+    return f"{exports}\necho {encoded} | base64 --decode > {target}.new && mv {target}.new {target} && bash {target}\n"

@@ -62,7 +62,7 @@ def end(cloud: Cloud, name: str) -> None:
 
 
 def want(cloud: Cloud, name: str, image: str | None) -> None:
-    """What a host that boots, or tries again, runs in the place of its launch template's image (host_boot.sh)."""
+    """What a host that boots, or tries again, runs in the place of its launch template's image (run_container.sh)."""
     parameter = f"/{name}/IMAGE"
     if image is None:
         cloud.drop_parameter(parameter)

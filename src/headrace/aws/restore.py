@@ -85,12 +85,11 @@ def restore(cloud: Cloud, name: str, source: Source, say: Say, again: bool = Fal
         at_end.callback(hosts.resume, cloud, app, say)
         if not exchanged:
             running = hosts.wait_online(cloud, app, say)
-            for host in running:
-                hosts.run(cloud, host.id, "docker stop mlflow-server", "stop the server", say)
+            hosts.stop_servers(cloud, running, say)
             try:
                 _exchange(cloud, identifier, say)
             except BaseException:  # whichever database has the name now
-                _start(cloud, running, say)
+                hosts.start_servers(cloud, running, say)
                 raise
         if not _serve(cloud, name, data, app, say):
             at_end.pop_all()  # whose servers stay stopped the group would replace
@@ -234,17 +233,9 @@ def _serve(cloud: Cloud, name: str, data: Stack, app: Stack, say: Say) -> bool:
             )
             return False
         create_server_role(settings, user, password)
-    _start(cloud, running, say)
+    hosts.start_servers(cloud, running, say)
     execute.wait_healthy(cloud, app.name, say)
     return True
-
-
-def _start(cloud: Cloud, running: list[hosts.Host], say: Say) -> None:
-    for host in running:
-        try:
-            hosts.run(cloud, host.id, "docker start mlflow-server", "start the server again", say)
-        except AwsError as error:
-            say(f"The server on {host.id} could not be started: {error}")
 
 
 def _wait(cloud: Cloud, identifier: str, say: Say) -> Answer:

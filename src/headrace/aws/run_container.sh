@@ -8,6 +8,8 @@
 # comes back; the exit code is then 1. No secret passes through here: the server reads them from SSM by itself.
 #
 #   HEADRACE_IMAGE           the image's whole name; by default mlflow:latest in this account's ECR
+#   HEADRACE_FIRST_BOOT      true: before that comes the image that an upgrade under way wants (IMAGE in SSM), or has put
+#                            on this host meanwhile
 #   HEADRACE_REGION          the AWS region; by default this instance's
 #   HEADRACE_SSM_PREFIX      where the server finds DB_HOST, DB_USER, DB_PASS, ... in SSM (/mlflow)
 #   HEADRACE_BUCKET          s3://NAME/, where SSM has no BUCKET
@@ -28,6 +30,7 @@ name=${HEADRACE_NAME:-mlflow-server}
 health_seconds=${HEADRACE_HEALTH_SECONDS:-180}
 home=${HEADRACE_HOME:-/etc/headrace}
 env_file=$home/server.env
+image_file=$home/image # the name of what was put into service last
 ca_file=$home/db-ca.pem
 ca_inside=/etc/headrace/db-ca.pem
 previous=$name-previous
@@ -57,6 +60,7 @@ main() {
     if is_current; then
         wait_healthy "$name" "$port" || fail "$name runs $image, but is not healthy: docker logs $name"
         say "$name runs $image already; nothing to do"
+        echo "$image" >"$image_file"
         return
     fi
     trap restore EXIT
@@ -67,6 +71,7 @@ main() {
         swapping=yes # this host went down in the middle of a swap
     fi
     replace
+    echo "$image" >"$image_file"
     clean_up
     say "MLflow is on port $port of this host, from $image"
 }
@@ -83,7 +88,22 @@ find_names() {
             fail "no AWS account: set HEADRACE_IMAGE, or give this instance a role"
         image=$account.dkr.ecr.$region.amazonaws.com/mlflow:latest
     fi
+    if [ "${HEADRACE_FIRST_BOOT:-}" = true ]; then follow_upgrades; fi
     registry=${image%%/*}
+}
+
+# A launch template's image may not be the one to start: while an upgrade migrates the database, only its image can serve,
+# and one that ended a moment ago may have put its image on this host before the boot came so far. SSM says None where
+# there is no such parameter; where it says nothing (throttled, no network yet), the boot tries again.
+follow_upgrades() {
+    local wanted
+    wanted=$(aws ssm get-parameters --region "$region" --names "$prefix/IMAGE" \
+        --query 'Parameters[0].Value' --output text) || fail "SSM does not say which image an upgrade wants"
+    if [ "$wanted" != None ]; then
+        image=$wanted
+    elif [ -s "$image_file" ]; then
+        image=$(cat "$image_file")
+    fi
 }
 
 # The revision of the server's settings in SSM (`headrace aws up --set`): another needs another container.

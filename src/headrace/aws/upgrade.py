@@ -126,8 +126,8 @@ def _migrate(cloud: Cloud, name: str, data: Stack, app: Stack, record: Journal, 
         record = journal.write(cloud, name, record._replace(migrating=True))
         journal.want(cloud, name, record.target)  # a host that comes meanwhile must not start the old image
         try:
-            for host in running:
-                hosts.run(cloud, host.id, "docker stop mlflow-server", "stop the server", say)
+            running = hosts.wait_online(cloud, app, say)  # with those that came before they could know that
+            hosts.stop_servers(cloud, running, say)
             migrate(settings)
         except BaseException as error:  # Ctrl-C and a lost tunnel, too
             _take_back(cloud, name, data, running, record, say)
@@ -156,11 +156,7 @@ def _take_back(cloud: Cloud, name: str, data: Stack, running: list[Host], record
     else:
         say(f"The database is migrated. `headrace aws upgrade {record.target}` goes on from there.")
         return
-    for host in running:
-        try:
-            hosts.run(cloud, host.id, "docker start mlflow-server", "start the server again", say)
-        except AwsError as error:
-            say(f"The server on {host.id} could not be started: {error}")
+    hosts.start_servers(cloud, running, say)
     if unchanged:
         journal.write(cloud, name, record._replace(migrating=False))
         journal.want(cloud, name, None)
