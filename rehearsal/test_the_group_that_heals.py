@@ -33,7 +33,7 @@ from rehearsal.group import Group
 from rehearsal.parts import PREFIX, RDS, ROOT, Host
 
 WRITERS = 6
-SECONDS = 1200  # for what must happen, however busy the machine is
+SECONDS = 600  # for what must happen, however busy the machine is
 DOMAIN = "mlflow.example.org"
 # the world's name servers do not know that domain
 UP = (
@@ -75,7 +75,16 @@ class Place:
 
     def whole(self) -> bool:
         """Two hosts in service, which the balancer finds healthy."""
+        assert self.group.is_alive()
         return list(self.instances().values()) == ["InService"] * 2 and self.group.states() == ["healthy"] * 2
+
+    def wait_until_whole(self) -> None:
+        try:
+            wait_until(self.whole, "two hosts are in service, and the balancer finds them healthy", SECONDS)
+        except AssertionError as error:
+            hosts = [Host.of(self.stage.hosts, instance) for instance in self.instances()]
+            logs = [docker("exec", host.name, "tail", "/var/log/cloud-init-output.log") for host in hosts]
+            raise AssertionError("\n".join([f"{error}: {self.instances()}, {self.group.states()}", *logs])) from None
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +147,7 @@ def up(place: Place, folder: Path) -> None:
         timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    wait_until(place.whole, "the balancer finds both hosts healthy", SECONDS)
+    place.wait_until_whole()
     assert place.group.killed == []
     assert place.revision() != installed_revisions().head
     assert place.served() == {place.images[0]}
@@ -280,7 +289,7 @@ def test_without_the_suspension_the_group_ends_the_hosts(place: Place, monkeypat
     place.group.killed.clear()
     done_again = upgrade(place, monkeypatch)
     assert done_again.exit_code == 0, done_again.output
-    wait_until(place.whole, "two new hosts are in service", SECONDS)
+    place.wait_until_whole()
     assert place.revision() == installed_revisions().head
     assert place.served() == {place.images[1]}
     assert place.group.killed == []
