@@ -81,7 +81,7 @@ def run_headrace(*arguments: str, cwd: Path, env: Mapping[str, str] | None = Non
     return subprocess.run(
         [SCRIPTS / "headrace", *arguments],
         cwd=cwd,
-        env=clean_environment() | dict(env or {}),
+        env=clean_environment() | fork_server.environment() | dict(env or {}),
         capture_output=True,
         text=True,
         timeout=120,

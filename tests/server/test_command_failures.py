@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.conftest import run_headrace
+from tests.support import fork_server
 from tests.support.databases import Databases
 from tests.support.processes import PATIENCE_SECONDS, Process, clean_environment
 from tests.support.servers import SCRIPTS
@@ -81,7 +82,7 @@ def headrace(*command: str, cwd: Path, store: str, stdout: str | None = None) ->
     with open(stdout or os.devnull, "w") as output:
         return subprocess.run(
             [SCRIPTS / "headrace", *(text.format(store=store) for text in command)],
-            env=clean_environment() | {"MLFLOW_BACKEND_STORE_URI": store},
+            env=clean_environment() | fork_server.environment() | {"MLFLOW_BACKEND_STORE_URI": store},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -75,6 +76,7 @@ def test_all_workers_are_one(databases: Databases, serve: Serve) -> None:
 
     killed = server.workers[0]
     killed.kill()
+    wait_until(lambda: not psutil.pid_exists(killed.pid), "it has gone, and is no zombie")
     wait_until(lambda: len(server.workers) == 2 and server.answers("/ready"), "a new worker is there")
     samples = scrape(server.url)
     logged = total(samples, "headrace_requests_total", endpoint="2.0/mlflow/runs/log-metric", status="200")
