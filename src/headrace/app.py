@@ -55,7 +55,7 @@ from headrace.auth.accounts import accounts_of
 from headrace.auth.objects import ArtifactFolder, Workspace
 from headrace.db import open_database
 from headrace.db.database import Database, TableChanged
-from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotServed, Unavailable
+from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotFound, NotServed, Unavailable
 from headrace.events import background as deliveries
 from headrace.events.notes import Events
 from headrace.gc import background as gc
@@ -109,6 +109,7 @@ class App:
         self._ready = f"{prefix}/ready"
         self._metrics = metrics
         self._metrics_path = f"{prefix}/metrics"
+        self._own_pages = f"{prefix}/headrace/"
         self._artifacts = Artifacts(settings, database)
         self._ui = UI(prefix, page_headers(settings), page_head(settings))
         self._absent = Absent(settings, os.environ)
@@ -174,6 +175,9 @@ class App:
                 await self._answer_by(handler, match, scope, receive, send)
             elif (stream := self._streamed(scope["method"], scope["path"])) is not None:
                 await self._stream(stream, match, scope, receive, send)
+            elif scope["path"].startswith(self._own_pages):
+                nothing = NotFound(f"There is no page {scope['path']} on this server.")
+                await send_refusal(scope, send, nothing, scope[SECURITY] or ())
             else:
                 await self._pass_on(match, scope, receive, send)
         finally:

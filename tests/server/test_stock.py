@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
+from urllib.parse import urljoin
 
 import psutil
 import pytest
 import requests
 
-from tests.server.conftest import Serve, Serving
+from tests.server.conftest import HEALTH, Serve, Serving
 from tests.support.databases import Databases
 from tests.support.processes import PATIENCE_SECONDS, Process, free_port, wait_until
 from tests.support.servers import PASSED_THROUGH
@@ -67,6 +69,34 @@ def test_without_it_what_only_it_can_answer_is_501_and_says_which_option_turns_i
     check_what_stock_would_fail_at(server)
     assert server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
     assert "answered 501, for want of stock: GET 3.0/mlflow/scorers/online-configs" in server.log
+
+
+@pytest.mark.parametrize(
+    ("prefix", "options"),
+    [("", ()), ("", ("--stock", "never")), ("/team", ("--static-prefix", "/team")), ("", ("--artifacts-only",))],
+    ids=["as it comes", "never", "prefix", "artifacts only"],
+)
+def test_an_unknown_page_of_our_own_is_a_page_with_the_way_back_and_starts_no_stock(
+    serve: Serve, sqlite: tuple[str, str], prefix: str, options: tuple[str, ...]
+) -> None:
+    stores = () if "--artifacts-only" in options else sqlite
+    server = serve(*stores, *options, until=f"{prefix}{HEALTH}")
+    for path in ("nothing", "deep/er/", "a%2Fb", "tokens", "sign-in?next=%2F"):
+        url = f"{server.url}{prefix}/headrace/{path}"
+        asked = requests.get(url, headers={"Accept": "application/json"}, timeout=60)
+        assert (asked.status_code, asked.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST"), path
+        assert asked.headers["headrace-answered-by"] == "native"
+        assert requests.head(url, timeout=60).status_code == requests.post(url, timeout=60).status_code == 404
+        page = requests.get(url, headers={"Accept": "text/html,*/*;q=0.8"}, timeout=60)
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8"), path
+        assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src 'self';")
+        assert '<p class="bad" role="alert">There is no page' in page.text
+        links = [urljoin(url, each) for each in re.findall('href="(.*?)"', page.text)]
+        own = [f"{server.url}{prefix}{each}" for each in ("/headrace/style.css", "/", "/headrace/")]
+        assert links == own, path
+    assert server.children("headrace.stock.launch") == []
+    assert "stock MLflow starts" not in server.log
+    assert "for want of stock" not in server.log
 
 
 def check_what_stock_would_fail_at(server: Serving) -> None:

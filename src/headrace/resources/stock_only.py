@@ -30,6 +30,7 @@ GET    /ready                                                      open      -
 GET    /metrics                                                    read      -
 GET    /version                                                    signed-in -
 GET    /headrace/version                                           signed-in -
+GET    /headrace/{path:path}                                       signed-in -
 GET    /                                                           signed-in -
 GET    /static-files/{path:path}                                   signed-in -
 GET    /build/{path:path}                                          signed-in -

@@ -176,10 +176,10 @@ def alert(error: str | None) -> str:
     return f'<p class="bad" role="alert">{escape(error)}</p>\n' if error else ""
 
 
-def own_page(title: str, body: str, wide: bool = False) -> bytes:
-    """One of /headrace/, below a way back."""
-    above = '<nav><a href="../">MLflow</a><a href="./">Headrace</a></nav>'
-    return page(title, "style.css", f"{above}\n<h1>{escape(title)}</h1>\n{body}", wide=wide)
+def own_page(title: str, body: str, wide: bool = False, up: str = "") -> bytes:
+    """One of /headrace/, below a way back. `up`: as many "../" as it is deeper than the others."""
+    above = f'<nav><a href="{up}../">MLflow</a><a href="{up}./">Headrace</a></nav>'
+    return page(title, f"{up}style.css", f"{above}\n<h1>{escape(title)}</h1>\n{body}", wide=wide)
 
 
 def page(title: str, style: str, body: str, narrow: bool = False, wide: bool = False) -> bytes:

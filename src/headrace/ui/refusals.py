@@ -26,6 +26,14 @@ def send_refusal(scope: Scope, send: Send, error: ApiError, security: Headers = 
     if "/headrace/" not in match.endpoint.path or not wants_page(scope):
         return send_error(scope, send, error, security)
     title = HTTPStatus(error.status).phrase
-    body = html.own_page(title, html.alert(str(error)))
+    body = html.own_page(title, html.alert(str(error)), up=_up(match, scope))
     headers = (HTML, *html.headers(), *error_headers(scope, error, security))
     return send_whole(scope, send, error.status, body, headers)
+
+
+def _up(match: Match, scope: Scope) -> str:
+    """From what a browser takes for the folder of an address below /headrace/, up to that."""
+    path: str = scope["path"]
+    raw: bytes = scope["raw_path"]
+    above = path.removesuffix(match.parameters.get("path", ""))
+    return "../" * (raw.count(b"/") - above.count("/"))
