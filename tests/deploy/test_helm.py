@@ -4,6 +4,7 @@ Kubernetes' own API take what comes out, and what it promises is in it. No clust
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from headrace.asgi.security import SecurityPolicy
 from headrace.settings import Settings
 from tests.deploy.helm import NEEDED, Refused, containers, helm, pods, render
 from tests.deploy.parts import CHART, ROOT, program
@@ -152,10 +154,34 @@ def test_the_server_understands_its_environment(monkeypatch: pytest.MonkeyPatch)
     settings = resolved(env)
     assert settings.protected
     assert settings.grants
-    assert settings.allowed_hosts == "mlflow.example.com"
     assert settings.database is not None
     assert settings.database.shown == "postgresql://mlflow@db.example.com:5432/mlflow"
     assert (settings.artifacts_destination, settings.artifact_transfer) == ("s3://b/p", "always-proxy")
+
+
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [
+        (NEEDED, []),
+        (EVERYTHING, ["mlflow.example.com"]),
+        (NEEDED | {"allowedHosts": "a.example,b.example"}, ["b.example"]),
+    ],
+    ids=["what is needed", "everything", "allowedHosts"],
+)
+def test_it_answers_by_the_names_that_it_is_called_by(values: dict[str, Any], more: list[str]) -> None:
+    """Those in the notes among them; a monitoring system asks each pod by its address."""
+    [server] = pods(render(values))["Deployment"]["containers"]
+    hosts = next(each["value"] for each in server["env"] if each["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS")
+    allows = SecurityPolicy(Settings(allowed_hosts=hosts)).allows_host
+    [notes] = [text for name, text in helm(values)["rendered"].items() if name.endswith("NOTES.txt")]
+    named = re.findall(r"https?://([\w.-]+\w)", notes)
+    assert named[0] == "mlflow-headrace.ml"
+    for host in (*named, *more, "mlflow-headrace", "mlflow-headrace.ml.svc.cluster.local:8080"):
+        assert allows(host.encode()), host
+    for host in ("localhost:5000", "127.0.0.1:5000", "10.1.2.3:5000", "172.31.0.1:5000", "192.168.1.1"):
+        assert allows(host.encode()), host
+    for host in ("evil.example", "10.evil.example", "mlflow-headrace.evil.example", "172.32.0.1"):
+        assert not allows(host.encode()), host
 
 
 def resolved(env: dict[str, str]) -> Settings:

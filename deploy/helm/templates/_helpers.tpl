@@ -27,6 +27,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $image.repository }}{{ if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
+{{- /* The names of the service in the cluster, what `kubectl port-forward` and who asks a pod by its address say, and people's. */ -}}
+{{- define "headrace.hosts" -}}
+{{- $name := include "headrace.name" . }}
+{{- $hosts := list "localhost" "localhost:*" "127.0.0.1" "127.0.0.1:*" "10.*" "192.168.*" }}
+{{- range untilStep 16 32 1 }}{{ $hosts = append $hosts (printf "172.%d.*" .) }}{{ end }}
+{{- $full := printf "%s.%s" $name .Release.Namespace }}
+{{- range list $name $full (printf "%s.svc" $full) (printf "%s.svc.cluster.local" $full) }}
+{{- $hosts = concat $hosts (list . (printf "%s:*" .)) }}
+{{- end }}
+{{- with .Values.allowedHosts }}{{ $hosts = append $hosts . }}{{ end }}
+{{- if .Values.ingress.enabled }}{{ $hosts = append $hosts .Values.ingress.host }}{{ end }}
+{{- join "," $hosts }}
+{{- end }}
+
 {{- /* What the server's pods and gc's have in common. Secrets come by reference. */ -}}
 {{- define "headrace.environment" -}}
 - {name: MLFLOW_BACKEND_STORE_URI, value: "postgresql://"} # completed by the PG... variables, as libpq does
