@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sqlite3
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ FILES = "events.out.tfevents.*"
 _EXPERIMENT = 1
 # what is a file for each value: the plugin's name -> the folder and the files' suffix
 _MEDIA = {"images": ("images", ".png"), "text": ("text", ".md"), "audio": ("audio", ".wav")}
+_AHEAD, _BEHIND = struct.Struct("<QI"), struct.Struct("<I")  # of a record: length and its checksum; the content's
 _STATUS = {0: "FINISHED", 1: "FINISHED", 2: "FAILED", 3: "RUNNING"}  # tensorboard's hparams/api.proto, Status
 
 
@@ -87,12 +89,11 @@ class Session:
 
     def _points(self) -> Iterator[Point]:
         """The scalars. What else there is, is kept on the way."""
-        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
         from tensorboard.util import tensor_util
 
         plugins: dict[str, str] = {}  # of a tag; its first value alone says so
         for file in self._files:
-            for event in EventFileLoader(str(file)).Load():
+            for event in events(file):
                 self._begin = min(self._begin or event.wall_time, event.wall_time)
                 self._end = max(self._end, event.wall_time)
                 for value in event.summary.value:
@@ -130,6 +131,44 @@ class Session:
             file = self._media / folder / key_of(tag) / f"{step}{more}{suffix}"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content if isinstance(content, bytes) else str(content).encode())
+
+
+def events(file: Path) -> Iterator[Any]:
+    """The events of a file, by TensorBoard's loader. That takes damage for the end of what is written so far, and says
+    nothing: such a file raises ValueError. One whose end is not there yet is read up to there."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader, RawEventFileLoader
+
+    class Records(RawEventFileLoader):  # type: ignore[misc]
+        position = 0
+
+        def Load(self) -> Iterator[bytes]:
+            for record in super().Load():
+                self.position += _AHEAD.size + len(record) + _BEHIND.size
+                yield record
+
+    class Events(EventFileLoader, Records):  # type: ignore[misc]
+        """Parsed, of what Records has read."""
+
+    loader = Events(str(file))
+    yield from loader.Load()
+    if _is_damaged(file, loader.position):
+        raise ValueError(f"{file.name}: it is damaged at byte {loader.position}")
+
+
+def _is_damaged(file: Path, position: int) -> bool:
+    """Whether a record is there whole, or its length is, with another checksum than it has."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    with file.open("rb") as log:
+        log.seek(position)
+        head = log.read(_AHEAD.size)
+        if len(head) < _AHEAD.size or not any(head):  # zeros are what a machine that died had not written
+            return False
+        length, checksum = _AHEAD.unpack(head)
+        if masked_crc32c(head[:8]) != checksum:
+            return True
+        content, behind = log.read(length), log.read(_BEHIND.size)
+    return len(behind) == _BEHIND.size and (masked_crc32c(content),) != _BEHIND.unpack(behind)
 
 
 def _link(file: Path, there: Path) -> None:
