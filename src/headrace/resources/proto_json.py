@@ -60,8 +60,8 @@ def milliseconds_of_timestamp(text: str, field: str) -> int:
             moment = moment - away if match[8] == "+" else moment + away
         except OverflowError:
             raise invalid(field, text, "It is no time of the years 1 to 9999.") from None
-    whole = (moment - _EPOCH) // timedelta(seconds=1)
-    return whole * 1000 + int((match[7] or "").ljust(9, "0")[:3])
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1000 + int((match[7] or "").ljust(9, "0")[:3])
 
 
 def milliseconds_of_duration(text: str, field: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import attrgetter
 from typing import Any
 
 from headrace.api.endpoint import Call, endpoint
@@ -19,6 +20,8 @@ from headrace.resources.assessments.writes import CreateAssessment
 PATH = "3.0/mlflow/traces/{trace_id}/assessments"
 TRACE = Trace("trace_id")
 TABLES = ("assessments", "trace_info", "experiments", "sql_trace_rollup_rebuild_queue")
+# all columns of records.COLUMNS but `valid`, the last but one
+_OF_ROW = attrgetter(*(name for name in records.COLUMNS.split(", ") if name != "valid"))
 # How often an update is tried while others change the same metadata.
 _TRIES = 20
 
@@ -28,8 +31,8 @@ async def create_assessment(call: Call, message: messages.CreateAssessment) -> o
     """SqlAlchemyStore.create_assessment."""
     row = given.row(valid.without_nul(message.trace_id, "trace_id"), message.assessment)
     await call.db.submit(CreateAssessment(row, call.workspace, not message.assessment.assessment_id))
-    columns: list[Any] = [getattr(row, name, True) for name in records.COLUMNS.split(", ")]
-    return {"assessment": records.assessment(*columns)}
+    *columns, metadata = _OF_ROW(row)
+    return {"assessment": records.assessment(*[*columns, True, metadata])}
 
 
 @endpoint("GET", f"{PATH}/{{assessment_id}}", Right.READ, TRACE, *TABLES)

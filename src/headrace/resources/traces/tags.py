@@ -77,9 +77,12 @@ def columns_of(metadata: Mapping[str, str]) -> dict[str, str | int | float | Non
     columns: dict[str, str | int | float | None] = {}
     if SESSION in metadata:
         columns["session_id"] = valid.text(metadata[SESSION], MAX_SESSION, "Session ID")
-    usage, cost = _json_object(metadata.get(USAGE)), _json_object(metadata.get(COST))
-    columns |= {key: count_of(usage[key]) for key in TOKEN_COLUMNS if key in usage}
-    columns |= {key: finite(cost[key]) for key in COST_COLUMNS if key in cost}
+    if USAGE in metadata:
+        usage = _json_object(metadata[USAGE])
+        columns |= {key: count_of(usage[key]) for key in TOKEN_COLUMNS if key in usage}
+    if COST in metadata:
+        cost = _json_object(metadata[COST])
+        columns |= {key: finite(cost[key]) for key in COST_COLUMNS if key in cost}
     return columns
 
 
@@ -91,9 +94,9 @@ def pairs(given: Sequence[KeyValue], field: str) -> dict[str, str]:
     return {each.key: each.value for each in given}
 
 
-def _json_object(text: str | None) -> dict[str, Any]:
+def _json_object(text: str) -> dict[str, Any]:
     try:
-        given = json.loads(text or "{}")
+        given = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     return given if isinstance(given, dict) else {}
