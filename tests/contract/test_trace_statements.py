@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import re
 import uuid
 from collections.abc import Sequence
@@ -39,15 +40,12 @@ async def rows(connection: Any, text: str, **values: Any) -> list[Any]:
 
 def arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, Any]:
     """The parameters of the statements with arrays."""
-    tags = [(change.row.request_id, key, value) for change in changes for key, value in change.tags.items()]
-    users = [(change.row.request_id, change.user_id) for change in changes if change.user_id]
     return {
         **{f"trace_{name}": [getattr(change.row, name) for change in changes] for name in TraceRow.__struct_fields__},
         "trace_generations": [change.generations for change in changes],
         **{f"span_{name}": [getattr(row, name) for row in spans] for name in SpanRow.__struct_fields__},
-        **{f"tag_{name}": [tag[at] for tag in tags] for at, name in enumerate(("request_id", "key", "value"))},
-        "user_request_id": [user[0] for user in users],
-        "user_user_id": [user[1] for user in users],
+        "trace_tags": [json.dumps(change.tags) for change in changes],
+        "trace_user_id": [change.user_id for change in changes],
         "moved_request_id": [change.row.request_id for change in changes if change.starts_earlier],
         "moved_timestamp_ms": [change.row.timestamp_ms for change in changes if change.starts_earlier],
         "trace_workspace": ["default"] * len(changes),

@@ -37,6 +37,7 @@ STATEMENTS = {
     "set a tag": sql.SET_TAG,
     "delete a tag": sql.DELETE_TAG,
     "changed params": sql.CHANGED_PARAMS,
+    **texts_of("make traces", starts.NEW),
     **texts_of("put traces", starts.PUT),
     **texts_of("make traces of spans", Sql(trace_sql.NEW_TRACES)),
     **texts_of("add spans", Sql(trace_sql.ADD_SPANS)),

@@ -93,10 +93,13 @@ class Bound(NamedTuple):
         return self.sql.query(self.values, dialect)
 
 
-def array(values: Iterable[Any]) -> list[Any]:
-    """A column's values for PostgreSQL's unnest; of one that has none no array, since unnest fills up with NULL."""
-    found = list(values)
-    return [] if found and found[0] is None and found.count(None) == len(found) else found
+def columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Sequence[Any]]:
+    """The parameters of `given_rows` out of rows: a column each, and of one without any value none of it, since unnest
+    fills up with NULL."""
+    found: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(names)
+    if len(rows) > 1:
+        found = (() if column[0] is None and column.count(None) == len(column) else column for column in found)
+    return dict(zip(names, found, strict=True))
 
 
 _JOINS = 6  # with the table of the search itself, and one that it reads, PostgreSQL's join_collapse_limit

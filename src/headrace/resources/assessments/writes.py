@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.db.database import Write
-from headrace.db.query import Dialect, Sql, array
+from headrace.db.query import Dialect, Sql, columns
 from headrace.errors import AlreadyExists, HeadraceError, NotFound
 from headrace.resources.assessments import sql
 from headrace.resources.assessments.given import AssessmentRow
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # None, or the exception that its caller shall see
 Outcome = HeadraceError | None
-_COLUMNS = {name: attrgetter(f"row.{name}") for name in AssessmentRow.__struct_fields__}
-_COLUMNS["workspace"] = attrgetter("workspace")
+_COLUMNS = (*AssessmentRow.__struct_fields__, "workspace")
+_OF_WRITE = attrgetter(*(f"row.{name}" for name in AssessmentRow.__struct_fields__), "workspace")
 
 
 class CreateAssessment(Write, frozen=True, gc=False):
@@ -45,7 +45,7 @@ class CreateAssessment(Write, frozen=True, gc=False):
         if KEEPS_ROLLUPS:
             queue = OF_TRACES.query(_traces(writes), Dialect.POSTGRESQL)
             await session.fetch(queue.text, *queue.values)
-        query = sql.CREATE.query({name: array(map(get, writes)) for name, get in _COLUMNS.items()}, Dialect.POSTGRESQL)
+        query = sql.CREATE.query(columns(_COLUMNS, [_OF_WRITE(write) for write in writes]), Dialect.POSTGRESQL)
         made = {row[0] for row in await session.fetch(query.text, *query.values)}
         outcomes: list[Outcome] = []
         for write in writes:

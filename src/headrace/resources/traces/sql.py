@@ -44,6 +44,7 @@ _TYPES = {
     **dict.fromkeys((name for name in _TRACE if "tokens" in name), "bigint"),
     **dict.fromkeys(("input_cost", "output_cost", "total_cost"), "double precision"),
     "only_here": "boolean",
+    **dict.fromkeys(("tags", "metadata"), "json"),
 }
 
 
@@ -123,8 +124,8 @@ _TRACE_ROWS = given_rows("trace_", _TYPES, *_TRACE, "generations")
 _NEW_ROWS = given_rows("trace_", _TYPES, *_TRACE, "generations", "workspace")
 _WIDENED_ROWS = given_rows("trace_", _TYPES, *_TRACE, "generations", "only_here")
 _SPAN_ROWS = given_rows("span_", _TYPES, *_SPAN)
-_TAG_ROWS = given_rows("tag_", _TYPES, "request_id", "key", "value")
-_USER_ROWS = given_rows("user_", _TYPES, "request_id", "user_id")
+_TAG_ROWS = f"{given_rows('trace_', _TYPES, 'request_id', 'tags')} CROSS JOIN json_each_text(n.tags) AS tag"
+_USER_ROWS = given_rows("trace_", _TYPES, "request_id", "user_id")
 _MOVED_ROWS = given_rows("moved_", _TYPES, "request_id", "timestamp_ms")
 _SPAN_COLUMNS = ", ".join(_SPAN)
 
@@ -142,11 +143,12 @@ WITH given AS (
   SELECT made.experiment_id, n.* FROM {_SPAN_ROWS} JOIN made ON made.request_id = n.trace_id
 ), put_tags AS (
   INSERT INTO trace_tags (request_id, key, value)
-  SELECT n.* FROM {_TAG_ROWS} JOIN made ON made.request_id = n.request_id
+  SELECT n.request_id, tag.key, tag.value FROM {_TAG_ROWS} JOIN made ON made.request_id = n.request_id
   UNION ALL SELECT request_id, 'mlflow.artifactLocation', folder FROM given JOIN made USING (request_id)
 ), put_users AS (
   INSERT INTO trace_request_metadata (request_id, key, value)
   SELECT n.request_id, 'mlflow.trace.user', n.user_id FROM {_USER_ROWS} JOIN made ON made.request_id = n.request_id
+  WHERE n.user_id IS NOT NULL
 )
 SELECT request_id FROM made
 """
@@ -186,8 +188,8 @@ WITH given AS (SELECT * FROM {_WIDENED_ROWS}), locked AS (
   ON CONFLICT (trace_id, span_id) DO UPDATE SET experiment_id = excluded.experiment_id, {_set(_SPAN, 2)}
 ), put_tags AS (
   INSERT INTO trace_tags (request_id, key, value)
-  SELECT n.* FROM {_TAG_ROWS} JOIN changed ON changed.request_id = n.request_id
-  WHERE n.key <> 'mlflow.trace.spansLocation'
+  SELECT n.request_id, tag.key, tag.value FROM {_TAG_ROWS} JOIN changed ON changed.request_id = n.request_id
+  WHERE tag.key <> 'mlflow.trace.spansLocation'
   ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
 )
 SELECT locked.request_id, changed.request_id IS NOT NULL,
@@ -210,11 +212,11 @@ WITH changed AS (
   SELECT changed.experiment_id, n.* FROM {_SPAN_ROWS} JOIN changed ON changed.request_id = n.trace_id
   ON CONFLICT (trace_id, span_id) DO UPDATE SET experiment_id = excluded.experiment_id, {_set(_SPAN, 2)}
 ), put_tags AS (
-  INSERT INTO trace_tags (request_id, key, value) SELECT * FROM {_TAG_ROWS}
+  INSERT INTO trace_tags (request_id, key, value) SELECT n.request_id, tag.key, tag.value FROM {_TAG_ROWS}
   ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
 ), put_users AS (
   INSERT INTO trace_request_metadata (request_id, key, value)
-  SELECT request_id, 'mlflow.trace.user', user_id FROM {_USER_ROWS}
+  SELECT request_id, 'mlflow.trace.user', user_id FROM {_USER_ROWS} WHERE user_id IS NOT NULL
   ON CONFLICT (request_id, key) DO NOTHING
 )
 {MOVE}

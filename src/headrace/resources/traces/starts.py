@@ -3,10 +3,12 @@
 A trace that is there (its spans came first, or the request comes again) is merged: what start_trace says counts, but
 for what it does not say. Source: SqlAlchemyStore._start_trace_once.
 
-PostgreSQL: PUT is all in one statement for a group whose traces are distinct. A trace that was not put is looked into
-(_REASONS): its experiment is not there or deleted, only stock can tell where its artifacts go, it is archived, or it
-is in another experiment than the sender may write to. _MOVE follows where a trace that was there has another time or
-experiment now: in a statement of its own, which sees the spans that came meanwhile.
+PostgreSQL: each of two statements does all of a group whose traces are distinct. NEW makes those that are not there,
+which it need not look for in the tables of tags and metadata; PUT those that are, and those of which this worker has
+just written spans at once. A trace that was not put is looked into (_reason): its experiment is not there or deleted,
+only stock can tell where its artifacts go, it is archived, or it is in another experiment than the sender may write
+to. _moves follow where a trace that was there has another time or experiment now: in statements of their own, which see
+the spans that came meanwhile.
 """
 
 # ruff: noqa: S608  (the texts are made of constants of this module)
@@ -17,9 +19,12 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from headrace.db.database import Write
-from headrace.db.query import Dialect, Sql, array, given_rows
+from headrace.db.query import Dialect, Sql, columns, given_rows
 from headrace.errors import Declined, Forbidden, HeadraceError, InvalidParameter, InvalidState, NotFound
+from headrace.resources.traces import recent
 from headrace.resources.traces.info import COLUMNS, TraceInfo
 from headrace.resources.traces.sql import FOLDER, ITS_EXPERIMENT
 from headrace.resources.traces.trace_rows import PLAIN_LOCATION, Experiment, artifact_location
@@ -30,13 +35,15 @@ if TYPE_CHECKING:
     from headrace.db.postgres import Session
 
 _COLUMNS = tuple(COLUMNS.split(", "))
-_GETTERS = {name: attrgetter(name) for name in _COLUMNS}
+_OF_TRACE = attrgetter(*(f"info.{name}" for name in _COLUMNS), "workspace", "only_here")
+_TRACE_COLUMNS = tuple(f"trace_{name}" for name in (*_COLUMNS, "workspace", "only_here"))
 _TYPES = {
     "experiment_id": "integer",
     **dict.fromkeys(("timestamp_ms", "execution_time_ms"), "bigint"),
     **{name: "bigint" for name in _COLUMNS if "tokens" in name},
     **{name: "double precision" for name in _COLUMNS if name.endswith("cost")},
     "only_here": "boolean",
+    **dict.fromkeys(("tags", "metadata"), "json"),  # an object each
 }
 _OVERWRITTEN = ("experiment_id", "timestamp_ms", "execution_time_ms", "status", "client_request_id")
 _KEPT = tuple(name for name in _COLUMNS[1:] if name not in _OVERWRITTEN)
@@ -49,13 +56,36 @@ _ELSEWHERE = """EXISTS (
     WHERE g.request_id = trace_info.request_id AND g.key = 'mlflow.trace.spansLocation' AND g.value <> 'TRACKING_STORE'
   )"""
 
+_OF_GIVEN = "e.workspace = n.workspace AND e.lifecycle_stage = 'active' AND e.artifact_location ~ :plain"
 
+NEW = Sql(
+    postgresql=f"""
+WITH made AS (
+  INSERT INTO trace_info ({COLUMNS})
+  SELECT {COLUMNS} FROM {given_rows("trace_", _TYPES, *_COLUMNS, "workspace")}
+  {ITS_EXPERIMENT} WHERE {_OF_GIVEN} ORDER BY request_id
+  ON CONFLICT (request_id) DO NOTHING RETURNING request_id, experiment_id
+), tagged AS (
+  INSERT INTO trace_tags (request_id, key, value)
+  SELECT n.request_id, each.key, each.value FROM {given_rows("trace_", _TYPES, "request_id", "tags")}
+  JOIN made ON made.request_id = n.request_id CROSS JOIN json_each_text(n.tags) AS each
+  UNION ALL SELECT n.request_id, 'mlflow.artifactLocation', {FOLDER} FROM made AS n {ITS_EXPERIMENT}
+  RETURNING request_id, key, value
+), told AS (
+  INSERT INTO trace_request_metadata (request_id, key, value)
+  SELECT n.request_id, each.key, each.value FROM {given_rows("trace_", _TYPES, "request_id", "metadata")}
+  JOIN made ON made.request_id = n.request_id CROSS JOIN json_each_text(n.metadata) AS each
+)
+SELECT request_id, value FROM tagged WHERE key = 'mlflow.artifactLocation'
+""",
+    sqlite="SELECT 1",
+)
 PUT = Sql(
     postgresql=f"""
 WITH given AS (
-  SELECT n.*, {FOLDER} AS folder FROM {given_rows("trace_", _TYPES, *_COLUMNS, "workspace", "only_here")}
-  {ITS_EXPERIMENT}
-  WHERE e.workspace = n.workspace AND e.lifecycle_stage = 'active' AND e.artifact_location ~ :plain
+  SELECT n.*, {FOLDER} AS folder
+  FROM {given_rows("trace_", _TYPES, *_COLUMNS, "tags", "metadata", "workspace", "only_here")}
+  {ITS_EXPERIMENT} WHERE {_OF_GIVEN}
 ), put AS (
   INSERT INTO trace_info ({COLUMNS}) SELECT {COLUMNS} FROM given ORDER BY request_id
   ON CONFLICT (request_id) DO UPDATE SET {_SET}, db_payload_generation = trace_info.db_payload_generation + 1
@@ -64,14 +94,14 @@ WITH given AS (
   RETURNING request_id, xmax = 0 AS is_new
 ), tagged AS (
   INSERT INTO trace_tags (request_id, key, value)
-  SELECT n.request_id, n.key, n.value FROM {given_rows("tag_", {}, "request_id", "key", "value")}
-  JOIN put ON put.request_id = n.request_id
+  SELECT n.request_id, each.key, each.value
+  FROM given n JOIN put USING (request_id) CROSS JOIN json_each_text(n.tags) AS each
   UNION ALL SELECT request_id, 'mlflow.artifactLocation', folder FROM given JOIN put USING (request_id)
   ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
 ), told AS (
   INSERT INTO trace_request_metadata (request_id, key, value)
-  SELECT n.request_id, n.key, n.value FROM {given_rows("metadata_", {}, "request_id", "key", "value")}
-  JOIN put ON put.request_id = n.request_id
+  SELECT n.request_id, each.key, each.value
+  FROM given n JOIN put USING (request_id) CROSS JOIN json_each_text(n.metadata) AS each
   ON CONFLICT (request_id, key) DO UPDATE SET value = excluded.value
 )
 SELECT put.request_id, put.is_new, given.folder, was.experiment_id, was.timestamp_ms
@@ -190,12 +220,18 @@ async def _put(session: Session, writes: Sequence[StartTrace]) -> dict[str, Outc
 
     outcomes: dict[str, Outcome] = {}
     by_id = {write.info.request_id: write for write in writes}
-    for trace_id, is_new, folder, *was in await rows(PUT, **_arrays(writes)):
-        outcomes[trace_id] = Started(is_new, folder)
-        write = by_id[trace_id]
-        if not is_new and was != [write.info.experiment_id, write.info.timestamp_ms]:
-            for statement, values in _moves(write):
-                await rows(statement, **values)
+    seen = recent.of(session)
+    if likely_new := [write for trace_id, write in by_id.items() if trace_id not in seen]:
+        for trace_id, folder in await rows(NEW, **_arrays(likely_new)):
+            outcomes[trace_id] = Started(True, folder)
+    if left := [write for trace_id, write in by_id.items() if trace_id not in outcomes]:
+        for trace_id, is_new, folder, *was in await rows(PUT, **_arrays(left)):
+            outcomes[trace_id] = Started(is_new, folder)
+            write = by_id[trace_id]
+            if not is_new and was != [write.info.experiment_id, write.info.timestamp_ms]:
+                for statement, values in _moves(write):
+                    await rows(statement, **values)
+    recent.add(session, outcomes)
     missed = [write for write in writes if write.info.request_id not in outcomes]
     if missed:
         numbers = sorted({write.info.experiment_id for write in missed})
@@ -234,19 +270,14 @@ def _moves(write: StartTrace) -> list[tuple[Sql, dict[str, Any]]]:
 
 
 def _arrays(writes: Sequence[StartTrace]) -> dict[str, Any]:
-    """The parameters of PUT, an array for each column."""
-    infos = [write.info for write in writes]
-    tags = [(info.request_id, key, value) for info in infos for key, value in info.tags.items()]
-    metadata = [(info.request_id, key, value) for info in infos for key, value in info.metadata.items()]
+    """The parameters of NEW and PUT, an array for each column."""
     return {
         "plain": PLAIN_LOCATION.pattern,
-        **{f"trace_{name}": array(map(get, infos)) for name, get in _GETTERS.items()},
-        "trace_workspace": [write.workspace for write in writes],
-        "trace_only_here": [write.only_here for write in writes],
-        **_columns("tag_", tags),
-        **_columns("metadata_", metadata),
+        **columns(_TRACE_COLUMNS, [_OF_TRACE(write) for write in writes]),
+        "trace_tags": [_json(write.info.tags) for write in writes],
+        "trace_metadata": [_json(write.info.metadata) for write in writes],
     }
 
 
-def _columns(prefix: str, rows: Sequence[tuple[str, str, str | None]]) -> dict[str, list[Any]]:
-    return {prefix + name: [row[at] for row in rows] for at, name in enumerate(("request_id", "key", "value"))}
+def _json(pairs: dict[str, str | None]) -> str:
+    return msgspec.json.encode(pairs).decode()

@@ -5,14 +5,17 @@ The order of the statements, and why it is that one, is told in sql.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from msgspec.structs import asdict
+
 from headrace.db.database import Write
-from headrace.db.query import Dialect, Sql, array
+from headrace.db.query import Dialect, Sql, columns
 from headrace.errors import Declined, Forbidden, HeadraceError, NotFound
-from headrace.resources.traces import sql, trace_rows
+from headrace.resources.traces import recent, sql, trace_rows
 from headrace.resources.traces.info import TraceRow
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
 from headrace.resources.traces.tags import ARTIFACTS, SPANS
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 
 # So much text is as heavy as a row of its own: a group of large spans is full sooner.
 _BYTES_OF_A_ROW = 10_000
-# The traces of which spans have come are likely to be there, others to be new: which of two statements is tried first.
-_RECENT, _MOST_RECENT = "traces", 10_000
 
 _EXPERIMENTS, _TRACE_STATES, _STORED_NODES = map(Sql, (sql.EXPERIMENTS, sql.TRACE_STATES, sql.STORED_NODES))
 _LOCK_TRACES, _NEW_TRACES, _ADD_SPANS, _MOVE, _SET_TRACES = (
@@ -89,10 +90,7 @@ class LogSpans(Write, frozen=True, gc=False):
         connection.executemany(sql.PUT_TRACE, map(_trace_values, changes))
         connection.executemany(
             sql.PUT_SPAN,
-            (
-                {**_fields(span, SpanRow), "experiment_id": experiments[span.trace_id]}
-                for span in group.spans(experiments)
-            ),
+            ({**asdict(span), "experiment_id": experiments[span.trace_id]} for span in group.spans(experiments)),
         )
         for change in changes:
             trace_id = change.row.request_id
@@ -123,8 +121,8 @@ async def _at_once(session: Session, writes: Sequence[LogSpans]) -> set[str]:
         for trace in write.logged.traces:
             by_trace.setdefault(trace.trace_id, []).append(write)
     alone = {trace_id: of_trace for trace_id, of_trace in by_trace.items() if _is_alone(of_trace)}
-    recent: dict[str, None] = session.memory.setdefault(_RECENT, {})
-    likely_new = {trace_id: of_trace for trace_id, of_trace in alone.items() if trace_id not in recent}
+    seen = recent.of(session)
+    likely_new = {trace_id: of_trace for trace_id, of_trace in alone.items() if trace_id not in seen}
     done = await _put_new(session, likely_new)
     plain = {
         trace_id: of_trace
@@ -136,9 +134,7 @@ async def _at_once(session: Session, writes: Sequence[LogSpans]) -> set[str]:
         done |= {trace_id for trace_id, is_done in there.items() if is_done}
         new = plain.keys() - there.keys() - likely_new.keys()
         done |= await _put_new(session, {each: plain[each] for each in new})
-    recent.update(dict.fromkeys(by_trace))
-    while len(recent) > _MOST_RECENT:
-        del recent[next(iter(recent))]
+    recent.add(session, by_trace)
     return done
 
 
@@ -349,33 +345,23 @@ def _ids(changes: Iterable[TraceChange]) -> set[str]:
     return {change.row.request_id for change in changes}
 
 
-def _getters(struct: type[SpanRow | TraceRow]) -> dict[str, Callable[[Any], Any]]:
-    return {name: attrgetter(name) for name in struct.__struct_fields__}
-
-
-_COLUMNS = {struct: _getters(struct) for struct in (SpanRow, TraceRow)}
-
-
-def _fields(row: Any, struct: type[SpanRow | TraceRow]) -> dict[str, Any]:
-    return {name: get(row) for name, get in _COLUMNS[struct].items()}
+_TRACE, _SPAN = TraceRow.__struct_fields__, SpanRow.__struct_fields__
+_OF_TRACE, _OF_SPAN = attrgetter(*(f"row.{name}" for name in _TRACE), "generations", "user_id"), attrgetter(*_SPAN)
+_TRACE_COLUMNS = tuple(f"trace_{name}" for name in (*_TRACE, "generations", "user_id"))
+_SPAN_COLUMNS = tuple(f"span_{name}" for name in _SPAN)
 
 
 def _trace_values(change: TraceChange) -> dict[str, Any]:
-    return {**_fields(change.row, TraceRow), "generations": change.generations}
+    return {**asdict(change.row), "generations": change.generations}
 
 
-def _arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, list[Any]]:
+def _arrays(changes: Sequence[TraceChange], spans: Sequence[SpanRow]) -> dict[str, Any]:
     """The parameters of SET_TRACES, an array for each column."""
-    rows = [change.row for change in changes]
-    tags = [(change.row.request_id, key, value) for change in changes for key, value in change.tags.items()]
     moved = [change.row for change in changes if change.starts_earlier]
-    users = [(change.row.request_id, change.user_id) for change in changes if change.user_id]
     return {
-        **{f"trace_{name}": array(map(get, rows)) for name, get in _COLUMNS[TraceRow].items()},
-        "trace_generations": [change.generations for change in changes],
-        **{f"span_{name}": array(map(get, spans)) for name, get in _COLUMNS[SpanRow].items()},
-        **{f"tag_{name}": [tag[at] for tag in tags] for at, name in enumerate(("request_id", "key", "value"))},
-        **{f"user_{name}": [user[at] for user in users] for at, name in enumerate(("request_id", "user_id"))},
+        **columns(_TRACE_COLUMNS, [_OF_TRACE(change) for change in changes]),
+        **columns(_SPAN_COLUMNS, [_OF_SPAN(span) for span in spans]),
+        "trace_tags": [msgspec.json.encode(change.tags).decode() for change in changes],
         "moved_request_id": [row.request_id for row in moved],
         "moved_timestamp_ms": [row.timestamp_ms for row in moved],
     }
