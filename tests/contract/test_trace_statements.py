@@ -20,8 +20,9 @@ from headrace.errors import Declined, Forbidden, NotFound
 from headrace.resources.runs.log_plan import MetricRow
 from headrace.resources.runs.writes import CreateRun, LogBatch
 from headrace.resources.traces import sql, trace_rows, writes
-from headrace.resources.traces.info import TraceRow
+from headrace.resources.traces.info import TraceInfo, TraceRow
 from headrace.resources.traces.span_rows import LoggedSpans, SpanRow, TraceContribution
+from headrace.resources.traces.starts import StartTrace
 from headrace.resources.traces.token_sums import stored_node
 from headrace.resources.traces.trace_rows import TraceChange, TraceState
 from headrace.resources.traces.writes import LogSpans
@@ -296,3 +297,44 @@ async def test_metrics_do_not_wait_for_spans(databases: Databases) -> None:
     finally:
         await store.close()
         await other.close()
+
+
+async def test_a_start_takes_one_statement(databases: Databases) -> None:
+    """Of traces that are new, and of those that this worker has written; of others that are there, and of both kinds in
+    a group, two. Whichever it is, the rows say what the last start has said."""
+    database = databases.migrated("postgresql")
+    connection = await connect(database)
+    counted: Any = Statements(connection)
+    session = Session(counted, {})
+
+    def start(number: int, team: str, experiment: int = EXPERIMENT) -> StartTrace:
+        tags: dict[str, str | None] = {"team": team, "'\"\\ \u2028\x01é": team}
+        told: dict[str, str | None] = {f"{team} told": '{"a": [1]}'}
+        trace = TraceInfo(f"tr-{number:032x}", experiment, START // MILLION, 5, "OK", tags=tags, metadata=told)
+        return StartTrace(trace, "default", False)
+
+    async def send(worker: Session, *writes: StartTrace) -> tuple[list[Any], int]:
+        counted.count = 0
+        outcomes = await StartTrace.apply_postgres(worker, writes)
+        return [getattr(each, "is_new", type(each)) for each in outcomes], counted.count
+
+    try:
+        assert await send(session, start(2, "a"), start(1, "a")) == ([True, True], 1)
+        assert await send(session, start(1, "b")) == ([False], 1)
+        assert await send(Session(counted, {}), start(2, "b")) == ([False], 2)
+        assert await send(session, start(3, "b"), start(1, "c")) == ([True, False], 2)
+        refused, _ = await send(session, start(4, "a"), start(5, "a", 77))
+        assert refused == [True, NotFound]
+        assert await LogSpans.apply_postgres(
+            session, [LogSpans(EXPERIMENT, "default", False, step(2, (4).to_bytes(16, "big")))]
+        ) == [None]
+    finally:
+        await connection.close()
+    found = rows_of(database)
+    teams = {1: "c", 2: "b", 3: "b", 4: "a"}
+    assert {int(row["request_id"][3:]): row["value"] for row in found["trace_tags"] if row["key"] == "team"} == teams
+    assert {row["key"] for row in found["trace_tags"]} >= {"'\"\\ \u2028\x01é", "mlflow.artifactLocation"}
+    told = {(int(row["request_id"][3:]), row["key"], row["value"]) for row in found["trace_request_metadata"]}
+    said = ((1, "a"), (1, "b"), (1, "c"), (2, "a"), (2, "b"), (3, "b"), (4, "a"))
+    assert told == {(number, f"{team} told", '{"a": [1]}') for number, team in said}
+    assert [row["db_payload_generation"] for row in found["trace_info"]] == [2, 1, 0, 1]
