@@ -15,6 +15,7 @@ from bench.page import visits
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import TIMEOUT_MS, Guide, Visit, new_context
+from tests.support.fork_server import NO_FORK
 from tests.support.processes import wait_until
 from tests.support.servers import PASSED_THROUGH, Server, answered_by_stock, start_headrace
 
@@ -169,7 +170,7 @@ def without_stock(guide: Guide, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Headrace below a prefix on the guide's data, whose stock has begun to start and does not go on."""
     folder = tmp_path_factory.mktemp("without-stock")
     options = (*guide.options, "--static-prefix", PREFIX, "--stock", "lazy", "--stock-wait", "300")
-    server = start_headrace(guide.database, folder, *options, env=guide.environment, until=f"{PREFIX}/health")
+    server = start_headrace(guide.database, folder, *options, env=guide.environment | NO_FORK, until=f"{PREFIX}/health")
     try:
         with pytest.raises(requests.Timeout):
             requests.get(f"{server.url}{PREFIX}{PASSED_THROUGH}", timeout=0.5)

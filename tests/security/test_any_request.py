@@ -18,6 +18,7 @@ from headrace.asgi.shield import CROSS_ORIGIN
 from tests.security.any_request import Sent, requests
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import BACKENDS, Databases
+from tests.support.fork_server import NO_FORK
 from tests.support.generated import cases
 from tests.support.processes import PATIENCE_SECONDS, wait_until
 
@@ -66,7 +67,7 @@ def sender(
     """A server whose stock has begun to start and does not go on: what is declined is answered 503 at once."""
     options = ("--stock", "lazy", "--stock-wait", "0", "--trusted-proxies", "127.0.0.1")
     folder = tmp_path_factory.mktemp("any")
-    guarded = start_guarded(databases.migrated(request.param), folder, *options, users={})
+    guarded = start_guarded(databases.migrated(request.param), folder, *options, users={}, env=NO_FORK)
     assert guarded.status("GET", "/no/such/path", ADMIN_TOKEN) == 503
 
     def stock() -> list[psutil.Process]:

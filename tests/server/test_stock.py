@@ -154,7 +154,7 @@ def test_one_that_hangs_is_started_again(sqlite: tuple[str, str], tmp_path: Path
 
 
 def test_while_it_is_away_the_answer_is_503_and_the_rest_works(serve: Serve, sqlite: tuple[str, str]) -> None:
-    server = serve(*sqlite, "--stock-wait", "0", until=PASSED_THROUGH)
+    server = serve(*sqlite, "--stock-wait", "0", until=PASSED_THROUGH, forks=False)
     assert server.stock is not None
     server.stock.kill()
     wait_until(lambda: server.answers(PASSED_THROUGH, 503), "503")

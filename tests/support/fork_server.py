@@ -33,6 +33,7 @@ from tests.support.processes import Process, clean_environment
 
 ROOT = Path(__file__).parents[2]
 PLACE = "TESTS_FORK_SERVER"  # the variable with the fork server's address
+NO_FORK = {PLACE: ""}  # in a server's environment: for who stops its stock, or looks into it
 STAND_IN = Path(__file__).with_name("forks")  # has sitecustomize.py
 # A variable that is another one for each test; the imports look whether it is set.
 TEST = "PYTEST_CURRENT_TEST"
