@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 import requests
@@ -117,6 +118,22 @@ def test_a_login_that_another_began(signing: Signing) -> None:
     assert session.get(back, timeout=60).status_code == 403  # its cookie is gone
     elsewhere = session.get(url + LOGIN + "?next=https%3A%2F%2Fevil.example", timeout=60, allow_redirects=False)
     assert "evil" not in elsewhere.headers["Location"]
+
+
+def test_what_fails_at_the_provider_is_said_on_a_page_with_the_way_back(signing: Signing) -> None:
+    url, session = signing.guarded.server.url, requests.Session()
+    session.headers["Accept"] = "text/html,*/*;q=0.8"
+    there = session.get(url + LOGIN, allow_redirects=False, timeout=60).headers["Location"]
+    state = parse_qs(urlsplit(there).query)["state"][0]
+    for query, status, said in (
+        (f"error=access_denied&state={state}", 401, "The provider did not sign you in: access_denied."),
+        ("code=x&state=x", 403, "This login is not one that this browser began in the last ten minutes."),
+    ):
+        page = session.get(f"{url}{CALLBACK}?{query}", allow_redirects=False, timeout=60)
+        assert (page.status_code, page.headers["Content-Type"]) == (status, "text/html; charset=utf-8"), page.text
+        assert said in page.text
+        links = [urljoin(page.url, each) for each in re.findall('href="(.*?)"', page.text)]
+        assert links == [f"{url}/headrace/style.css", f"{url}/", f"{url}/headrace/"]
 
 
 def test_programs_send_the_providers_tokens(signing: Signing) -> None:

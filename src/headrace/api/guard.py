@@ -94,7 +94,8 @@ class Guard:
         except SignOut as by:
             await self._pages.sign_out_by_ui(scope, send, by.principal)
         except ApiError as error:
-            if isinstance(error, Unauthenticated) and scope["method"] == "GET" and wants_page(scope):
+            is_asked = scope[MATCH].endpoint.right is not Right.OPEN  # where all may come, a login has failed
+            if isinstance(error, Unauthenticated) and is_asked and scope["method"] == "GET" and wants_page(scope):
                 await self._pages.ask(scope, send)
             else:
                 await send_refusal(scope, send, error)

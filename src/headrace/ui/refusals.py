@@ -35,5 +35,5 @@ def _up(match: Match, scope: Scope) -> str:
     """From what a browser takes for the folder of an address below /headrace/, up to that."""
     path: str = scope["path"]
     raw: bytes = scope["raw_path"]
-    above = path.removesuffix(match.parameters.get("path", ""))
+    above = path.removesuffix(match.parameters.get("path") or match.endpoint.path.rpartition("/headrace/")[2])
     return "../" * (raw.count(b"/") - above.count("/"))
