@@ -271,3 +271,15 @@ def test_every_page_fits_a_phone(page: Page, guarded: Guarded) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
     finally:
         page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_an_unknown_address_of_any_length_fits_a_phone(page: Page, guarded: Guarded) -> None:
+    beside = page.context.new_page()  # in whose console is the 404
+    try:
+        beside.set_viewport_size({"width": 360, "height": 740})
+        beside.goto(f"{guarded.server.url}/headrace/{'x' * 200}/y")
+        assert beside.evaluate("document.documentElement.scrollWidth") <= 360
+        beside.get_by_role("link", name="Headrace").click()
+        expect(beside.get_by_role("heading", name="Headrace")).to_be_visible()
+    finally:
+        beside.close()

@@ -52,7 +52,7 @@ svg.share { width: 8rem; height: .7rem; }
 rect { fill: var(--accent); }
 rect.ground { fill: none; stroke: var(--line); }
 text { fill: currentColor; font-size: 9.5px; text-anchor: middle; }
-.bad { color: var(--bad); }
+.bad { color: var(--bad); overflow-wrap: anywhere; }
 """
 
 
@@ -147,7 +147,7 @@ def tokens(
 <input id="name" name="name" required maxlength="256">
 <label for="role">The most that it may do</label><select id="role" name="role">{options}</select>
 <label for="days">Days until it expires</label>
-<input id="days" name="days" type="number" min="1" max="3650" value="90" required>
+<input id="days" name="days" type="number" min="1" max="9999" value="90" required>
 <button>Make a token</button>
 </form>""",
     )
