@@ -34,7 +34,7 @@ own.add_scalar("Acc@1 (%)", 2.0, 7)
 own.close()
 """
 WANDB = """
-import math, sys
+import math, pathlib, sys
 import numpy, wandb
 
 run = wandb.init(
@@ -45,6 +45,9 @@ for step in range(3):
     run.log({"loss": 1 / (step + 1), "val": {"acc": step / 2}, "nan": math.nan, "text": "words"})
 run.log({"picture": wandb.Image(numpy.zeros((4, 4, 3), dtype="uint8")), "inf": math.inf, "loss": 0.125})
 run.summary["best"] = 0.875
+for name in ("kept.txt", "gone.txt"):
+    pathlib.Path(name).write_text(name)
+    run.save(name, policy="end")
 print("said on the way")
 run.finish(exit_code=int(sys.argv[1]))
 """
@@ -113,6 +116,7 @@ def test_tensorboard(databases: Databases, tmp_path: Path) -> None:
 def test_wandb(databases: Databases, tmp_path: Path) -> None:
     write(WANDB, tmp_path, "0")
     write(WANDB, tmp_path, "1")
+    (tmp_path / "gone.txt").unlink()  # the run's folder has a link to it
     target = databases.migrated("sqlite")
     report = copied("wandb", target, tmp_path, "--experiment", "churn")
     assert (report["experiments"], report["runs"]) == (1, 2), report
@@ -133,6 +137,8 @@ def test_wandb(databases: Databases, tmp_path: Path) -> None:
     assert (tags["mlflow.note.content"], tags["wandb.tags"], tags["wandb.group"]) == ("why", "a, b", "sweep")
     files = tmp_path / "there" / str(run["experiment_id"]) / run["run_uuid"] / "artifacts"
     assert "said on the way" in (files / "output.log").read_text()
+    assert [file.name for file in files.glob("*.txt") if file.name != "requirements.txt"] == ["kept.txt"]
+    assert (files / "kept.txt").read_text() == "kept.txt"
     (picture,) = (files / "media/images").iterdir()
     assert picture.read_bytes().startswith(b"\x89PNG")
     (log,) = (tmp_path / "wandb").glob(f"*/run-{tags['wandb.run_id']}.wandb")

@@ -151,9 +151,10 @@ class WandbRun:
         return {key: tag_of(value) for key, value in tags.items() if value}
 
     def _copy_files(self, there: Path) -> None:
+        """`run.save` makes links to files elsewhere: one whose file has gone, or that came without it, is left out."""
         files = self._log.parent / "files"
         if files.is_dir():
-            shutil.copytree(files, there)
+            shutil.copytree(files, there, ignore_dangling_symlinks=True)
         (there / "wandb").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self._log, there / "wandb" / self._log.name)
 
