@@ -187,7 +187,7 @@ def test_a_host_asks_ssm_for_the_settings_revision(tmp_path: Path) -> None:
     script = templates.script("run_container.sh")
     functions = "\n".join(
         script[script.index(f"\n{name}() {{") : script.index("\n}\n", script.index(f"\n{name}() {{")) + 3]
-        for name in ("fail", "find_settings", "setup")
+        for name in ("fail", "find_settings", "parameter", "setup")
     )
     for program, text in {"aws": "cat answer || exit 254", "docker": "echo sha256:1"}.items():
         (tmp_path / program).write_text(f"#!/bin/bash\n{text}\n")

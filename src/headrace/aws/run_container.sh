@@ -93,12 +93,11 @@ find_names() {
 }
 
 # A launch template's image may not be the one to start: while an upgrade migrates the database, only its image can serve,
-# and one that ended a moment ago may have put its image on this host before the boot came so far. SSM says None where
-# there is no such parameter; where it says nothing (throttled, no network yet), the boot tries again.
+# and one that ended a moment ago may have put its image on this host before the boot came so far. Where SSM says nothing
+# (throttled, no network yet), the boot tries again.
 follow_upgrades() {
     local wanted
-    wanted=$(aws ssm get-parameters --region "$region" --names "$prefix/IMAGE" \
-        --query 'Parameters[0].Value' --output text) || fail "SSM does not say which image an upgrade wants"
+    wanted=$(parameter IMAGE) || fail "SSM does not say which image an upgrade wants"
     if [ "$wanted" != None ]; then
         image=$wanted
     elif [ -s "$image_file" ]; then
@@ -110,9 +109,13 @@ follow_upgrades() {
 find_settings() {
     settings=
     if command -v aws >/dev/null; then
-        settings=$(aws ssm get-parameters --region "$region" --names "$prefix/SETTINGS" \
-            --query 'Parameters[0].Value' --output text) || fail "SSM does not say which settings the server has"
+        settings=$(parameter SETTINGS) || fail "SSM does not say which settings the server has"
     fi
+}
+
+# One parameter of the server's in SSM, which says None where there is none.
+parameter() {
+    aws ssm get-parameters --region "$region" --names "$prefix/$1" --query 'Parameters[0].Value' --output text
 }
 
 # One value of the instance metadata service, version 2.
