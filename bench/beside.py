@@ -79,8 +79,7 @@ class _Runs:
         """Metrics a second."""
         streams = [self._stream(run_id) for run_id in self._ids[:connections]]
         outcome = load.run(self._port, streams, SECONDS, warm_up=0.3)
-        if outcome.failures:
-            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+        outcome.check()
         return outcome.rate
 
 

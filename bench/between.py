@@ -16,16 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from tests.support.databases import Database
 from tests.support.databases import Databases as Migrated
 from tests.support.load import create_run
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Postgres
 
 from bench import api, load
-from bench.growth import BIN
+from bench.growth import serve
 from bench.machine import facts
-from bench.process import ServerProcess, free_port
+from bench.process import ServerProcess
 
 ROUNDS, SECONDS, CLIENTS = 12, 1.0, 32
 Requests: TypeAlias = Callable[[str], Iterator[tuple[int, bytes]]]
@@ -50,18 +49,8 @@ def rate(requests: Requests, seconds: float, clients: int, port: int) -> float:
     """Answers a second over so many connections, each with a new run."""
     streams = [requests(create_run(f"http://127.0.0.1:{port}")) for _ in range(clients)]
     outcome = load.run(port, streams, seconds, warm_up=0.2)
-    if outcome.failures:
-        raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+    outcome.check()
     return outcome.rate
-
-
-def serve(database: Database, uri: str, folder: Path) -> ServerProcess:
-    port = free_port()
-    stores = ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]
-    command = [str(BIN / "headrace"), "serve", *stores, "--port", str(port), "--stock", "never"]
-    server = ServerProcess(command, port, folder / database.name / str(port), {})
-    server.wait_ready("/ready")
-    return server
 
 
 def pooled(direct: ServerProcess, through: ServerProcess) -> None:
@@ -111,12 +100,12 @@ def main() -> int:
             database = Migrated(postgres, folder, folder).migrated("postgresql")
             pooler = PgBouncer(postgres, "transaction")
             pooler.start()
-            servers.append(serve(database, database.uri, folder))
-            servers.append(serve(database, pooler.uri(database.name), folder))
+            servers.append(serve(database.uri, folder))
+            servers.append(serve(pooler.uri(database.name), folder))
             print(facts(folder))
             pooled(*servers)
             servers.pop().stop()
-            servers += [serve(database, database.uri, folder) for _ in range(2)]
+            servers += [serve(database.uri, folder) for _ in range(2)]
             beside(servers)
         finally:
             for each in servers:

@@ -84,8 +84,7 @@ def main() -> int:
             def p99() -> float:
                 streams = [log_metrics(run_id) for _ in range(CONNECTIONS)]
                 outcome = load.run(port, streams, ROUND, warm_up=1)
-                if outcome.failures:
-                    raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+                outcome.check()
                 return statistics.quantiles(outcome.latencies, n=100)[98] * 1000
 
             alone = statistics.median(p99() for _ in range(3))

@@ -81,6 +81,17 @@ async def fill(uri: str, parts: Sequence[Part]) -> int:
         await connection.close()
 
 
+def serve(uri: str, folder: Path) -> ServerProcess:
+    """A server of ours on a database, which has answered; stock never starts."""
+    port = free_port()
+    own = folder / str(port)
+    stores = ["--backend-store-uri", uri, "--artifacts-destination", str(own / "artifacts")]
+    command = [str(BIN / "headrace"), "serve", *stores, "--port", str(port), "--stock", "never"]
+    server = ServerProcess(command, port, own, {})
+    server.wait_ready("/ready")
+    return server
+
+
 class Side:
     """A server on a database with runs of 1,000 points; `part` is the one whose runs are asked for."""
 
@@ -92,12 +103,7 @@ class Side:
         points = sum(len(runs) for _, runs in parts) * POINTS
         print(f"{name}: {points:,} points, {size / 1e9:.2f} GB, in {time.monotonic() - began:.0f} s", flush=True)
         indexes(database, "build")  # else the server does, beside what is measured
-        port = free_port()
-        stores = ["--backend-store-uri", database.uri, "--artifacts-destination", str(folder / name)]
-        self.server = ServerProcess(
-            [str(BIN / "headrace"), "serve", *stores, "--port", str(port), "--stock", "never"], port, folder, {}
-        )
-        self.server.wait_ready("/ready")
+        self.server = serve(database.uri, folder)
         self._chance, self._steps = random.Random(1), itertools.count(10 * POINTS)
 
     def seconds(self, request: Callable[[Side], bytes]) -> float:
@@ -109,8 +115,7 @@ class Side:
 
         for seconds in (SECONDS, 20 * SECONDS):  # a disk that is still busy with what was loaded can take seconds
             outcome = load.run(self.server.port, [stream()], seconds, warm_up=0.3)
-            if outcome.failures:
-                raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+            outcome.check()
             if outcome.latencies:
                 break
         return statistics.median(outcome.latencies)

@@ -129,6 +129,11 @@ class Outcome(Generic[T]):
         """Answers a second."""
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
+    def check(self) -> None:
+        """Raises RuntimeError where a request was not answered with 200."""
+        if self.failures:
+            raise RuntimeError(f"{len(self.failures)} failed: {self.failures[0]}")
+
 
 class _Connection(Generic[T]):
     """One keep-alive connection and the request that is under way on it."""

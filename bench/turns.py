@@ -57,8 +57,7 @@ class Row:
     def measure(self, subject: Subject, seconds: float) -> float:
         """Answers a second, or the p50 in ms."""
         outcome = load.run(subject.server.port, [self._stream(subject) for _ in range(self.connections)], seconds, 1)
-        if outcome.failures:
-            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+        outcome.check()
         subject.answered[self.title] += len(outcome.answers)
         if not all(self.right(load.decode(body)) for body in {body for _, body in outcome.answers[-200:]}):
             raise RuntimeError(f"a wrong answer to {self.title}")
@@ -121,8 +120,7 @@ class Subject:
     def send(self, requests: Sequence[bytes]) -> None:
         """Send them, one after the other. Raises RuntimeError where one is not answered with 200."""
         outcome = load.run(self.server.port, [enumerate(requests)], seconds=60)
-        if outcome.failures:
-            raise RuntimeError(f"{len(outcome.failures)} failed: {outcome.failures[0]}")
+        outcome.check()
 
 
 def fill(database: Database, statements: Sequence[str]) -> None:
