@@ -208,6 +208,7 @@ def test_a_server_is_not_stopped_in_the_midst_of_its_boot(tmp_path: Path) -> Non
 
 
 OUTSIDE, GOVCLOUD = "https://truststore.pki.rds.amazonaws.com", "https://truststore.pki.us-gov-west-1.rds.amazonaws.com"
+CHINA = "https://rds-truststore.s3.cn-north-1.amazonaws.com.cn"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +219,8 @@ OUTSIDE, GOVCLOUD = "https://truststore.pki.rds.amazonaws.com", "https://trustst
         ("us-east-1", False, "", OUTSIDE, None),  # an image that was built without them
         ("us-gov-west-1", True, "", GOVCLOUD, "AWS's"),
         ("us-gov-west-1", False, "image's", GOVCLOUD, None),  # which are of other authorities
+        ("cn-northwest-1", True, "image's", CHINA, "AWS's"),
+        ("cn-northwest-1", False, "image's", CHINA, None),
     ],
 )
 def test_where_the_databases_certificates_come_from(

@@ -294,10 +294,3 @@ def test_export_fills_the_policies(account: Account) -> None:
     done = account.run("export", "deployer-policy", *named, plugin=False)
     assert f'"iam:PermissionsBoundary": "{BOUNDARY}"' in done.stdout
     assert "arn:aws:iam::999999999999:role/mlflow-app-*" in done.stdout
-
-
-def test_a_partition_with_other_names_is_refused(account: Account) -> None:
-    for command in (("export", "connect-policy", "--account", "123456789012"), ("plan",)):
-        done = account.run(*command, "--region", "cn-north-1", plugin=False)
-        assert done.returncode == 4
-        assert "cn-north-1 is in the partition aws-cn" in done.stderr

@@ -24,12 +24,14 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 from botocore.stub import ANY, Stubber
+from click.testing import CliRunner
 
-from headrace.aws import stacks
+from headrace.aws import stacks, tunnel
 from headrace.aws.client import Cloud
 from headrace.aws.execute import Live
 from headrace.aws.plan import MakeSecret, MakeStack
 from headrace.aws.stacks import ChangeSet
+from headrace.cli.aws import aws
 from headrace.errors import AwsError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -512,6 +514,40 @@ def test_no_region_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> No
         Cloud()
     with pytest.raises(AwsError, match="list-profiles"):
         Cloud("us-east-1", profile="nobody")
+
+
+@pytest.mark.parametrize(
+    ("region", "says"),
+    [
+        ("cn-north-1", "is in the partition aws-cn"),
+        ("us-iso-east-1", "is in the partition aws-iso"),
+        ("eusc-de-east-1", "is in the partition aws-eusc"),
+        ("moon-1", "is no region of AWS"),
+        ("us-east-1a", "is no region of AWS"),  # a zone
+    ],
+)
+def test_each_command_refuses_a_region_whose_services_have_other_names(region: str, says: str) -> None:
+    """But for `export` of a template, which says nothing of a region."""
+    more = {
+        "exec": ["true"],
+        "export": ["connect-policy", "--account", "123456789012"],
+        "restore": ["--snapshot", "s"],
+        "upgrade": ["latest"],
+        "user": ["list"],
+    }
+    asking = {"down", "restore", "rollback", "rotate", "up", "upgrade"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tunnel, "check_plugin", lambda: None)
+        for name in aws.commands:
+            yes = ["--yes"] if name in asking else []
+            done = CliRunner().invoke(aws, [name, "--region", region, *yes, *more.get(name, [])])
+            assert isinstance(done.exception, AwsError), (name, done.output)
+            assert says in str(done.exception), name
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-2", "ap-southeast-7", "us-gov-east-1"])
+def test_a_region_that_is_taken(region: str) -> None:
+    assert Cloud(region).partition == ("aws-us-gov" if "gov" in region else "aws")
 
 
 def test_aws_own_tools_mean_the_same_account_and_region(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -53,9 +53,10 @@ _CREDENTIALS = {"AssumeRole": "sts", "AssumeRoleWithWebIdentity": "sts", "GetRol
 
 
 class Cloud:
-    """One AWS account in one region.
+    """One AWS account in one region, in the `partition` that the region's ARNs begin with.
 
-    Raises AwsError when there is no region, or no such profile; credentials are looked for at the first call.
+    Raises AwsError when there is no region, none that the templates fit, or no such profile; credentials are looked for
+    at the first call.
     """
 
     def __init__(self, region: str | None = None, profile: str | None = None, endpoint_url: str | None = None) -> None:
@@ -75,6 +76,7 @@ class Cloud:
                 "No AWS region is set. Give --region, or set AWS_REGION or a region in the profile (`aws configure`)."
             )
         self.region: str = self._session.region_name
+        self.partition = _partition(self._session, self.region)
         self.profile = profile
         self.endpoint_url = endpoint_url
         self._clients: dict[str, Any] = {}
@@ -176,17 +178,6 @@ class Cloud:
             given["AWS_ENDPOINT_URL"] = self.endpoint_url
         return given
 
-    @property
-    def partition(self) -> str:
-        """The first word of the region's ARNs. Raises AwsError in those that Headrace's templates do not fit."""
-        partition: str = self._session.get_partition_for_region(self.region)
-        if partition not in ("aws", "aws-us-gov"):
-            raise AwsError(
-                f"{self.region} is in the partition {partition}, whose services have other names: headrace aws works "
-                "in aws and aws-us-gov. Take another --region, or deploy the container by hand (docs/container.md)."
-            )
-        return partition
-
     def account(self) -> str:
         """The account's number."""
         return str(self.call("sts", "get_caller_identity")["Account"])
@@ -243,6 +234,22 @@ class Cloud:
         else:
             text = f"{service} {operation} in {self.region} failed: {error}"
         return AwsError(text, type(error).__name__)
+
+
+def _partition(session: Any, region: str) -> str:
+    """Raises AwsError in those that Headrace's templates do not fit, and for what is no region."""
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        partition: str = session.get_partition_for_region(region)
+    except BotoCoreError:
+        raise AwsError(f"{region} is no region of AWS. Give --region us-east-1, say.") from None
+    if partition not in ("aws", "aws-us-gov"):
+        raise AwsError(
+            f"{region} is in the partition {partition}, whose services have other names: headrace aws works "
+            "in aws and aws-us-gov. Take another --region, or deploy the container by hand (docs/container.md)."
+        )
+    return partition
 
 
 def _clock(answer: Answer) -> str:

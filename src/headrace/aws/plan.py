@@ -147,7 +147,6 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
 
     Waits for a stack operation that an earlier command left under way.
     """
-    _ = cloud.partition  # refused where it is none of ours
     data = stacks.settle(cloud, choices.data_stack, say)
     app = stacks.settle(cloud, choices.app_stack, say)
     data_parameters = choices.data_parameters(_parameters(data))

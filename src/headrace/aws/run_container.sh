@@ -174,11 +174,12 @@ fetch_certificates() {
     mv "$ca_file.part" "$ca_file"
 }
 
-# GovCloud's databases have certificates of other authorities, which the others' bundle lacks
-# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html).
+# Databases of GovCloud and of China have certificates of other authorities, which the others' bundle lacks
+# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html, and on docs.amazonaws.cn).
 authority() {
     case $region in
     us-gov-*) echo https://truststore.pki.us-gov-west-1.rds.amazonaws.com ;;
+    cn-*) echo https://rds-truststore.s3.cn-north-1.amazonaws.com.cn ;;
     *) echo https://truststore.pki.rds.amazonaws.com ;;
     esac
 }
