@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import urllib.error
 from collections.abc import Iterator
 from email.message import Message
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from headrace.aws import doctor, stacks
+from headrace.aws import doctor, stacks, tunnel
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
+from tests.support import session_manager_plugin
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/sso.amazonaws.com/eu-west-1/AWSReservedSSO_Admin_1"
@@ -96,6 +98,34 @@ def test_a_machine_that_can_not_build_for_arm64_is_told(
     found = doctor._emulation()
     assert found.ok is ok
     assert ("tonistiigi/binfmt" in found.fix) is (ok is None)
+
+
+@pytest.mark.parametrize(
+    ("version", "ok", "says"),
+    [
+        ("1.2.896.0", True, "is 1.2.896.0"),
+        ("1.2.764.0", True, "is 1.2.764.0"),
+        ("1.2.707.0", None, "the oldest that AWS supports is 1.2.764.0"),
+        ("1.2.536.0", None, "the oldest that AWS supports is 1.2.764.0"),
+        ("1.2.497.0", False, "is 1.2.497.0, which reads no session from its environment"),
+        ("1.1.61.0", False, "is 1.1.61.0"),
+        ("next", True, "is installed"),
+    ],
+)
+def test_a_plugin_that_is_too_old_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, ok: bool | None, says: str
+) -> None:
+    session_manager_plugin.install(tmp_path, version)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = doctor._plugin()
+    assert found.ok is ok
+    assert says in found.says
+    assert ("Install it" in found.fix) is (ok is not True)
+    if ok is False:
+        with pytest.raises(AwsError, match="reads no session"):
+            tunnel.check_plugin()
+    else:
+        tunnel.check_plugin()
 
 
 class Plan(Cloud):

@@ -59,10 +59,11 @@ async def forward_all(target: object, local_port: int) -> None:
     await server.serve_forever()
 
 
-def install(folder: Path) -> None:
+def install(folder: Path, version: str = "1.2.764.0") -> None:
     """Put it into a folder, to be named in PATH."""
     plugin = folder / "session-manager-plugin"
-    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).resolve()} "$@"\n')
+    told = f'if [ "$1" = --version ]; then echo {version}; exit; fi'
+    plugin.write_text(f'#!/bin/sh\n{told}\nexec {sys.executable} {Path(__file__).resolve()} "$@"\n')
     plugin.chmod(0o755)
 
 

@@ -354,11 +354,16 @@ def _stacks(cloud: Cloud, name: str) -> Finding:
 
 
 def _plugin() -> Finding:
+    what = "session-manager-plugin"
     try:
         tunnel.check_plugin()
     except AwsError as error:
-        return Finding("session-manager-plugin", False, *_split(error))
-    return Finding("session-manager-plugin", True, "is installed")
+        return Finding(what, False, *_split(error))
+    found = tunnel.version()
+    if found is not None and found < tunnel.SUPPORTED:
+        says = f"is {tunnel.spelled(found)}; the oldest that AWS supports is {tunnel.spelled(tunnel.SUPPORTED)}"
+        return Finding(what, None, f"{says}: sessions may fail", tunnel.how_to_install())
+    return Finding(what, True, f"is {tunnel.spelled(found)}" if found else "is installed")
 
 
 def _programs() -> Finding:

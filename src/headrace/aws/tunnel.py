@@ -7,8 +7,10 @@ Amazon's session-manager-plugin carries the bytes; it is called as the AWS CLI c
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +26,10 @@ from headrace.errors import AwsError
 
 PLUGIN = "session-manager-plugin"
 _RESPONSE = "AWS_SSM_START_SESSION_RESPONSE"
+# Both by https://docs.aws.amazon.com/systems-manager/latest/userguide/plugin-version-history.html, read 2026-11
+_READS_ITS_ENVIRONMENT = (1, 2, 536, 0)
+SUPPORTED = (1, 2, 764, 0)
+"""The oldest that AWS supports: with an older one sessions "might not succeed"."""
 _DOWNLOADS = "https://s3.amazonaws.com/session-manager-downloads/plugin/latest"
 _MANUAL = (
     "https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-working-with-install-plugin.html"
@@ -34,11 +40,36 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between tries to connect aga
 
 
 def check_plugin() -> None:
-    """Raises AwsError, with how to install it, where the plugin is missing."""
+    """Raises AwsError, with how to install it, where the plugin is missing, or too old to be started."""
     if shutil.which(PLUGIN) is None:
         raise AwsError(
             f"{PLUGIN} is not installed; it is what reaches hosts that have no open port.\n{how_to_install()}"
         )
+    if (found := version()) is not None and found < _READS_ITS_ENVIRONMENT:
+        raise AwsError(
+            f"{PLUGIN} is {spelled(found)}, which reads no session from its environment; {spelled(SUPPORTED)} is the "
+            f"oldest that AWS supports.\n{how_to_install()}"
+        )
+
+
+def version() -> tuple[int, ...] | None:
+    """The plugin's that is installed; None where it does not tell."""
+    path = shutil.which(PLUGIN)
+    return None if path is None else _version(path)
+
+
+@functools.cache  # a tunnel may be opened every few seconds
+def _version(path: str) -> tuple[int, ...] | None:
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.fullmatch(r"\d+(\.\d+){3}", said.strip())
+    return None if found is None else tuple(int(part) for part in found[0].split("."))
+
+
+def spelled(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def how_to_install() -> str:
