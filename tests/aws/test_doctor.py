@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import urllib.error
 from collections.abc import Iterator
 from email.message import Message
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from headrace.aws import doctor, stacks, tunnel
+from headrace.aws import doctor, stacks, templates, tunnel
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.stacks import Stack
 from headrace.errors import AwsError
@@ -23,16 +25,29 @@ from tests.support import session_manager_plugin
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/sso.amazonaws.com/eu-west-1/AWSReservedSSO_Admin_1"
-CALLER = f"arn:aws:sts::{ACCOUNT}:assumed-role/AWSReservedSSO_Admin_1/ann"
+USER = "AROAEXAMPLE:ann"
+CALLER = {
+    "Account": ACCOUNT,
+    "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/AWSReservedSSO_Admin_1/ann",
+    "UserId": USER,
+}
+OWN = "ssm:resourceTag/aws:ssmmessages:session-id"
 
 
 class Simulating(Cloud):
-    """IAM alone; it knows every action but `unknown`, and takes those of one service only at a time."""
+    """IAM alone. The caller has the deployer's policies, but for `denied`.
 
-    def __init__(self, denied: str = "", unknown: str = "") -> None:
+    It takes actions of one service only at a time, knows every action but `unknown`, and of a call what it is told.
+    """
+
+    def __init__(self, denied: str = "", unknown: str = "", boundary: str | None = None) -> None:
         super().__init__("us-east-1")
         self.denied, self.unknown = denied, unknown
         self.asked: list[Answer] = []
+        place = templates.Place("aws", ACCOUNT, "us-east-1", "lab")
+        policies = "".join(templates.policy(one, place, boundary) for one in templates.DEPLOYER_POLICIES)
+        given = policies.replace("}\n{", "},{").replace("${aws:userid}", USER)
+        self.statements = [one for policy in json.loads(f"[{given}]") for one in policy["Statement"]]
 
     def pages(self, service: str, operation: str, key: str, **arguments: Any) -> Iterator[Any]:
         if operation == "list_roles":
@@ -46,12 +61,28 @@ class Simulating(Cloud):
         ):
             raise AwsError("different authorization information", "InvalidInput")
         self.asked.append(arguments)
+        context = {one["ContextKeyName"]: one["ContextKeyValues"][0] for one in arguments["ContextEntries"]}
         for action in arguments["ActionNames"]:
-            yield {"EvalActionName": action, "EvalDecision": "implicitDeny" if action == self.denied else "allowed"}
+            good = action != self.denied and self.allows(action, arguments["ResourceArns"], context)
+            yield {"EvalActionName": action, "EvalDecision": "allowed" if good else "implicitDeny"}
+
+    def allows(self, action: str, resources: list[str], context: dict[str, str]) -> bool:
+        if context.get("aws:userid") != USER:  # then ${aws:userid} is nothing
+            context = {key: value for key, value in context.items() if key != OWN}
+        return all(any(allows(one, action, resource, context) for one in self.statements) for resource in resources)
 
 
-def permissions(cloud: Cloud) -> doctor.Finding:
-    return doctor._permissions(cloud, CALLER, ACCOUNT, "lab")
+def allows(statement: Answer, action: str, resource: str, context: dict[str, str]) -> bool:
+    conditions = [pair for given in statement.get("Condition", {}).values() for pair in given.items()]
+    return (
+        any(fnmatchcase(action, one) for one in doctor._listed(statement["Action"]))
+        and any(fnmatchcase(resource, one) for one in doctor._listed(statement["Resource"]))
+        and all(context.get(key) in doctor._listed(value) for key, value in conditions)
+    )
+
+
+def permissions(cloud: Cloud, boundary: str | None = None) -> doctor.Finding:
+    return doctor._permissions(cloud, CALLER, "lab", (boundary,))
 
 
 def test_permissions_are_asked_for_in_groups_that_iam_takes() -> None:
@@ -60,8 +91,26 @@ def test_permissions_are_asked_for_in_groups_that_iam_takes() -> None:
     assert found.ok, found
     asked = {action: one for one in cloud.asked for action in one["ActionNames"]}
     assert asked["rds:CreateDBInstance"]["ResourceArns"][0] == f"arn:aws:rds:us-east-1:{ACCOUNT}:db:lab-data-*"
-    (context,) = asked["ec2:RunInstances"]["ContextEntries"]
-    assert (context["ContextKeyName"], context["ContextKeyValues"]) == ("aws:RequestedRegion", ["us-east-1"])
+    context = {one["ContextKeyName"]: one["ContextKeyValues"] for one in asked["ec2:RunInstances"]["ContextEntries"]}
+    assert context["aws:RequestedRegion"] == ["us-east-1"]
+
+
+def test_ones_own_sessions_are_ones_own() -> None:
+    """The policy lets people end the sessions that have their ${aws:userid}: IAM knows of a call what it is told."""
+    cloud = Simulating()
+    assert permissions(cloud).ok
+    (asked,) = [one for one in cloud.asked if "ssm:TerminateSession" in one["ActionNames"]]
+    context = {one["ContextKeyName"]: one["ContextKeyValues"] for one in asked["ContextEntries"]}
+    assert context == {OWN: [USER], "aws:userid": [USER]}
+
+
+def test_who_may_make_roles_within_a_boundary_only() -> None:
+    boundary = f"arn:aws:iam::{ACCOUNT}:policy/limit"
+    assert permissions(Simulating(boundary=boundary), boundary).ok
+    found = permissions(Simulating(boundary=boundary))
+    assert found.ok is False, "without --permissions-boundary `up` would fail, too"
+    assert "iam:CreateRole" in found.says
+    assert permissions(Simulating(), boundary).ok, "who has no such limit may make a role within one"
 
 
 def test_a_permission_that_is_missing_is_named_with_its_fix() -> None:
@@ -77,7 +126,33 @@ def test_an_action_that_iam_does_not_know_is_told() -> None:
 
 
 def test_the_root_user_is_not_asked_about() -> None:
-    assert doctor._permissions(Simulating(), f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT, "lab").ok
+    assert doctor._permissions(Simulating(), CALLER | {"Arn": f"arn:aws:iam::{ACCOUNT}:root"}, "lab").ok
+
+
+def test_of_a_federated_user_nothing_is_claimed() -> None:
+    cloud = Simulating()
+    arn = f"arn:aws:sts::{ACCOUNT}:federated-user/ann"
+    assert doctor._permissions(cloud, CALLER | {"Arn": arn}, "lab").ok is None
+    assert cloud.asked == []
+
+
+def test_where_stacks_can_not_be_looked_at_the_tools_are_all_the_same(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of who may do nothing each finding is told."""
+
+    def refuse(_: Cloud, service: str, operation: str, *__: Any, **___: Any) -> Answer:
+        if operation == "get_caller_identity":
+            return CALLER
+        raise AwsError(f"AWS refused {service}:{operation} (AccessDenied)\nAsk for it", "AccessDenied")
+
+    monkeypatch.setattr(Cloud, "call", refuse)
+    monkeypatch.setattr(Cloud, "pages", refuse)
+    monkeypatch.setattr(doctor, "_docker_hub", lambda: doctor.Finding("Docker Hub", True, ""))
+    found = {one.what: one.ok for one in doctor.examine(cloud, "lab")}
+    assert found["credentials"]
+    assert {"session-manager-plugin", "arm64 images"} < found.keys()
+    assert found["permissions"] is found["quota of VPCs"] is found["earlier tries"] is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import re
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,10 +42,12 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def examine(cloud: Cloud, name: str, database: str | None = None, bucket: str | None = None) -> Iterator[Finding]:
+def examine(
+    cloud: Cloud, name: str, database: str | None = None, bucket: str | None = None, boundary: str | None = None
+) -> Iterator[Finding]:
     """One finding after the other; the first that nothing works without ends the row.
 
-    `database` and `bucket` are those to adopt; by default those that the deployment has adopted.
+    `database` and `bucket` are those to adopt, `boundary` bounds the hosts' role; by default those of the deployment.
     """
     try:
         caller = cloud.call("sts", "get_caller_identity")
@@ -59,8 +62,12 @@ def examine(cloud: Cloud, name: str, database: str | None = None, bucket: str | 
         yield Finding("region", enough, f"{cloud.region}, {len(there)} zones", fix)
     except AwsError as error:
         yield Finding("region", False, *_split(error))
+    deployed = _deployed(cloud, name)
+    database = database or deployed.get("ExistingDatabase")
+    bucket = bucket or deployed.get("ExistingBucket")
+    boundary = boundary or deployed.get("PermissionsBoundary")
     for what, look in (
-        ("permissions", lambda: _permissions(cloud, caller["Arn"], caller["Account"], name)),
+        ("permissions", lambda: _permissions(cloud, caller, name, (boundary, database, bucket))),
         ("zones", lambda: _zones(cloud)),
         ("quota of vCPUs", lambda: _vcpus(cloud, name)),
         ("quota of VPCs", lambda: _vpcs(cloud, name)),
@@ -70,12 +77,10 @@ def examine(cloud: Cloud, name: str, database: str | None = None, bucket: str | 
         ("earlier tries", lambda: _stacks(cloud, name)),
     ):
         yield _guarded(what, look)
-    data = stacks.find(cloud, f"{name}-data")
-    deployed = data.parameters if data is not None and data.exists else {}
-    if identifier := database or deployed.get("ExistingDatabase"):
-        yield _guarded("existing database", lambda: _database(cloud, identifier))
-    if named := bucket or deployed.get("ExistingBucket"):
-        yield _guarded("existing bucket", lambda: _bucket(cloud, named))
+    if database:
+        yield _guarded("existing database", lambda: _database(cloud, database))
+    if bucket:
+        yield _guarded("existing bucket", lambda: _bucket(cloud, bucket))
     yield _plugin()
     yield _programs()
     yield _docker_hub()
@@ -92,40 +97,61 @@ def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
         return Finding(what, None, f"could not be looked at: {says}", fix)
 
 
-def _permissions(cloud: Cloud, arn: str, account: str, name: str) -> Finding:
+def _deployed(cloud: Cloud, name: str) -> Mapping[str, str]:
+    """The parameters of the stacks that are there; none where they can't be looked at, which `_stacks` tells."""
+    found: dict[str, str] = {}
+    with suppress(AwsError):
+        for part in ("data", "app"):
+            stack = stacks.find(cloud, f"{name}-{part}")
+            found |= stack.parameters if stack is not None and stack.exists else {}
+    return found
+
+
+def _permissions(cloud: Cloud, caller: Answer, name: str, options: Sequence[str | None] = ()) -> Finding:
+    """`options` are those of the policies, in their order: boundary, database and bucket."""
+    what, arn = "permissions", str(caller["Arn"])
     if arn.endswith(":root"):
-        return Finding("permissions", True, "all: this is the account's root user. A role of its own is better.")
-    place = templates.Place(cloud.partition, account, cloud.region, name)
+        return Finding(what, True, "all: this is the account's root user. A role of its own is better.")
+    if ":federated-user/" in arn:
+        return Finding(what, None, "IAM can't be asked about a federated user, whose session has a policy of its own.")
+    place = templates.Place(cloud.partition, caller["Account"], cloud.region, name)
     principal = _principal(cloud, arn)
-    answers: dict[str, str | None] = {}
+    decisions: dict[str, set[str | None]] = {}
     for policy in templates.DEPLOYER_POLICIES:
-        for statement in json.loads(templates.policy(policy, place))["Statement"]:
+        text = templates.policy(policy, place, *options).replace("${aws:userid}", caller["UserId"])
+        for statement in json.loads(text)["Statement"]:
             # one with a wildcard can't be asked for
             single = [action for action in _listed(statement["Action"]) if "*" not in action]
-            for action, answer in _simulated(cloud, principal, statement, single):
-                answers[action] = answer if answers.get(action, "allowed") == "allowed" else answers[action]
-    denied = [action for action, answer in answers.items() if answer not in ("allowed", None)]
+            for action, decision in _simulated(cloud, principal, statement, {"aws:userid": caller["UserId"]}, single):
+                decisions.setdefault(action, set()).add(decision)
+    denied = [action for action, found in decisions.items() if found - {"allowed", None}]
     if denied:
         shown = ", ".join(denied[:8]) + (f" and {len(denied) - 8} more" if len(denied) > 8 else "")
         fix = "Attach the policies that `headrace aws export deployer-policy` and `deployer-policy-2` print."
-        return Finding("permissions", False, f"not allowed: {shown}", fix)
-    unknown = [action for action, answer in answers.items() if answer is None]
-    said = f"all {len(answers) - len(unknown)} actions that IAM can be asked for are allowed"
-    return Finding("permissions", True, said + (f"; it does not know {', '.join(unknown)}" if unknown else ""))
+        return Finding(what, False, f"not allowed: {shown}", fix)
+    unknown = [action for action, found in decisions.items() if None in found]
+    known = len(decisions) - len(unknown)
+    said = f"all {known} actions that IAM can be asked for are allowed"
+    if unknown:
+        said += f"; it does not know {', '.join(unknown)}"
+    return Finding(what, True if known else None, said)
 
 
-def _simulated(cloud: Cloud, principal: str, statement: Answer, actions: list[str]) -> Iterator[tuple[str, str | None]]:
+def _simulated(
+    cloud: Cloud, principal: str, statement: Answer, caller: Mapping[str, str], actions: list[str]
+) -> Iterator[tuple[str, str | None]]:
     """Each action with IAM's decision on the statement's resources; None for one that IAM can't simulate.
 
-    IAM refuses to be asked for actions together that need different kinds of resources (InvalidInput), and does not
-    say which: then each half is asked for by itself.
+    IAM knows of a call what it is told (`caller`, and what the statement's conditions ask for), and refuses to be asked
+    for actions together that need different kinds of resources (InvalidInput), without saying which: then each half is
+    asked for by itself.
     """
     if not actions:
         return
     conditions = [pair for given in statement.get("Condition", {}).values() for pair in given.items()]
     context = [
         {"ContextKeyName": key, "ContextKeyValues": _listed(value)[:1], "ContextKeyType": "string"}
-        for key, value in conditions
+        for key, value in [*conditions, *caller.items()]
     ]
     try:
         results = list(
@@ -147,7 +173,7 @@ def _simulated(cloud: Cloud, principal: str, statement: Answer, actions: list[st
             return
         middle = len(actions) // 2
         for half in (actions[:middle], actions[middle:]):
-            yield from _simulated(cloud, principal, statement, half)
+            yield from _simulated(cloud, principal, statement, caller, half)
         return
     for item in results:
         yield item["EvalActionName"], item["EvalDecision"]

@@ -233,10 +233,15 @@ def _settings(chosen: dict[str, Any], ask: bool) -> dict[str, str]:
 @_command
 @click.option("--existing-database", help="An RDS instance that `up` is to use in place.")
 @click.option("--existing-bucket", help="A bucket that `up` is to use in place.")
-def doctor(target: Target, existing_database: str | None, existing_bucket: str | None) -> None:
+@click.option("--permissions-boundary", help="The ARN within which alone the hosts' role can be made.")
+def doctor(
+    target: Target, existing_database: str | None, existing_bucket: str | None, permissions_boundary: str | None
+) -> None:
     """Look at credentials, permissions, quotas and tools; every fault comes with its fix."""
     findings = []
-    for finding in examination.examine(target.cloud, target.name, existing_database, existing_bucket):
+    for finding in examination.examine(
+        target.cloud, target.name, existing_database, existing_bucket, permissions_boundary
+    ):
         findings.append(finding)
         if not target.as_json:
             mark = {True: "ok  ", False: "FAIL", None: "?   "}[finding.ok]
