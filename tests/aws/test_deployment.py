@@ -163,6 +163,12 @@ def test_what_is_priced_is_what_the_template_makes(ingress: str) -> None:
     assert disk["Ebs"]["VolumeSize"] == prices.HOST_GB
 
 
+def test_a_key_that_rotates_costs_more_later() -> None:
+    """AWS asks 1.00 for each version of a key, and since 2024-04 for two rotations at most."""
+    assert Template(templates.data()).properties("Key")["EnableKeyRotation"] is True
+    assert "rotation of a KMS key (1.00 a month more after a year, and 1.00 more after two)" in prices.NOT_COUNTED
+
+
 def test_a_machine_without_a_price_shows_as_unknown() -> None:
     choices = Choices()
     app = {**choices.app_parameters({}), "InstanceType": "x9.huge"}

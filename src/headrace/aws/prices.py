@@ -1,8 +1,9 @@
 """What a deployment costs a month. Pure; the table is dated, since AWS changes its prices without asking.
 
-AWS's own pages (https://aws.amazon.com/ec2/pricing/on-demand/, /rds/postgresql/pricing/, /ebs/pricing/, /kms/pricing/,
-/cloudwatch/pricing/, ...) fill their tables by script, and their copies have no numbers. So each number was read where
-somebody else had taken it from there, in 2026 where it is in READ; the others stand in no dated source that was found.
+AWS's own pages (https://aws.amazon.com/ec2/pricing/on-demand/, /rds/postgresql/pricing/, /ebs/pricing/,
+/cloudwatch/pricing/, ...) fill their tables by script, and their copies have no numbers, but for KMS's
+(https://aws.amazon.com/kms/pricing/). So each number was read where somebody else had taken it from there, in 2026
+where it is in READ; the others stand in no dated source that was found.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ADDRESS_HOUR = 0.005
 DISK_GB = 0.08
 HOST_GB = 8  # of a host: Amazon Linux and Docker 2.5, three images of an upgrade 1.5
 DATABASE_GB = 0.115  # one zone
-KEY = 1.0  # one of the deployment's own
+KEY = 1.0  # one of the deployment's own; as much again for each of its first two rotations, which are a year apart
 SECRET = 0.40
 ALARM = 0.10
 ALARMS = 8  # behind a balancer, as without
@@ -46,11 +47,14 @@ NOT_COUNTED = (
     "artifacts (S3: 0.023 a GB), images (ECR: 0.10 a GB), logs (0.50 a GB, kept for 30 days), traffic out (0.09 a GB) "
     "and between zones (0.01 a GB each way), backups and upgrades' snapshots beyond the database's size (0.095 a GB; "
     "snapshots go after 90 days, but for the newest three), CPU credits of a t4g or t3 host, or a db.t4g database, "
-    "that is busy for hours (0.04, 0.05 and 0.075 a vCPU-hour)"
+    "that is busy for hours (0.04, 0.05 and 0.075 a vCPU-hour), the rotation of a KMS key (1.00 a month more after a "
+    "year, and 1.00 more after two), alarm mails beyond 1,000 a month (2.00 for 100,000)"
 )
 # what -> where the number was read, with its date
 READ = {
     "t3.micro": "wring.co, blog/aws-ec2-pricing-guide, 2026-03",
+    "t3.medium": "hacecuentas.com, costo-servidor-cloud-aws-ec2-mensual, 2026-04",
+    "m7i.large": "c3x.dev, m5-vs-m6i-vs-m7i-cost-performance, 2026: half of m7i.xlarge",
     "m7g.large": "factualminds.com, amazon-ec2-on-demand-pricing-instance-families-2026, 2026-06",
     "db.t4g.micro, db.t4g.medium": "infratally.com, aws-rds-pricing-explained-2026",
     "RDS storage": "usage.ai, rds/pricing-calculator, 2026-06",
@@ -58,13 +62,13 @@ READ = {
     "load balancer": "awsnegotiations.com, elastic-load-balancer-cost, 2026-05",
     "KMS key": "cloudburn.io, aws-kms-pricing, 2026-03",
     "ECR, traffic": "wring.co, aws-ecr-pricing-guide, 2026-03",
+    "custom metrics": "signoz.io, guides/cloudwatch-pricing, 2026-02",
     "logs, dashboards": "factualminds.com, amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards, 2026-06",
 }
 # in undated tables of public programs, all of which agree, in one undated page, or from memory
 UNDATED = (
-    "t4g.micro, t4g.medium, t3.medium, m7i.large and db.m7g.large (the same in several programs' price "
-    "tables); database's master secret, alarms, custom metrics, CPU credits (one page each); disks, S3, "
-    "requests (from memory)"
+    "t4g.micro, t4g.medium and db.m7g.large (the same in several programs' price tables); database's master secret, "
+    "alarms, CPU credits (one page each); disks, S3, requests, mails (from memory)"
 )
 
 
