@@ -9,6 +9,7 @@ table for people.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pwd
 import re
@@ -21,7 +22,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 import msgspec
 
 from headrace.errors import ConfigurationError
-from headrace.uri import redact
+from headrace.uri import redact, scheme_of
 
 # SQLAlchemy's own pattern, but that several hosts may have a port each, as in libpq's URLs: a password may hold
 # any character but "@" without being quoted.
@@ -81,12 +82,14 @@ class Parameter(NamedTuple):
     instead: str = ""
 
 
+_YEAR = 31_536_000
+_PORTS = r"\d*(,\d*)*"
 _NUMBER = r"-?\d{1,9}"  # of 32 bits, as the system takes them
 PARAMETERS: Mapping[str, Parameter] = {
     "service": Parameter("PGSERVICE"),
     "host": Parameter("PGHOST"),
     "hostaddr": Parameter("PGHOSTADDR"),
-    "port": Parameter("PGPORT", r"\d*(,\d*)*", "a port is a number up to 65535, such as 5432"),
+    "port": Parameter("PGPORT", _PORTS, "a port is a number up to 65535, such as 5432"),
     "dbname": Parameter("PGDATABASE"),
     "user": Parameter("PGUSER"),
     "password": Parameter("PGPASSWORD"),
@@ -253,7 +256,7 @@ class PostgresURL(msgspec.Struct, frozen=True, kw_only=True):
             path = Path(file)
             if not path.is_file() or path.stat().st_mode & 0o077:  # libpq ignores one that others can read
                 return []
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except OSError:
             return []
         passwords = []
@@ -342,9 +345,12 @@ def parse(url: str, environment: Mapping[str, str] | None = None) -> DatabaseURL
             f"{redact(url)} has quotes around it. Take them out: docker's --env-file and systemd's lists keep them."
         )
     match = _PATTERN.match(url)
-    if match is None or match["scheme"] in _NO_DATABASE:
+    if match is None:
+        _check_scheme(url)
         return None
     scheme = match["scheme"]
+    if scheme in _NO_DATABASE:
+        return None
     query = _query(url, match["query"] or "")
     if scheme in _SQLITE:
         return _sqlite(url, unquote(match["database"] or ""), query)
@@ -353,14 +359,32 @@ def parse(url: str, environment: Mapping[str, str] | None = None) -> DatabaseURL
     if scheme.partition("+")[0] in ("mysql", "mssql", "sqlite", "postgresql"):
         _check_driver(url, scheme)
         return OtherURL(url=url, kind=scheme)
+    _check_plugin(url, scheme)
+    return None
+
+
+def _check_scheme(url: str) -> None:
+    """Raises ConfigurationError for what is no URL of a database and no folder either: postgresql:h/d, jdbc:...
+
+    The slashes of one are easily lost; MLflow takes what is before a colon for the kind of the store, and fails later.
+    """
+    scheme = scheme_of(url)
+    if scheme and scheme not in _NO_DATABASE:
+        _check_plugin(url, scheme)
+    beginning = re.match(r"[\w+]+(?=//)", url)
+    if beginning is not None and beginning[0] in (*_SQLITE, *_POSTGRESQL, *_DRIVERS):
+        raise ConfigurationError(f"{redact(url)} lacks the colon of a URL. Write {beginning[0]}://.")
+
+
+def _check_plugin(url: str, scheme: str) -> None:
+    """Raises ConfigurationError unless a plugin of MLflow's has such stores."""
     from importlib.metadata import entry_points  # 20 ms that no start in order waits for
 
-    if any(plugin.name == scheme for plugin in entry_points(group="mlflow.tracking_store")):
-        return None
-    raise ConfigurationError(
-        f"{redact(url)} is no store that MLflow knows. Use postgresql://, sqlite:///PATH, mysql+pymysql://, "
-        "mssql+pyodbc:// or a folder."
-    )
+    if not any(plugin.name == scheme for plugin in entry_points(group="mlflow.tracking_store")):
+        raise ConfigurationError(
+            f"{redact(url)} is no store that MLflow knows. Use postgresql://, sqlite:///PATH, mysql+pymysql://, "
+            "mssql+pyodbc:// or a folder."
+        )
 
 
 def stock_url(url: str) -> str:
@@ -386,24 +410,31 @@ def _sqlite(url: str, path: str, query: dict[str, list[str]]) -> SqliteURL | Oth
         raise ConfigurationError(f"{url[:200]} has a path that no disk takes: a NUL in it, or a name that is too long.")
     [timeout] = query.get("timeout", [""])
     try:
-        return SqliteURL(url=url, path=path, timeout=float(timeout) if timeout else None)
+        seconds = float(timeout or 0)
     except ValueError:
-        raise ConfigurationError(f"{url} has the timeout {timeout!r}, which is no number of seconds.") from None
+        seconds = -1
+    if not 0 <= seconds < _YEAR:
+        raise ConfigurationError(f"{url} has the timeout {timeout!r}, which is no number of seconds.")
+    return SqliteURL(url=url, path=path, timeout=seconds if timeout else None)
 
 
 def _check_driver(url: str, scheme: str) -> None:
     needed = _DRIVERS.get(scheme)
     if needed == "":
         raise ConfigurationError(f"{redact(url)} names a driver that MLflow can't use. Write postgresql://.")
-    try:
-        missing = needed is not None and find_spec(needed) is None
-    except ModuleNotFoundError:
-        missing = True
-    if missing:
+    if needed is not None and not is_installed(needed):
         raise ConfigurationError(
             f"{redact(url)} needs the Python module {needed}, which is not installed. Install it beside MLflow, or "
             "name a driver that is there (mysql+pymysql://, mssql+pyodbc://)."
         )
+
+
+def is_installed(module: str) -> bool:
+    """Whether Python finds it, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
 
 
 def _given(url: str, match: re.Match[str], query: dict[str, list[str]]) -> dict[str, str]:
@@ -449,8 +480,12 @@ def _complete(url: str, given: dict[str, str], environment: Mapping[str, str]) -
     for name, parameter in PARAMETERS.items():
         if name not in given and name != "service" and (value := environment.get(parameter.variable, "")):
             given[name], sources[name] = value, parameter.variable
+    if "sslmode" not in given and environment.get("PGREQUIRESSL", "").startswith("1"):
+        given["sslmode"] = "require"  # libpq's old word for it
     for name, value in given.items():
-        _check(name, value, sources[name])
+        if name in PARAMETERS and PARAMETERS[name].allowed in (_NUMBER, _PORTS):
+            given[name] = value.strip()  # as libpq reads numbers
+        _check(name, given[name], sources.get(name, "PGREQUIRESSL"))
     if given.get("sslrootcert") == "system":
         given.setdefault("sslmode", "verify-full")
         if given["sslmode"] != "verify-full":
@@ -491,10 +526,24 @@ def _check(name: str, value: str, source: str) -> None:
             f"{source} has the host {wrong[:80]!r}, which is no host's name. Look for two dots, or a part that is too "
             "long."
         )
+    if name == "hostaddr" and (
+        wrong := next((each for each in value.split(",") if each and not _is_address(each)), None)
+    ):
+        raise ConfigurationError(
+            f"{source} has the hostaddr {wrong[:80]!r}, which is no IP address. A name is the host's."
+        )
     is_beyond = name == "port" and any(port.isdecimal() and int(port[:9]) > 65535 for port in value.split(","))
     if parameter.instead and (is_beyond or not re.fullmatch(parameter.allowed, value)):
         shown = name if "password" in name or "secret" in name else f"{name}={value}"
         raise ConfigurationError(f"{source} has {shown}, but {parameter.instead}.")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_host(host: str) -> bool:
@@ -513,7 +562,7 @@ def _of_service(service: str, environment: Mapping[str, str]) -> dict[str, str]:
         files.append(os.path.join(folder, "pg_service.conf"))
     for file in files:
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            lines = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
         except OSError:
             continue
         found: dict[str, str] = {}

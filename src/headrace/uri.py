@@ -8,9 +8,17 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote
 
-_IN_TEXT = re.compile(r"(://[^:/@\s]*):\S*@")
+# The slashes or the colon before them may be missing.
+_IN_TEXT = re.compile(r"((?://|^[\w+]+:/?)[^:/@\s]*):\S*@")
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*(?=:)")
 _IN_QUERY = re.compile(r"((?:ssl|oauth_client_)?(?:password|secret)=)[^&\s]+")
 _PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@")
+
+
+def scheme_of(text: str) -> str:
+    """What is before the colon of a URI, in small letters; "" for a path."""
+    found = _SCHEME.match(text)
+    return found[0].lower() if found else ""
 
 
 def redact(text: str, *uris: str | None) -> str:

@@ -100,6 +100,19 @@ def test_variables_complete_what_the_url_leaves_out() -> None:
     assert postgres("postgresql://me@h:1/d?sslmode=disable", **environment).parameters["sslmode"] == "disable"
 
 
+def test_numbers_may_have_blanks_around_them_as_in_libpq() -> None:
+    database = postgres("postgresql://u@h/d", PGPORT=" 6000 ", PGCONNECT_TIMEOUT="7 ")
+    assert (database.hosts[0].port, database.parameters["connect_timeout"]) == (6000, "7")
+
+
+@pytest.mark.parametrize(
+    ("url", "mode"), [("postgresql://u@h/d", "require"), ("postgresql://u@h/d?sslmode=allow", "allow")]
+)
+def test_libpqs_old_variable_for_tls(url: str, mode: str) -> None:
+    assert postgres(url, PGREQUIRESSL="1").parameters["sslmode"] == mode
+    assert "sslmode" not in postgres("postgresql://u@h/d", PGREQUIRESSL="0").parameters
+
+
 def test_without_anything_it_is_a_socket() -> None:
     [host] = postgres("postgresql://").hosts
     assert host.is_socket
@@ -126,7 +139,9 @@ def test_a_password_file(tmp_path: Path) -> None:
     assert of_stock(database)["passfile"] == str(file)
     socket = postgres(f"postgresql://u@/d?host={tmp_path}&passfile={file}")
     assert socket.passwords_for(socket.hosts[0]) == ["of the socket"]
-    file.write_text("*:*:*:*:new\n*:*:*:*:old\n")  # the new one may become right while the old one is tried
+    file.write_bytes(
+        b"# caf\xe9\n*:*:*:*:new\n*:*:*:*:old\n"
+    )  # the new one may become right while the old one is tried
     assert socket.passwords_for(socket.hosts[0]) == ["new", "old", "new"]
     file.chmod(0o640)
     assert database.passwords_for(database.hosts[0]) == []
@@ -276,7 +291,15 @@ def test_what_libpq_17_in_stock_does_not_know_stays_here(name: str) -> None:
         ('"sqlite:///a.db"', "has quotes around it"),
         ("'postgresql://u:secret@h/d'", "has quotes around it"),
         ("sqlite:///a.db?timeout=soon", "is no number of seconds"),
+        ("sqlite:///a.db?timeout=nan", "is no number of seconds"),
+        ("sqlite:///a.db?timeout=-1", "is no number of seconds"),
         ("foo://x", "is no store that MLflow knows"),
+        ("sqlite:a.db", "is no store that MLflow knows"),
+        ("postgresql:u:secret@h/d", "is no store that MLflow knows"),
+        ("postgresql:/u:secret@h/d", "is no store that MLflow knows"),
+        ("jdbc:postgresql://u:secret@h/d", "is no store that MLflow knows"),
+        ("postgresql//u:secret@h/d", "lacks the colon of a URL. Write postgresql://"),
+        ("postgresql://h/d?hostaddr=localhost", "has the hostaddr 'localhost', which is no IP address"),
         ("mysql://u:secret@h/d", "needs the Python module MySQLdb, which is not installed"),
         ("mssql+pyodbc://u:secret@h/d", "needs the Python module pyodbc"),
         ("postgresql+asyncpg://u:secret@h/d", "names a driver that MLflow can't use"),
@@ -315,7 +338,9 @@ def test_what_is_left_to_stock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse(with_uri, {}) == OtherURL(url=with_uri, kind="sqlite")
 
 
-@pytest.mark.parametrize("text", ["./mlruns", "/data/mlruns", "file:///data/mlruns", "http://server:5000", ""])
+@pytest.mark.parametrize(
+    "text", ["./mlruns", "/data/mlruns", "./a:b", "file:///data/mlruns", "file:a", "http://server:5000", ""]
+)
 def test_what_is_no_database(text: str) -> None:
     assert parse(text, {}) is None
     assert database_url.stock_url(text) == text
