@@ -114,8 +114,14 @@ def _check_archival(file: str) -> None:
 
 
 def _check_folder(store_uri: str) -> None:
-    """Raises ConfigurationError for a file store's folder that can neither be written nor made."""
-    if "://" in store_uri and not store_uri.startswith("file://"):
+    """Raises ConfigurationError for a server, or for a file store that MLflow refuses or that can't be written."""
+    scheme = uri.scheme_of(store_uri)
+    if scheme in ("http", "https"):
+        raise ConfigurationError(
+            f"--backend-store-uri is {uri.redact(store_uri)}, a server, but must be the database that a server works "
+            "on. Name that, or set MLFLOW_TRACKING_URI to the server and start none."
+        )
+    if scheme not in ("", "file") or store_uri == "databricks":
         return
     folder = Path(urlsplit(store_uri).path if store_uri.startswith("file:") else store_uri).absolute()
     there = next(each for each in (folder, *folder.parents) if each.exists())
@@ -123,6 +129,16 @@ def _check_folder(store_uri: str) -> None:
         raise ConfigurationError(
             f"The file store {store_uri} can't be used: {there} is no folder that this user may write. Look at "
             "--backend-store-uri."
+        )
+    spec = find_spec("mlflow")
+    assert spec is not None
+    assert spec.origin is not None
+    allow = "MLFLOW_ALLOW_FILE_STORE"  # older MLflows take file stores without it
+    known = allow in Path(spec.origin).with_name("environment_variables.py").read_text(encoding="utf-8")
+    if known and os.environ.get(allow, "").lower() not in ("true", "1"):  # as MLflow reads it
+        raise ConfigurationError(
+            f"--backend-store-uri is {store_uri}, a folder: a file store, which MLflow refuses. "
+            f"Copy it with `headrace copy {store_uri} sqlite:///mlflow.db`, or set {allow}=true."
         )
 
 

@@ -212,6 +212,9 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     [
         ("./a-file/mlruns", "a-file is no folder that this user may write"),
         ("file:///dev/null/mlruns", "/dev/null is no folder"),
+        ("./mlruns", "is ./mlruns, a folder: a file store, which MLflow refuses. Copy it with"),
+        ("http://127.0.0.1:5000", "is http://127.0.0.1:5000, a server, but must be the database"),
+        ("postgresql:h/d", "postgresql:h/d is no store that MLflow knows"),
         ("sqlite:///file:not/there.db?mode=ro&uri=true", "unable to open database file"),  # stock's alone, as MySQL is
     ],
 )

@@ -57,6 +57,20 @@ def test_a_flag_wins_over_the_environment_and_an_empty_variable_is_none() -> Non
     assert (settings.port, settings.host, settings.serve_artifacts) == (7000, "127.0.0.1", False)
 
 
+def test_an_empty_option_is_none_where_that_changes_nothing() -> None:
+    harmless = ("allowed_hosts", "cors_allowed_origins", "registry_store_uri", "x_frame_options", "expose_prometheus")
+    assert resolve(dict.fromkeys(harmless, ""), {}) == resolve({}, {})
+
+
+@pytest.mark.parametrize(
+    ("host", "meant"), [("[::1]", "::1"), ("127.1", "127.0.0.1"), ("0", "0.0.0.0"), ("a.example", "a.example")]
+)
+def test_other_ways_to_write_a_host(host: str, meant: str) -> None:
+    settings = resolve({"host": host}, {})
+    assert settings.host == meant
+    assert settings.protected == (not meant.endswith("1"))
+
+
 def test_artifacts_lie_where_stock_has_them() -> None:
     backend = {"backend_store_uri": "postgresql://u@h/d"}
     assert resolve(backend, {}).artifacts_destination == "./mlartifacts"
@@ -201,6 +215,21 @@ def in_a_line(error: ConfigurationError) -> None:
         ({"default_artifact_root": "http://[::1"}, {}, "--default-artifact-root is 'http://[::1', which is no URI"),
         ({"artifacts_destination": "/dev/null"}, {}, "'/dev/null', which is a file"),
         ({"default_artifact_root": "file:///dev/null"}, {}, "'file:///dev/null', which is a file"),
+        ({"artifacts_destination": "s3://"}, {}, "'s3://', which names no bucket. Write s3://BUCKET/PATH."),
+        ({"artifacts_destination": "s3:///path"}, {}, "which names no bucket"),
+        ({"artifacts_destination": "s3:bucket"}, {}, "which names no bucket"),
+        ({"default_artifact_root": "gs:/bucket"}, {}, "which names no bucket. Write gs://BUCKET/PATH."),
+        ({"artifacts_destination": "minio://bucket"}, {}, "'minio://bucket', which is no store that MLflow knows"),
+        ({"default_artifact_root": "runs:/a"}, {}, "'runs:/a', which is no store that MLflow knows"),
+        ({"artifacts_destination": "mlflow-artifacts:/a"}, {}, "which is this server itself"),
+        ({"artifacts_destination": "sftp://h/x"}, {}, "needs a package that is not installed here: pip install pysftp"),
+        ({"artifacts_destination": ""}, {}, "--artifacts-destination is empty. Give it a value, or leave it out."),
+        ({"backend_store_uri": ""}, {}, "--backend-store-uri is empty"),
+        ({"backend_store_uri": "sqlite:a.db"}, {}, "sqlite:a.db is no store that MLflow knows"),
+        ({"host": ""}, {}, "--host is '', but must be an address or a name of this machine"),
+        ({"host": "*"}, {}, "--host is '*', but must be an address"),
+        ({"host": "http://a"}, {}, "--host is 'http://a', but must be an address"),
+        ({"host": "localhost:5000"}, {}, "--host is 'localhost:5000', but must be an address"),
         ({"host": "a\x01b"}, {}, "which has a control character"),
         ({}, {"MLFLOW_LOGGING_LEVEL": "loud"}, "MLFLOW_LOGGING_LEVEL is 'loud'"),
         ({}, {"FORWARDED_ALLOW_IPS": "proxy.example"}, "FORWARDED_ALLOW_IPS is 'proxy.example', but must be addresses"),

@@ -13,6 +13,7 @@ from headrace.artifacts.s3 import Buckets, S3Store
 from headrace.artifacts.store import ArtifactStore
 from headrace.errors import Declined
 from headrace.settings import Settings
+from headrace.uri import scheme_of
 
 
 class Place(NamedTuple):
@@ -34,7 +35,7 @@ class Locations:
         """The store of --artifacts-destination. Raises Declined."""
         if not self._serve_artifacts:
             raise Declined("artifacts don't pass through this server")
-        if "://" not in self._destination_uri and not self._destination_uri.startswith("file:"):
+        if not scheme_of(self._destination_uri):
             return LocalStore(_unquoted(self._destination_uri))
         return self._at(self._destination_uri)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from headrace import database_url, uri
+from headrace.database_url import is_installed
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings, least_connections
 from headrace.settings.table import OF_STOCK
@@ -64,9 +65,57 @@ def _check_places(settings: Settings) -> None:
             raise ConfigurationError(
                 f"{option}, which is no URI ({error}). Write s3://BUCKET/PATH, or a folder."
             ) from None
+        _check_kind(option, place, parts.netloc, settings.serve_artifacts and name == "artifacts_destination")
         path = unquote(parts.path) if parts.scheme == "file" else "" if "://" in place else place
         if path and os.path.exists(path) and not os.path.isdir(path):
             raise ConfigurationError(f"{option}, which is a file. Name a folder, which may be new.")
+
+
+# Kinds of stores of artifacts that MLflow has -> the module that it needs on the server, and its package.
+_KINDS = {
+    "": "",
+    "file": "",
+    "s3": "",
+    "r2": "",
+    "b2": "",
+    "gs": "google.cloud.storage google-cloud-storage",
+    "wasbs": "azure.storage.blob azure-storage-blob",
+    "abfss": "azure.storage.filedatalake azure-storage-file-datalake",
+    "ftp": "",
+    "sftp": "pysftp pysftp",
+    "hdfs": "pyarrow pyarrow",
+    "viewfs": "pyarrow pyarrow",
+    "dbfs": "",
+    "http": "",
+    "https": "",
+    "mlflow-artifacts": "",
+}
+_WITH_BUCKET = ("s3", "r2", "b2", "gs", "wasbs", "abfss")
+
+
+def _check_kind(option: str, place: str, bucket: str, served: bool) -> None:
+    """Raises ConfigurationError for a store of artifacts that MLflow has not got, or that could not work.
+
+    `served`: this server itself keeps artifacts there.
+    """
+    kind = uri.scheme_of(place)
+    if kind not in _KINDS:
+        from importlib.metadata import entry_points  # 20 ms that no start in order waits for
+
+        if not any(plugin.name == kind for plugin in entry_points(group="mlflow.artifact_repository")):
+            raise ConfigurationError(
+                f"{option}, which is no store that MLflow knows. Write s3://BUCKET/PATH, or a folder."
+            )
+        return
+    if kind in _WITH_BUCKET and not bucket:
+        raise ConfigurationError(f"{option}, which names no bucket. Write {kind}://BUCKET/PATH.")
+    if served and kind == "mlflow-artifacts":
+        raise ConfigurationError(
+            f"{option}, which is this server itself. Name what is behind it: s3://BUCKET, or a folder."
+        )
+    module, _, package = _KINDS[kind].partition(" ")
+    if served and module and not is_installed(module):
+        raise ConfigurationError(f"{option}, which needs a package that is not installed here: pip install {package}.")
 
 
 def _check_database_auth(settings: Settings, environment: Mapping[str, str]) -> None:

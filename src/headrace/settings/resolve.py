@@ -14,6 +14,7 @@ from headrace.errors import ConfigurationError
 from headrace.settings import Settings, least_connections
 from headrace.settings.checks import check_server, check_stores
 from headrace.settings.table import CONTAINER, LEVELS, OF_STOCK, SETTINGS, Setting
+from headrace.settings.values import text as as_text
 
 
 def resolve(
@@ -40,6 +41,10 @@ def resolve(
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         source, text = setting.flag, flags.get(setting.name)
+        if text == "" and setting.parse is as_text:  # mostly a shell's variable that is not set
+            if setting.name in _NEVER_EMPTY:
+                raise ConfigurationError(f"{source} is empty. Give it a value, or leave it out.")
+            continue
         if text is None:
             source, text = setting.environment, environment.get(setting.environment) or None
         if text is not None and source == "MLFLOW_PORT" and stock_options.is_of_kubernetes(text):
@@ -65,6 +70,10 @@ def resolve(
     if serves:
         check_server(settings)
     return _with_token(settings, environment)
+
+
+# Another server would start than the one that was meant. The others are as if they were not given, as in stock.
+_NEVER_EMPTY = ("backend_store_uri", "artifacts_destination", "default_artifact_root", "ssm_prefix")
 
 
 # What other programs call these things, and what it may say.

@@ -15,6 +15,7 @@ from headrace.settings.values import (
     admin_token,
     app,
     choice,
+    host,
     issuer,
     load_balancer,
     networks,
@@ -77,7 +78,7 @@ SETTINGS = (
     Setting(
         "host",
         "MLFLOW_HOST",
-        text,
+        host,
         "127.0.0.1",
         "The network interface to listen on; 0.0.0.0 for every one.",
         "-h",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -101,6 +102,17 @@ def prefix(text: str) -> str:
 def text(text: str) -> str:
     """a text"""
     return text
+
+
+def host(text: str) -> str:
+    """an address or a name of this machine, such as 127.0.0.1; 0.0.0.0 is every address"""
+    text = text.removeprefix("[").removesuffix("]")
+    if not text or re.search(r"[*/@?#\[\]]|^[^:]*:[^:]*$", text):
+        raise ValueError
+    try:
+        return socket.inet_ntoa(socket.inet_aton(text))  # 127.1 and 0 are short for something
+    except OSError:
+        return text
 
 
 def admin_token(text: str) -> str:
