@@ -27,6 +27,8 @@ from bench.fill import settle, without_indexes
 from bench.machine import facts
 from bench.process import ServerProcess, free_port
 from bench.search import indexes
+from headrace.db import postgres_indexes
+from headrace.db.indexes import HISTORIES, MLFLOWS_STEPS, Index
 
 # how many runs were written at once, and which
 Part: TypeAlias = tuple[int, range]
@@ -37,10 +39,6 @@ ROUNDS, SECONDS = 5, 1.5
 START = 1_700_000_000_000
 
 AT_ONCE = (10, 100, 10_000)  # so many trainings write at the same time; each a part of the full table
-# MLflow's index of steps, and one in its place that has a history's other columns too
-STEPS = "index_metrics_run_uuid_key_step"
-PLAIN = "metrics (run_uuid, key, step)"
-COVERING = f"{PLAIN} INCLUDE (timestamp, value, is_nan)"
 
 RUNS = """
 INSERT INTO runs (run_uuid, experiment_id, artifact_uri, status, source_type, lifecycle_stage, start_time)
@@ -185,7 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.growth", description=__doc__)
     parser.add_argument("--rows", type=int, default=30_000_000)
     parser.add_argument("--shared-buffers", default="128MB", help="PostgreSQL's memory")
-    parser.add_argument("--covering", action="store_true", help=f"once more with {STEPS} ON {COVERING}")
+    parser.add_argument("--mlflows", action="store_true", help="once more with MLflow's index of steps")
     options = parser.parse_args()
     runs = options.rows // POINTS // len(AT_ONCE)
     full = [(at_once, range(number * runs, (number + 1) * runs)) for number, at_once in enumerate(AT_ONCE)]
@@ -199,15 +197,17 @@ def main() -> int:
             for side, parts in (("empty", [(FEW, range(FEW))]), ("full", full)):
                 sides.append(Side(databases, folder, side, parts))
             print(facts(folder))
-            reads(sides)
-            cold_reads(databases, sides[1])
-            if options.covering:
-                run(replace_index(sides[1].uri, COVERING))
+            if options.mlflows:
+                replace_index(sides, MLFLOWS_STEPS)
                 reads(sides)
                 cold_reads(databases, sides[1])
-                writes(sides)
-                run(replace_index(sides[1].uri, PLAIN))
+                replace_index(sides, HISTORIES)
+            reads(sides)
+            cold_reads(databases, sides[1])
             writes(sides)  # last: what is written makes histories longer
+            if options.mlflows:
+                replace_index(sides, MLFLOWS_STEPS)
+                writes(sides)
         finally:
             for each in sides:
                 each.server.stop()
@@ -215,19 +215,22 @@ def main() -> int:
     return 0
 
 
-async def replace_index(uri: str, columns: str) -> None:
-    """Make the index of steps anew, under its name and with these columns, on the full side alone."""
+def replace_index(sides: Sequence[Side], index: Index) -> None:
+    """Have the index of steps as it should be, or as MLflow makes it."""
+    for side in sides:
+        run(_replace_index(side.uri, index))
+
+
+async def _replace_index(uri: str, index: Index) -> None:
     connection = await asyncpg.connect(uri, command_timeout=3600)
     try:
         began = time.monotonic()
         await connection.execute("SET maintenance_work_mem = '512MB'")
-        await connection.execute(f"CREATE INDEX CONCURRENTLY instead ON {columns}")
-        await connection.execute(f"DROP INDEX CONCURRENTLY {STEPS}")
-        await connection.execute(f"ALTER INDEX instead RENAME TO {STEPS}")
+        await postgres_indexes.exchange(connection, index)
         took = time.monotonic() - began
         await settle(connection)
-        size = await connection.fetchval(f"SELECT pg_relation_size('{STEPS}')")
-        print(f"{STEPS} ON {columns}: {size / 1e9:.2f} GB, in {took:.0f} s", flush=True)
+        size = await connection.fetchval(f"SELECT pg_relation_size('{index.name}')")
+        print(f"{index.name} ON {index}: {size / 1e9:.2f} GB, in {took:.0f} s", flush=True)
     finally:
         await connection.close()
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from headrace.api.search.ast import RunSearch
 from headrace.cli.indexes import indexes
 from headrace.db import postgres_indexes
-from headrace.db.indexes import INDEXES
+from headrace.db.indexes import HISTORIES, INDEXES
 from headrace.db.postgres import PostgresDatabase
 from headrace.db.sqlite import SqliteDatabase
 from headrace.resources.runs import reads
@@ -21,6 +21,9 @@ from tests.support.databases import Database, Databases
 from tests.support.processes import wait_until
 
 NAMES = {index.name for index in INDEXES}
+READY = dict.fromkeys((*NAMES, HISTORIES.name), True)
+# what it is before them, and after they were dropped
+MLFLOWS = {HISTORIES.name: False}
 
 
 async def until_built(database: Database) -> None:
@@ -44,9 +47,9 @@ async def test_postgresql(databases: Databases) -> None:
     finally:
         await asyncio.gather(*(store.close() for store in stores))
     await postgres_indexes.build(url)
-    assert await postgres_indexes.existing(url) == dict.fromkeys(NAMES, True)
+    assert await postgres_indexes.existing(url) == READY
     await postgres_indexes.drop(url)
-    assert await postgres_indexes.existing(url) == {}
+    assert await postgres_indexes.existing(url) == MLFLOWS
 
 
 async def test_a_second_builder_leaves_it_to_the_first_or_waits_for_it(databases: Databases) -> None:
@@ -55,13 +58,13 @@ async def test_a_second_builder_leaves_it_to_the_first_or_waits_for_it(databases
     first = await asyncpg.connect(dsn)
     await first.execute("SELECT pg_advisory_lock($1)", postgres_indexes.LOCK)
     await postgres_indexes.build(url)
-    assert await postgres_indexes.existing(url) == {}
+    assert await postgres_indexes.existing(url) == MLFLOWS
     waiting = asyncio.create_task(postgres_indexes.build(url, wait=True))
     done, _ = await asyncio.wait([waiting], timeout=2 * postgres_indexes.WAIT_SECONDS)
     assert not done
     await first.close()
     await waiting
-    assert await postgres_indexes.existing(url) == dict.fromkeys(NAMES, True)
+    assert await postgres_indexes.existing(url) == READY
 
 
 async def test_a_half_built_index_is_built_anew(databases: Databases) -> None:
@@ -70,7 +73,63 @@ async def test_a_half_built_index_is_built_anew(databases: Databases) -> None:
     database.execute(INDEXES[0].create())
     database.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{INDEXES[0].name}'::regclass")
     await postgres_indexes.build(url)
-    assert await postgres_indexes.existing(url) == dict.fromkeys(NAMES, True)
+    assert await postgres_indexes.existing(url) == READY
+
+
+def definition(database: Database) -> str:
+    """Of the indexes of steps: their tables and columns."""
+    rows = database.query("SELECT indexdef FROM pg_indexes WHERE indexdef LIKE '% (run_uuid, key, step)%'")
+    return "; ".join(row["indexdef"].partition(" ON public.")[2] for row in rows)
+
+
+PLAIN = "metrics USING btree (run_uuid, key, step)"
+WIDE = f'{PLAIN} INCLUDE ("timestamp", value, is_nan)'
+UNDONE = [
+    pytest.param("", id="MLflow's"),
+    pytest.param(
+        "CREATE INDEX headrace_metrics_history ON metrics (run_uuid, key, step) INCLUDE (timestamp, value, is_nan);"
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'headrace_metrics_history'::regclass",
+        id="half built",
+    ),
+    pytest.param("CREATE INDEX headrace_metrics_history ON metrics (run_uuid, key, step)", id="of other columns"),
+    pytest.param(
+        "CREATE INDEX headrace_metrics_history ON metrics (run_uuid, key, step) INCLUDE (timestamp, value, is_nan);"
+        "DROP INDEX index_metrics_run_uuid_key_step",
+        id="before it has its name",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken_off", UNDONE)
+async def test_the_index_of_histories_takes_the_place_of_mlflows(databases: Databases, broken_off: str) -> None:
+    """Whatever one that was broken off has left; and MLflow's takes its place again."""
+    database = databases.migrated("postgresql")
+    assert definition(database) == PLAIN
+    for statement in filter(None, broken_off.split(";")):
+        database.execute(statement)
+    await postgres_indexes.build_or_fail(database.url)
+    assert definition(database) == WIDE
+    await postgres_indexes.drop(database.url)
+    assert definition(database) == PLAIN
+
+
+async def test_that_of_a_large_table_is_made_when_it_is_asked_for(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = databases.migrated("postgresql")
+    monkeypatch.setattr(postgres_indexes, "SMALL_TABLE_BYTES", 1)
+    await postgres_indexes.build(database.url)
+    assert await postgres_indexes.existing(database.url) == READY | MLFLOWS
+    assert definition(database) == PLAIN
+    await postgres_indexes.build_or_fail(database.url)
+    assert definition(database) == WIDE
+
+
+async def test_one_that_somebody_has_dropped_is_not_made_again(databases: Databases) -> None:
+    database = databases.migrated("postgresql")
+    database.execute(f"DROP INDEX {HISTORIES.name}")
+    await postgres_indexes.build_or_fail(database.url)
+    assert definition(database) == ""
 
 
 async def test_the_builder_survives_a_deadlock(databases: Databases, caplog: pytest.LogCaptureFixture) -> None:
@@ -88,7 +147,7 @@ async def test_the_builder_survives_a_deadlock(databases: Databases, caplog: pyt
     await building
     await reader.close()
     assert "waited for each other" in caplog.text
-    assert await postgres_indexes.existing(database.url) == dict.fromkeys(NAMES, True)
+    assert await postgres_indexes.existing(database.url) == READY
 
 
 async def test_sqlite(databases: Databases) -> None:
@@ -136,8 +195,10 @@ def test_the_commands(databases: Databases) -> None:
         assert done.exit_code == 0
         return done.output
 
-    assert "missing" in output("list")
+    before = output("list")
+    assert before.count("missing") == len(INDEXES)
+    assert "as MLflow makes it: `headrace db indexes build`" in before
     output("build")
-    assert "ready" in output("list")
+    assert output("list").count(": ready") == len(INDEXES) + 1
     output("drop")
-    assert "missing" in output("list")
+    assert output("list") == before

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from headrace.db.database import Database as Store
-from headrace.db.indexes import INDEXES
+from headrace.db.indexes import HISTORIES, INDEXES
 from headrace.db.query import Dialect
 from headrace.pages import state
 from tests.support.processes import PATIENCE_SECONDS
 
 
 async def test_a_database_says_how_it_is(store: Store) -> None:
-    names = [index.name for index in INDEXES]
+    names = [index.name for index in (*INDEXES, HISTORIES)]
     size, indexes, connected = await store.rows_of(state._SIZE(), state._INDEXES(names=names), state._CONNECTED())
     assert size[0][0] > 100_000
     assert {row[0] for row in indexes} <= set(names)

@@ -4,24 +4,40 @@ They are built in the background after a start. `headrace_runs_newest` gives the
 first page that everybody opens, without reading the others, and `headrace_logged_models_newest` its newest models.
 `headrace_latest_metrics_value` gives the top runs by a metric, `headrace_traces_failed` the newest traces that failed,
 which may be few among many. docs/search.md says what they cost.
+
+On PostgreSQL `HISTORIES` stands in the place of an index of MLflow's own, whose columns it begins with.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Index(Struct, frozen=True):
-    """`columns` is what stands in the parentheses of CREATE INDEX, `only` which rows it has, in both dialects."""
+    """`columns` is what stands in the parentheses of CREATE INDEX, `only` which rows it has, in both dialects.
+
+    `include`: what else of a row its entries hold, on PostgreSQL. `otherwise`: what it is where it is not as here.
+    """
 
     name: str
     table: str
     columns: str
     only: str = ""
+    include: tuple[str, ...] = ()
+    otherwise: str = "half built"
 
     def create(self, how: str = "") -> str:
+        return f"CREATE INDEX {how} IF NOT EXISTS {self.name} ON {self}"
+
+    def __str__(self) -> str:
+        include = f" INCLUDE ({', '.join(self.include)})" if self.include else ""
         where = f" WHERE {self.only}" if self.only else ""
-        return f"CREATE INDEX {how} IF NOT EXISTS {self.name} ON {self.table} ({self.columns}){where}"
+        return f"{self.table} ({self.columns}){include}{where}"
+
+    def state(self, ready: bool | None) -> str:
+        """What to say of it; None: it is not there."""
+        return "ready" if ready else f"{'missing' if ready is None else self.otherwise}: `headrace db indexes build`"
 
 
 INDEXES = (
@@ -35,3 +51,6 @@ INDEXES = (
     ),
     Index("headrace_traces_failed", "trace_info", "experiment_id, timestamp_ms DESC, request_id", "status = 'ERROR'"),
 )
+# A run that trained beside others has its points on as many pages of the table, and on 20 to 50 of this index.
+MLFLOWS_STEPS = Index("index_metrics_run_uuid_key_step", "metrics", "run_uuid, key, step")
+HISTORIES = replace(MLFLOWS_STEPS, include=("timestamp", "value", "is_nan"), otherwise="as MLflow makes it")

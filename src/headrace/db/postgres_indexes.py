@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import asyncpg
+from msgspec.structs import replace
 
 from headrace.database_url import PostgresURL
 from headrace.db import connections
 from headrace.db.connections import Connection
-from headrace.db.indexes import INDEXES
+from headrace.db.indexes import HISTORIES, INDEXES, MLFLOWS_STEPS, Index
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +24,16 @@ WAIT_SECONDS = 0.5
 # PostgreSQL ends one of two that wait for each other: CREATE INDEX waits for whoever has read the table before.
 DEADLOCKS = 10
 
-_VALID = """
-SELECT c.relname, i.indisvalid FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
-WHERE pg_table_is_visible(i.indrelid) AND c.relname = ANY($1::name[]) AND i.indrelid = ANY ($2::text[]::regclass[])
+# Above it, HISTORIES is left to `headrace db indexes build`: it would take longer than 10 s, and its size of the disk.
+SMALL_TABLE_BYTES = 1_000_000_000
+# HISTORIES, or MLflow's index again, until it takes the place of the other
+_INSTEAD = "headrace_metrics_history"
+
+_READY = """
+SELECT c.relname AS name, i.indisvalid AND i.indnatts - i.indnkeyatts = wanted.included AS ready
+FROM unnest($1::name[], $2::text[], $3::int[]) AS wanted (name, tbl, included)
+JOIN pg_class c ON c.relname = wanted.name
+JOIN pg_index i ON i.indexrelid = c.oid AND i.indrelid = wanted.tbl::regclass
 """
 
 _IS_BUILT = """
@@ -33,10 +43,10 @@ WHERE datname = current_database() AND relid = ANY ($1::text[]::regclass[]::oid[
 
 
 async def build(database: PostgresURL, wait: bool = False) -> None:
-    """Build what is missing. One process at a time; whoever comes second leaves it to the first, or waits for it.
+    """Build what is missing. One process at a time; whoever comes second leaves it to the first.
 
     An index that was left half built (its builder was killed) is dropped and built anew. Where the role may not, or
-    the database goes away, a line in the log says so.
+    the database goes away, a line in the log says so. `wait`: for the first, and for what takes minutes.
     """
     try:
         await build_or_fail(database, wait)
@@ -46,6 +56,19 @@ async def build(database: PostgresURL, wait: bool = False) -> None:
 
 async def build_or_fail(database: PostgresURL, wait: bool = True) -> None:
     """As `build`. Raises OSError, asyncpg's errors."""
+    async with _alone(database, wait) as connection:
+        if connection is None:
+            return
+        for index in INDEXES:
+            await _make(connection, index)
+        size = "SELECT pg_total_relation_size($1::text::regclass)"
+        if wait or await connection.fetchval(size, HISTORIES.table) <= SMALL_TABLE_BYTES:
+            await exchange(connection, HISTORIES)
+
+
+@asynccontextmanager
+async def _alone(database: PostgresURL, wait: bool) -> AsyncIterator[Connection | None]:
+    """A connection, once nobody else builds; None where that is not waited for."""
     connection = await connections.connect(database)
     try:
         said = False
@@ -55,9 +78,10 @@ async def build_or_fail(database: PostgresURL, wait: bool = True) -> None:
                 logger.info("another process builds Headrace's indexes%s", ": waiting for it" if wait else "")
                 said = True
             if not wait:
+                yield None
                 return
             await asyncio.sleep(WAIT_SECONDS)
-        await _build(connection)
+        yield connection
     finally:
         await connections.close(connection)
 
@@ -65,49 +89,75 @@ async def build_or_fail(database: PostgresURL, wait: bool = True) -> None:
 async def _is_alone(connection: Connection) -> bool:
     """Whether nobody else builds. A lock of a session would stay behind on a pooler's connection: there we look."""
     if connection.pooled:
-        return not await connection.fetchval(_IS_BUILT, [index.table for index in INDEXES])
+        return not await connection.fetchval(_IS_BUILT, [index.table for index in (*INDEXES, HISTORIES)])
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK))
 
 
-async def _build(connection: Connection) -> None:
-    valid = await _valid(connection)
-    for index in INDEXES:
-        for attempt in range(DEADLOCKS):
-            if valid.get(index.name):
-                break
-            try:
-                if index.name in valid:
-                    await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
-                await connection.execute(index.create("CONCURRENTLY"))
-                logger.info("built the index %s", index.name)
-                break
-            except (asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError, asyncpg.LockNotAvailableError):
-                if attempt + 1 == DEADLOCKS:
-                    raise
-                logger.info("the index %s and another statement waited for each other: once more", index.name)
-                await asyncio.sleep(WAIT_SECONDS)
-                valid = await _valid(connection)
+async def _make(connection: Connection, index: Index) -> None:
+    """Have an index, which is not there, half built, of other columns, or there."""
+
+    async def make() -> None:
+        ready = (await _ready(connection, [index])).get(index.name)
+        if ready:
+            return
+        if ready is not None:
+            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
+        await connection.execute(index.create("CONCURRENTLY"))
+        logger.info("built the index %s", index.name)
+
+    await _beside_others(make, index.name)
+
+
+async def exchange(connection: Connection, index: Index) -> None:
+    """Put an index in the place of the one of its name, which is there until then. Begun again, it goes on."""
+    instead = replace(index, name=_INSTEAD)
+
+    async def take_its_place() -> None:
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
+        await connection.execute(f"ALTER INDEX {_INSTEAD} RENAME TO {index.name}")
+
+    there = await _ready(connection, [index, instead])
+    if there.get(index.name):
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_INSTEAD}")  # of one that was broken off
+    elif there:  # else somebody has dropped it, and wants none
+        await _make(connection, instead)
+        await _beside_others(take_its_place, index.name)
+        logger.info("the index %s is ON %s now", index.name, index)
+
+
+async def _beside_others(work: Callable[[], Awaitable[None]], name: str) -> None:
+    """Do it, again where PostgreSQL has ended it for another statement."""
+    for attempt in range(DEADLOCKS):
+        try:
+            await work()
+            break
+        except (asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError, asyncpg.LockNotAvailableError):
+            if attempt + 1 == DEADLOCKS:
+                raise
+            logger.info("the index %s and another statement waited for each other: once more", name)
+            await asyncio.sleep(WAIT_SECONDS)
 
 
 async def existing(database: PostgresURL) -> dict[str, bool]:
-    """Name -> whether it is ready, of those of INDEXES that are there."""
+    """Name -> whether it is ready, of those of INDEXES that are there, and of HISTORIES."""
     connection = await connections.connect(database)
     try:
-        return await _valid(connection)
+        return await _ready(connection, [*INDEXES, HISTORIES])
     finally:
         await connections.close(connection)
 
 
 async def drop(database: PostgresURL) -> None:
-    """Drop them all; the next start builds them again."""
-    connection = await connections.connect(database)
-    try:
+    """Drop them all, and make MLflow's own as it was; the next start builds them again."""
+    async with _alone(database, wait=True) as connection:
+        assert connection is not None
         for index in INDEXES:
             await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
-    finally:
-        await connections.close(connection)
+        await exchange(connection, MLFLOWS_STEPS)
 
 
-async def _valid(connection: Connection) -> dict[str, bool]:
-    rows = await connection.fetch(_VALID, [index.name for index in INDEXES], [index.table for index in INDEXES])
-    return {row["relname"]: row["indisvalid"] for row in rows}
+async def _ready(connection: Connection, indexes: Sequence[Index]) -> dict[str, bool]:
+    """Name -> whether it is whole and has these columns, of those that are there."""
+    names, tables = [index.name for index in indexes], [index.table for index in indexes]
+    rows = await connection.fetch(_READY, names, tables, [len(index.include) for index in indexes])
+    return {row["name"]: row["ready"] for row in rows}
