@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -20,6 +21,7 @@ from headrace.aws import execute, images, plan, stacks
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import AWS_KEYS_LACK, Choices
 from headrace.cli.aws import aws
+from headrace.errors import AwsError, ConfigurationError
 from tests.aws.conftest import Account
 from tests.aws.host import HostStandIn
 from tests.support import tls
@@ -175,18 +177,69 @@ def test_tags_that_can_not_be_moved_are_told(account: Account) -> None:
     assert "can't be moved" in said[0]
 
 
+def subnets_in(cloud: Cloud, network: str, zones: str) -> tuple[str, dict[str, str]]:
+    """A VPC, and its subnets with their ranges, one in each of the zones."""
+    vpc = cloud.call("ec2", "create_vpc", CidrBlock=network)["Vpc"]["VpcId"]
+    ranges = [str(one) for one in list(ipaddress.ip_network(network).subnets(new_prefix=26))[: len(zones)]]
+    made = {}
+    for zone, one in zip(zones, ranges, strict=True):
+        where = {"VpcId": vpc, "CidrBlock": one, "AvailabilityZone": f"us-east-1{zone}"}
+        made[str(cloud.call("ec2", "create_subnet", **where)["Subnet"]["SubnetId"])] = one
+    return vpc, made
+
+
 @pytest.mark.parametrize("network", ["10.9.0.0/16", "100.64.0.0/16", "198.51.100.0/24"])
 def test_the_balancer_of_any_network_is_believed_and_nobody_else(account: Account, network: str) -> None:
     """A VPC may have public addresses; and behind an internal balancer 10.0.0.0/8 has clients, too."""
     cloud = account.cloud()
-    vpc = cloud.call("ec2", "create_vpc", CidrBlock=network)["Vpc"]["VpcId"]
-    halves = [str(one) for one in list(ipaddress.ip_network(network).subnets(new_prefix=26))[:2]]
-    subnets = [cloud.call("ec2", "create_subnet", VpcId=vpc, CidrBlock=one)["Subnet"]["SubnetId"] for one in halves]
-    choices = Choices(vpc_id=vpc, app_subnet_ids=",".join(subnets), image=IMAGE)
-    for balancer, ranges in ((None, halves), (subnets[1], halves[1:])):
+    vpc, made = subnets_in(cloud, network, "aba")
+    a, b, c = made
+    choices = Choices(vpc_id=vpc, app_subnet_ids=f"{a},{b}", image=IMAGE)
+    for balancer, ranges in ((None, [made[a], made[b]]), (f"{c},{b}", [made[b], made[c]])):
         steps = plan.up(cloud, replace(choices, balancer_subnet_ids=balancer), print)
         (app,) = [step.stack.parameters for step in steps if isinstance(step, plan.MakeApp)]
-        assert app["TrustedProxies"] == ",".join(ranges)
+        assert sorted(app["TrustedProxies"].split(",")) == sorted(ranges)
+
+
+def test_a_network_that_aws_would_refuse_later_is_refused_before(account: Account) -> None:
+    """RDS says minutes later that a group of subnets "doesn't meet Availability Zone (AZ) coverage requirement"."""
+    cloud = account.cloud()
+    vpc, (a, b, a2) = subnets_in(cloud, "10.9.0.0/16", "aba")
+    _, (elsewhere,) = subnets_in(cloud, "10.8.0.0/16", "b")
+    behind: dict[str, Any] = {
+        "ingress": "alb",
+        "domain": DOMAIN,
+        "allow_cidr": "10.0.0.0/8",
+        "database_subnet_ids": f"{a},{b}",
+    }
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"app_subnet_ids": a}, "--database-subnet-ids: .* is in us-east-1a alone, and RDS needs"),
+        ({"app_subnet_ids": a, "database_subnet_ids": f"{a},{a2}"}, "is in us-east-1a alone, and RDS needs"),
+        ({**behind, "app_subnet_ids": f"{a},{a2}"}, "--app-subnet-ids: .* and the balancer needs subnets in two zones"),
+        ({**behind, "app_subnet_ids": a, "balancer_subnet_ids": a2}, "--balancer-subnet-ids: .* in us-east-1a alone"),
+        ({"app_subnet_ids": f"{a},{elsewhere}", "database_subnet_ids": f"{a},{b}"}, f"{elsewhere} is not in {vpc}"),
+    )
+    for more, says in wrong:
+        with pytest.raises(ConfigurationError, match=says):
+            plan.up(cloud, Choices(vpc_id=vpc, image=IMAGE, **more), print)
+    # a host needs one zone alone
+    plan.up(cloud, Choices(vpc_id=vpc, image=IMAGE, app_subnet_ids=a, database_subnet_ids=f"{a},{b}"), print)
+    with pytest.raises(AwsError, match=r"InvalidSubnetID\.NotFound"):
+        plan.up(cloud, Choices(vpc_id=vpc, image=IMAGE, app_subnet_ids="subnet-0000"), print)
+
+
+@pytest.mark.parametrize(
+    ("arn", "says"),
+    [
+        ("arn:aws:acm:us-west-2:123456789012:certificate/1", "is of us-west-2, and a balancer in us-east-1 takes"),
+        ("arn:aws:iam::123456789012:server-certificate/1", "is no ARN of a certificate"),
+        ("certificate/1", "is no ARN of a certificate"),
+    ],
+)
+def test_a_certificate_of_another_region_is_refused_before(account: Account, arn: str, says: str) -> None:
+    choices = Choices(ingress="alb", domain=DOMAIN, allow_cidr="10.0.0.0/8", certificate_arn=arn, image=IMAGE)
+    with pytest.raises(ConfigurationError, match=says):
+        plan.up(account.cloud(), choices, print)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,13 @@ def test_ctrl_c_while_it_waits_to_try_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert plugin.play == []
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_what_is_no_port(port: str) -> None:
+    done = CliRunner().invoke(aws, ["connect", "--port", port])
+    assert done.exit_code == 2
+    assert "Invalid value for '--port'" in done.output
+
+
 def test_ctrl_c_twice_leaves_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second while it waits for a plugin that takes its time to end its session."""
     script = (

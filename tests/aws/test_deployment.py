@@ -67,6 +67,21 @@ def test_a_disk_of_the_database_never_shrinks() -> None:
         ({**ALB, "allow_cidr": "everybody"}, "--allow-cidr everybody"),
         ({**ALB, "allow_cidr": "10.0.0.1/8"}, "has host bits set"),
         ({"vpc_id": "vpc-1"}, "--app-subnet-ids"),
+        *(
+            ({**ALB, "domain": domain}, "--domain .*it is a name alone")
+            for domain in (
+                "https://ml.example.com",
+                "ml.example.com/",
+                "ML.example.com",
+                "ml",
+                "a'.b",
+                f"{61 * 'm'}.com",
+            )
+        ),
+        ({"alarm_email": "ann"}, "--alarm-email ann is no address"),
+        ({"alarm_email": "ann@example.com, bob@example.com"}, "is no address"),
+        ({"permissions_boundary": "limit"}, "--permissions-boundary limit is no ARN of a policy"),
+        ({"permissions_boundary": "arn:aws:iam::123456789012:role/limit"}, "is no ARN of a policy"),
     ],
 )
 def test_choices_that_can_not_be(chosen: dict[str, Any], says: str) -> None:

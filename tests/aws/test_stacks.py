@@ -26,7 +26,7 @@ from botocore.exceptions import (
 from botocore.stub import ANY, Stubber
 from click.testing import CliRunner
 
-from headrace.aws import stacks, tunnel
+from headrace.aws import down, stacks, tunnel
 from headrace.aws.client import Cloud
 from headrace.aws.execute import Live
 from headrace.aws.plan import MakeSecret, MakeStack
@@ -187,9 +187,25 @@ def test_an_update_that_could_not_go_back_says_how_to_go_on(
     cloud: Cloud, answers: Stubber, say: Callable[[str], None]
 ) -> None:
     answers.add_response("describe_stacks", stack("UPDATE_ROLLBACK_FAILED", "Hosts: no such launch template"))
-    with pytest.raises(AwsError, match="continue-update-rollback --stack-name s") as caught:
+    with pytest.raises(AwsError, match="continue-update-rollback --region us-east-1 --stack-name s") as caught:
         stacks.settle(cloud, "s", say)
     assert "no such launch template" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", ["UPDATE_ROLLBACK_FAILED", "IMPORT_ROLLBACK_FAILED"])
+def test_what_could_not_go_back_is_taken_away_all_the_same(
+    cloud: Cloud, answers: Stubber, say: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """CloudFormation deletes a stack in that state, and `down` needs nothing of it put right before."""
+    monkeypatch.setattr(stacks, "resources", lambda *_: {})
+    monkeypatch.setattr("headrace.aws.journal.end", lambda *_: None)
+    for _ in range(2):
+        answers.add_response("describe_stacks", stack(status, "Hosts: no such launch template"))
+    answers.add_response("describe_stack_events", events(("1", "s", status, "")))
+    answers.add_response("delete_stack", {}, {"StackName": "s"})
+    answers.add_response("describe_stacks", stack("DELETE_COMPLETE"))
+    answers.add_response("describe_stack_events", events(("1", "s", status, "")))
+    down.down(cloud, "s", say)
 
 
 @pytest.mark.parametrize("rested", ["ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])

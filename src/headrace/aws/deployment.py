@@ -12,6 +12,7 @@ from headrace.errors import ConfigurationError
 
 PORT = 5000
 _NAME = re.compile(r"(?=.{2,24}\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
+_DOMAIN = re.compile(r"(?=.{1,64}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]\Z")
 # what a name may not begin with: SSM keeps the first two for AWS, Elastic Load Balancing the third for itself
 _RESERVED = ("aws", "ssm", "internal-")
 _NO_TOKENS = (
@@ -113,6 +114,18 @@ class Choices:
         for key in self.tags:
             if key == "headrace" or key.startswith("aws:"):
                 raise ConfigurationError(f"--tag {key}: that tag is {'AWS' if ':' in key else 'Headrace'}'s own.")
+        if self.domain is not None and not _DOMAIN.match(self.domain):
+            raise ConfigurationError(
+                f"--domain {self.domain} can't be: it is a name alone, mlflow.example.com say, in small letters, "
+                "without https:// or a path, of 64 characters at most, as ACM takes it."
+            )
+        if self.alarm_email is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+", self.alarm_email):
+            raise ConfigurationError(f"--alarm-email {self.alarm_email} is no address of mail.")
+        boundary = self.permissions_boundary
+        if boundary is not None and not re.fullmatch(r"arn:[a-z-]+:iam::(\d{12}|aws):policy/.+", boundary):
+            raise ConfigurationError(
+                f"--permissions-boundary {boundary} is no ARN of a policy, arn:aws:iam::123456789012:policy/limit say."
+            )
         if self.allow_cidr is not None:
             try:
                 ipaddress.IPv4Network(self.allow_cidr)

@@ -13,7 +13,7 @@ _MADE = ("DB_PASS", f"DB_PASS{OLD}", "ADMIN_TOKEN", f"ADMIN_TOKEN{OLD}", "SETTIN
 
 def down(cloud: Cloud, name: str, say: Say) -> None:
     """Delete the app stack. Database, bucket, key, images and secrets stay, and `up` finds them again."""
-    app = stacks.settle(cloud, f"{name}-app", say)
+    app = stacks.settle(cloud, f"{name}-app", say, to_delete=True)
     if app is None:
         say(f"there is no stack {name}-app")
     else:
@@ -29,7 +29,7 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
     The database leaves a final snapshot, and so the deployment's own key, where it has one, has to stay. Whatever a
     try that was broken off has deleted already is passed over.
     """
-    data = stacks.settle(cloud, f"{name}-data", say)
+    data = stacks.settle(cloud, f"{name}-data", say, to_delete=True)
     if data is None:
         say(f"there is no stack {name}-data")
         return []

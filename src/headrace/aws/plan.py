@@ -172,10 +172,9 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
         size = SIZES[choices.size or "dev"]
         found = zones.choose(cloud, size, architecture_of(app_parameters))
         data_parameters |= dict(zip(("ZoneA", "ZoneB"), found, strict=True))
-    # the balancer's, in a network that is not ours
-    if subnets := app_parameters.get("BalancerSubnetIds") or data_parameters.get("AppSubnetIds"):
-        known = cloud.call("ec2", "describe_subnets", SubnetIds=subnets.split(","))["Subnets"]
-        app_parameters["TrustedProxies"] = ",".join(sorted(one["CidrBlock"] for one in known))
+    if ranges := _balancer_ranges(cloud, data_parameters, app_parameters):
+        app_parameters["TrustedProxies"] = ",".join(ranges)
+    _check_certificate(cloud, app_parameters.get("CertificateArn", ""))
     if _parameters(app) and (record := journal.read(cloud, choices.name)) is not None:
         raise ConfigurationError(
             f"An upgrade of {choices.app_stack} from {record.source} to {record.target} was broken off. "
@@ -233,13 +232,45 @@ def _adopted(cloud: Cloud, choices: Choices, given: dict[str, str]) -> dict[str,
             f"--existing-database {choices.existing_database} is in {vpc}, and --vpc-id is {given['VpcId']}: the hosts "
             "must be in the database's VPC. Leave --vpc-id out."
         )
-    if vpc and choices.app_subnet_ids:
-        subnets = cloud.call("ec2", "describe_subnets", SubnetIds=choices.app_subnet_ids.split(","))["Subnets"]
-        if elsewhere := [one["SubnetId"] for one in subnets if one["VpcId"] != vpc]:
-            raise ConfigurationError(
-                f"--app-subnet-ids: {', '.join(elsewhere)} is not in {vpc}, the VPC of {choices.existing_database}."
-            )
     return found
+
+
+def _balancer_ranges(cloud: Cloud, data: Mapping[str, str], app: Mapping[str, str]) -> list[str]:
+    """Those of the balancer's subnets, in a network that is not ours; none where it is.
+
+    Raises ConfigurationError for subnets that RDS or the balancer would refuse, when other things are made already.
+    """
+    balancer = app.get("Ingress") == "alb"
+    of_hosts, of_balancer = data.get("AppSubnetIds", ""), app.get("BalancerSubnetIds", "")
+    of_database = "" if data.get("ExistingDatabase") else data.get("DatabaseSubnetIds", "")
+    vpc, ranges = data.get("VpcId", ""), []
+    for option, given, of_two_zones in (
+        ("--database-subnet-ids", of_database, "RDS"),
+        ("--app-subnet-ids", of_hosts, "the balancer" if balancer and not of_balancer else ""),
+        ("--balancer-subnet-ids", of_balancer, "the balancer" if balancer else ""),
+    ):
+        if not given:
+            continue
+        subnets = cloud.call("ec2", "describe_subnets", SubnetIds=given.split(","))["Subnets"]
+        if elsewhere := [one["SubnetId"] for one in subnets if vpc and one["VpcId"] != vpc]:
+            raise ConfigurationError(f"{option}: {', '.join(elsewhere)} is not in {vpc}, where the deployment is.")
+        zones_of = {one["AvailabilityZone"] for one in subnets}
+        if of_two_zones and len(zones_of) < 2:
+            raise ConfigurationError(
+                f"{option}: {given} is in {', '.join(zones_of)} alone, and {of_two_zones} needs subnets in two zones."
+            )
+        ranges = sorted(one["CidrBlock"] for one in subnets)  # of the last
+    return ranges
+
+
+def _check_certificate(cloud: Cloud, arn: str) -> None:
+    """Raises ConfigurationError for what no balancer of the region can use."""
+    if arn and (parts := arn.split(":"))[2:4] != ["acm", cloud.region]:
+        where = f"is of {parts[3]}" if parts[2:3] == ["acm"] else "is no ARN of a certificate in ACM"
+        raise ConfigurationError(
+            f"--certificate-arn {arn} {where}, and a balancer in {cloud.region} takes one of there. Leave it out, and "
+            "one is made."
+        )
 
 
 # what the data stack puts into SSM

@@ -127,7 +127,7 @@ def _metrics(balanced: bool) -> int:
 def of_size(size: str) -> list[Item]:
     """The bill of a size as it comes; `ha` with its load balancer."""
     more: dict[str, Any] = (
-        {"ingress": "alb", "domain": "-", "certificate_arn": "-", "allow_cidr": "10.0.0.0/8"} if size == "ha" else {}
+        {"ingress": "alb", "domain": "mlflow.example.com", "allow_cidr": "10.0.0.0/8"} if size == "ha" else {}
     )
     choices = Choices(size=size, **more)
     return estimate(choices.data_parameters({}), choices.app_parameters({}))

@@ -103,8 +103,11 @@ def find(cloud: Cloud, name: str) -> Stack | None:
     )
 
 
-def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
-    """Wait for whatever an earlier command left under way, and clear a stack that was never made; the stack, if any."""
+def settle(cloud: Cloud, name: str, say: Say, to_delete: bool = False) -> Stack | None:
+    """Wait for whatever an earlier command left under way, and clear a stack that was never made; the stack, if any.
+
+    Raises AwsError for one that could not go back from an update, which can be no more than deleted as it is.
+    """
     stack = find(cloud, name)
     if stack is not None and stack.busy:
         say(f"{name}: {stack.status}, left by an earlier command; waiting for it")
@@ -118,10 +121,12 @@ def settle(cloud: Cloud, name: str, say: Say) -> Stack | None:
             _unprotect(cloud, name)
         delete(cloud, name, say)
         return None
-    if stack is not None and stack.status in ("UPDATE_ROLLBACK_FAILED", "IMPORT_ROLLBACK_FAILED"):
+    stuck = stack is not None and stack.status in ("UPDATE_ROLLBACK_FAILED", "IMPORT_ROLLBACK_FAILED")
+    if stack is not None and stuck and not to_delete:
         raise AwsError(
             f"The stack {name} in {cloud.region} could not go back from an update: {stack.reason}\nPut right what the "
-            f"reason names, then: aws cloudformation continue-update-rollback --stack-name {name}"
+            "reason names, then: aws cloudformation continue-update-rollback "
+            f"--region {cloud.region} --stack-name {name}"
         )
     return stack
 

@@ -324,7 +324,9 @@ def logs(target: Target, follow: bool, since: str) -> None:
 
 @_command
 @if_broken_off("The tunnel is closed.")
-@click.option("--port", default=PORT, show_default=True, help="The port of this machine.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="The port of this machine."
+)
 def connect(target: Target, port: int) -> None:
     """Reach the server at http://localhost:5000 while this runs: a Session Manager tunnel, no open port."""
     tunnel.check_plugin()
