@@ -45,9 +45,9 @@ class Simulating(Cloud):
         self.denied, self.unknown = denied, unknown
         self.asked: list[Answer] = []
         place = templates.Place("aws", ACCOUNT, "us-east-1", "lab")
-        policies = "".join(templates.policy(one, place, boundary) for one in templates.DEPLOYER_POLICIES)
-        given = policies.replace("}\n{", "},{").replace("${aws:userid}", USER)
-        self.statements = [one for policy in json.loads(f"[{given}]") for one in policy["Statement"]]
+        given = [json.loads(templates.policy(one, place, boundary)) for one in templates.DEPLOYER_POLICIES]
+        told = json.loads(json.dumps(given).replace("${aws:userid}", USER))
+        self.statements = [one for policy in told for one in policy["Statement"]]
 
     def pages(self, service: str, operation: str, key: str, **arguments: Any) -> Iterator[Any]:
         if operation == "list_roles":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 from moto.iam.access_control import IAMPolicyStatement, PermissionResult
@@ -28,7 +29,7 @@ PLACE = Place("aws", "123456789012", "eu-west-1", "lab")
 HERE = "eu-west-1:123456789012"
 BOUNDARY = "arn:aws:iam::123456789012:policy/limit"
 MANAGED = 6144  # characters of a managed policy without white space
-ROOM = 260  # for what comes
+ROOM = 480  # for what comes
 # What the handlers list for features that the templates don't use. For each the reason why nobody asks AWS for it.
 UNUSED = {
     "managed-fleets:*|vpc-lattice:*|vpce:*|cognito-idp:*|s3tables:*|firehose:*": "other services",
@@ -58,6 +59,7 @@ PERMISSIONS = {
     ("s3", "get_public_access_block"): ["s3:GetBucketPublicAccessBlock"],
     ("service-quotas", "get_service_quota"): ["servicequotas:GetServiceQuota"],
 }
+READING = ("Describe", "Get", "List")
 # what a permission is used on: instances are tagged, so that the policies can tell
 TAGGED = {"ssm:resourceTag/headrace": "lab"}
 CONTEXT = {"aws:RequestedRegion": "eu-west-1", "iam:PassedToService": "ec2.amazonaws.com", **TAGGED}
@@ -275,9 +277,25 @@ def test_a_policy_fits_and_has_no_placeholder(which: str) -> None:
     assert "arn:aws:" not in text
     sids = [one["Sid"] for one in json.loads(text)["Statement"]]
     assert len(set(sids)) == len(sids)
-    # a star stands for reading only
-    stars = [one.partition(":")[2] for one in actions(json.loads(text)["Statement"]) if "*" in one]
-    assert all(one.startswith(("Describe", "Get", "List")) for one in stars)
+    # a star stands for reading, or for what `templates.statements` names
+    stars = [one for one in actions(json.loads(text)["Statement"]) if "*" in one and one not in templates.TOGETHER]
+    assert all(one.partition(":")[2].startswith(READING) for one in stars)
+
+
+@pytest.mark.parametrize("pattern", templates.TOGETHER)
+def test_what_stands_for_several_actions_stands_for_no_other(pattern: str) -> None:
+    """Of all that the service has, by botocore's own description of it."""
+    service, _, name = pattern.partition(":")
+    described = {"elasticloadbalancing": ("elb", "elbv2")}.get(service, (service,))
+    loaded = botocore.session.get_session()
+    operations = {one for each in described for one in loaded.get_service_model(each).operation_names}
+    named = {
+        one for which in DEPLOYER_POLICIES for each in templates.statements(which, PLACE) for one in each["Action"]
+    }
+    matched = {one for one in operations if fnmatchcase(one, name) and not one.startswith(READING)}
+    assert len(matched) > 1
+    assert {f"{service}:{one}" for one in matched} <= named
+    assert pattern in actions(statements(*DEPLOYER_POLICIES))
 
 
 def test_the_hosts_have_the_tag_that_the_policies_go_by() -> None:

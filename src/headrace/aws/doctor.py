@@ -118,8 +118,8 @@ def _permissions(cloud: Cloud, caller: Answer, name: str, options: Sequence[str 
     principal = _principal(cloud, arn)
     decisions: dict[str, set[str | None]] = {}
     for policy in templates.DEPLOYER_POLICIES:
-        text = templates.policy(policy, place, *options).replace("${aws:userid}", caller["UserId"])
-        for statement in json.loads(text)["Statement"]:
+        told = json.dumps(templates.statements(policy, place, *options)).replace("${aws:userid}", caller["UserId"])
+        for statement in json.loads(told):
             # one with a wildcard can't be asked for
             single = [action for action in _listed(statement["Action"]) if "*" not in action]
             for action, decision in _simulated(cloud, principal, statement, {"aws:userid": caller["UserId"]}, single):

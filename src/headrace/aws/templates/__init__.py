@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from fnmatch import fnmatchcase
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _INCLUDE = re.compile(r'^( *)- "# include (\S+)"$', re.M)
 _COMMENT = re.compile(r"^ *#(?!!).*\n", re.M)
@@ -24,6 +25,31 @@ def app() -> str:
 # Who deploys needs the first two: together they are longer than the 6,144 characters of a managed policy.
 DEPLOYER_POLICIES = ("deployer-policy", "deployer-policy-2")
 POLICIES = (*DEPLOYER_POLICIES, "connect-policy")
+# What stands for several actions of a statement when it is exported, since a managed policy has so much room: of the
+# service's other operations each matches only such as read (tests/aws/test_policies.py asks botocore).
+TOGETHER = (
+    "autoscaling:*LifecycleHook",
+    "autoscaling:*LoadBalancerTargetGroups",
+    "autoscaling:*Processes",
+    "autoscaling:*TrafficSources",
+    "cloudformation:*ChangeSet",
+    "cloudwatch:*AlarmActions",
+    "ec2:*LaunchTemplate",
+    "ec2:*SecurityGroup",
+    "ec2:*SecurityGroupEgress",
+    "ec2:*SecurityGroupIngress",
+    "ec2:*Tags",
+    "ec2:UpdateSecurityGroupRuleDescriptions*",
+    "ecr:*LifecyclePolicy",
+    "ecr:*Repository",
+    "elasticloadbalancing:*Tags",
+    "elasticloadbalancing:*TargetGroup",
+    "events:*Targets",
+    "kms:*Alias",
+    "logs:*KmsKey",
+    "logs:*RetentionPolicy",
+    "rds:*DBSubnetGroup",
+)
 
 
 class Place(NamedTuple):
@@ -38,7 +64,16 @@ class Place(NamedTuple):
 def policy(
     which: str, place: Place, boundary: str | None = None, database: str | None = None, bucket: str | None = None
 ) -> str:
-    """One of POLICIES (JSON) for a deployment.
+    """One of POLICIES (JSON) for a deployment, as IAM gets it: short. See `statements`."""
+    given = statements(which, place, boundary, database, bucket)
+    short = [one | {"Action": _short(one["Action"])} for one in given]
+    return json.dumps({"Version": "2012-10-17", "Statement": short}, indent=2) + "\n"
+
+
+def statements(
+    which: str, place: Place, boundary: str | None = None, database: str | None = None, bucket: str | None = None
+) -> list[dict[str, Any]]:
+    """Those of a policy, with each action's name but for such as read.
 
     With a `boundary`, the ARN of a managed policy, the hosts' role can be made and changed within that boundary only.
     `database` and `bucket` are those that the deployment uses in place.
@@ -46,20 +81,29 @@ def policy(
     text = _read(f"{which}.json")
     for key, value in place._asdict().items():
         text = text.replace(key.upper(), value)
-    document = json.loads(text)
-    for statement in document["Statement"]:
+    found: list[dict[str, Any]] = json.loads(text)["Statement"]
+    for statement in found:
         if statement["Sid"] == "HostsRoleWithinItsBoundary" and boundary is not None:
             statement["Condition"] = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
     if which == DEPLOYER_POLICIES[0] and database:
         arn = f"arn:{place.partition}:rds:{place.region}:{place.account}:db:{database}"
-        document["Statement"].append(_allow("Snapshots", "rds:CreateDBSnapshot", arn))  # what an upgrade does to it
+        found.append(_allow("Snapshots", "rds:CreateDBSnapshot", arn))  # what an upgrade does to it
     if which == DEPLOYER_POLICIES[1] and bucket:  # what `up` and `doctor` ask
         asked = ["s3:GetBucket*", "s3:GetEncryptionConfiguration"]
-        document["Statement"].append(_allow("ItsBucket", asked, f"arn:{place.partition}:s3:::{bucket}"))
-    return json.dumps(document, indent=2) + "\n"
+        found.append(_allow("ItsBucket", asked, f"arn:{place.partition}:s3:::{bucket}"))
+    return found
 
 
-def _allow(sid: str, action: str | list[str], resource: str) -> dict[str, object]:
+def _short(actions: str | list[str]) -> str | list[str]:
+    if isinstance(actions, str):
+        return actions
+    for pattern in TOGETHER:
+        if len([one for one in actions if fnmatchcase(one, pattern)]) > 1:
+            actions = [one for one in actions if not fnmatchcase(one, pattern)] + [pattern]
+    return sorted(actions)
+
+
+def _allow(sid: str, action: str | list[str], resource: str) -> dict[str, Any]:
     return {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource}
 
 
