@@ -147,26 +147,60 @@ NATIVE_AND_PASSED = [
 ]  # fmt: skip
 
 
+def words_of(world: World, name: str) -> dict[str, str]:
+    """What stands for the objects of that name; `nothing` are those of none."""
+    nothing = {"experiment": "987654", "run": "0" * 32, "trace": "tr-nothing", "dataset": "d-" + "0" * 32}
+    there = {"experiment": world.experiments, "run": world.runs, "trace": world.traces, "dataset": world.datasets}
+    ids = nothing if name == "nothing" else {kind: ids[name] for kind, ids in there.items()}
+    return ids | {"name": name}
+
+
+def filled(words: dict[str, str], path: str, body: Any) -> tuple[str, Any]:
+    text = json.dumps(body)
+    for word, value in words.items():
+        text = text.replace("{%s}" % word, value)  # noqa: UP031 - braces are JSON's
+    return path.format(API=API, DATASETS=DATASETS, **words), json.loads(text)
+
+
 @pytest.mark.parametrize(("needed", "method", "path", "body"), NATIVE_AND_PASSED)
 def test_the_matrix(world: World, needed: str, method: str, path: str, body: Any) -> None:
     order = ["", "read", "edit", "manage"]
     users = {"nobody": "", "reader": "read", "writer": "edit", "manager": "manage"}
     for name in ("open", "closed"):
-        words = {
-            "API": API, "experiment": world.experiments[name], "run": world.runs[name], "name": name,
-            "trace": world.traces[name], "DATASETS": DATASETS, "dataset": world.datasets[name],
-        }  # fmt: skip
-        text = json.dumps(body)
-        for word, value in words.items():
-            text = text.replace("{%s}" % word, value)  # noqa: UP031 - braces are JSON's
+        target, message = filled(words_of(world, name), path, body)
         for user, permission in users.items():
-            status = world.status(user, method, path.format(**words), json=json.loads(text))
+            status = world.status(user, method, target, json=message)
             allowed = name == "open" and order.index(permission) >= order.index(needed)
             if allowed:
                 assert status == 200 or (status == 400 and needed == "manage"), (user, name)
             else:
                 # by its name an experiment of others' is as if there were none
                 assert status == (404 if "get-by-name" in path else 403), (user, name)
+
+
+_GRAPHQL = "query Q($data: MlflowGet{0}Input!) {{ mlflowGet{0}(input: $data) {{ {1} {{ __typename }} }} }}"
+BY_ID: list[tuple[str, str, str, Any]] = [
+    *NATIVE_AND_PASSED,
+    ("read", "POST", "/graphql", {"query": _GRAPHQL.format("Run", "run"), "variables": {"data": {"runId": "{run}"}}}),
+    ("read", "POST", "/graphql", {"query": _GRAPHQL.format("Experiment", "experiment"),
+                                  "variables": {"data": {"experimentId": "{experiment}"}}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("needed", "method", "path", "body"), BY_ID)
+def test_nobody_is_told_what_there_is(world: World, needed: str, method: str, path: str, body: Any) -> None:
+    """What is there and not granted is refused in the words in which what is not there is."""
+    said = []
+    for name in ("closed", "nothing"):
+        words = words_of(world, name)
+        target, message = filled(words, path, body)
+        answer = world.guarded.request(method, target, world.tokens["manager"], json=message)
+        assert answer.status_code in (403, 404), answer.text
+        text = answer.text
+        for word, value in sorted(words.items(), key=lambda each: -len(each[1])):
+            text = text.replace(value, word)
+        said.append((answer.status_code, text))
+    assert said[0] == said[1]
 
 
 def attempts(world: World) -> Iterator[tuple[str, str, dict[str, Any]]]:

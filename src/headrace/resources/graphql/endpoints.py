@@ -289,23 +289,25 @@ def _object(given: Any) -> dict[str, Any]:
 
 async def _experiment(call: Call, given: Any, selection: Selection) -> Experiment:
     number = valid.experiment_id(_EXPERIMENT_INPUT.fields(_object(given), exact=True).experiment_id)
-    await _check_granted(call, str(number))
+    await _check_granted(call, str(number), f"experiment {number}")
     return await _known_experiment(call, number)
 
 
-async def _check_granted(call: Call, experiment_id: str) -> None:
-    """What is asked for by its id is not found by a condition on grants. Raises Forbidden."""
+async def _check_granted(call: Call, experiment_id: str, asked: str) -> None:
+    """What is asked for by its id is not found by a condition on grants. Raises Forbidden, which says no more of what
+    was asked for than who asks does: neither whether it is there, nor where."""
     if call.grantees is not None and not await call.db.rows(
         GRANTED_EXPERIMENT(experiment_id=experiment_id, grantees=list(call.grantees))
     ):
-        raise Forbidden(f"You may not see experiment {experiment_id}. Who manages it can grant it to you.")
+        raise Forbidden(f"You may not see {asked}. Who manages the experiment can grant it to you.")
 
 
 async def _run(call: Call, given: Any, selection: Selection) -> RunExtension:
-    run = await reads.get_run(call.db, _RUN_INPUT.fields(_object(given), exact=True).run_id)
+    run_id = _RUN_INPUT.fields(_object(given), exact=True).run_id
+    run = await reads.get_run(call.db, run_id)
+    await _check_granted(call, run.info.experiment_id if run is not None else "", f"run {run_id}")
     if run is None:
         raise Declined("the run is unknown")
-    await _check_granted(call, run.info.experiment_id)
     if call.settings.enable_workspaces:
         await _known_experiment(call, int(run.info.experiment_id))  # else it is unknown here
     return (await _extended(call, [run], selection))[0]
