@@ -8,6 +8,7 @@ request -> its declaration -> message -> permit -> handler -> answer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Collection
@@ -383,7 +384,7 @@ class App:
                 send = _or_refusal(scope, send, "a name in the path is longer than a disk takes it", _OF_FILES)
         if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
             try:
-                _look_at(match, scope, b"")
+                looked_at = _look_at(match, scope, b"")
                 if self._workspaces is not None:
                     for_stock(match, scope, b"")
                 await check_for_stock(scope, b"")
@@ -392,7 +393,8 @@ class App:
                 await send_error(scope, send, error, scope[SECURITY] or ())
                 return
             self._metrics.of_stock(scope["method"], match.endpoint.path)
-            await self._stock.forward(scope, receive, send, route=_route(match, scope), reason=reason)
+            route = _route(match, scope)
+            await self._stock.forward(scope, receive, send, looked_at or None, route=route, reason=reason)
             return
         try:
             self._bodies.check_size(length, scope)
@@ -410,7 +412,7 @@ class App:
                     raise Forbidden("A compressed request can't be checked. Send it as it is.")
                 message = decode(match, scope, body, permit)
                 await permit.check(message)
-            _look_at(match, scope, body)
+            body = _look_at(match, scope, body)
             if self._workspaces is not None:
                 body = for_stock(match, scope, body)
             await self._check_quota(match, scope, body, message)
@@ -592,20 +594,25 @@ def _body_of(scope: Scope) -> tuple[int, bool]:
     return length, chunked
 
 
-def _look_at(match: Match, scope: Scope, body: bytes) -> None:
+def _look_at(match: Match, scope: Scope, body: bytes) -> bytes:
     """What a request on its way to stock says, for the audit; where its declaration says how it must be, it is refused
-    for what is not so. Raises ApiError."""
+    for what is not so, and its body is written anew: "true" and 5.0 are read here, and taken for absent by stock.
+
+    The body that stock gets. Raises ApiError.
+    """
     endpoint = match.endpoint
     if endpoint.handler is not None or endpoint.path in _STREAMED or not endpoint.message.__struct_fields__:
-        return
-    try:
-        message = scope.get(MESSAGE) or decode(match, scope, body, None)
-    except ApiError:
-        if endpoint.check is not None:
-            raise
-    else:
-        if endpoint.check is not None:
-            endpoint.check(message)
+        return body
+    if endpoint.check is None:
+        if MESSAGE not in scope:
+            with contextlib.suppress(ApiError):
+                decode(match, scope, body, None)
+        return body
+    if body:
+        check_content_type(scope)
+    message = scope.get(MESSAGE) or decode(match, scope, body, None)
+    endpoint.check(message)
+    return rewrite(match, scope, message, body)
 
 
 def _or_refusal(scope: Scope, send: Send, why: str, failures: tuple[int, ...]) -> Send:

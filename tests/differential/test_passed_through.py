@@ -47,6 +47,16 @@ SPOILED: dict[str, tuple[str, dict[str, Any], int]] = {
     "a schema's experiment": ("a label schema", {"experiment_id": _BEYOND}, 404),
     "a queue's experiment": ("a review queue", {"experiment_id": _BEYOND}, 404),
     "a queue's users": ("a review queue", {"users": 5}, 400),
+    "a queue's type": ("a review queue", {"queue_type": "custom"}, 400),
+    "a queue's type, a truth": ("a review queue", {"queue_type": True}, 400),
+    "a schema's type": ("a label schema", {"type": "feedback"}, 400),
+    "a schema's type with a fraction": ("a label schema", {"type": 1.5}, 400),
+    "a schema's comment": ("a label schema", {"enable_comment": "yes"}, 400),
+    "a schema's input, a text": ("a label schema", {"input": "text"}, 400),
+    "a schema's text, a text": ("a label schema", {"input": {"text": "x"}}, 400),
+    "a schema's length with a fraction": ("a label schema", {"input": {"text": {"max_length": 5.5}}}, 400),
+    "a schema's limit, a word": ("a label schema", {"input": {"numeric": {"min_value": "low"}}}, 400),
+    "a schema's options with a number": ("a label schema", {"input": {"categorical": {"options": ["a", 5]}}}, 400),
     "a user's queue's experiment": ("a user's queue", {"experiment_id": "9" * 40}, 404),
     "a scorer that is a number": ("a scorer", {"serialized_scorer": "5"}, 400),
     "a scorer that is a list": ("a scorer", {"serialized_scorer": "[{}]"}, 400),
@@ -108,6 +118,72 @@ def test_spoiled(pair: Pair, what: str) -> None:
     assert found.status_code == status, found.text
     assert found.headers["headrace-answered-by"] == "native"
     assert found.json()["message"]
+
+
+# What a change says of a queue with the users u1 and u2, or of a label schema: stock answers 200 to each, and drops
+# what it takes for absent, and all that comes behind it.
+HALF_READ: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("review-queues/update", {"update_users": True, "users": users}) for users in (5, "u3", {"0": "u3"}, ["u3", 5])),
+    ("review-queues/update", {"update_users": "yes", "users": ["u3"]}),
+    ("review-queues/update", {"update_users": 1, "users": ["u3"]}),
+    ("review-queues/update", {"update_users": True, "users": ["u3"], "name": 5}),
+    ("review-queues/update", {"update_schema_ids": True, "schema_ids": 5}),
+    ("review-queues/items/add", {"item_type": "trace", "item_ids": ["tr-1"]}),
+    ("review-queues/items/remove", {"item_ids": {"0": "tr-1"}}),
+    ("review-queues/items/set-status", {"item_id": "tr-1", "status": "complete"}),
+    ("label-schemas/update", {"name": 5}),
+    ("label-schemas/update", {"name": "other", "enable_comment": "yes"}),
+    ("label-schemas/update", {"input": {"text": {"max_length": "long"}}}),
+)
+# what can be read, though stock takes it for absent
+READ_HERE: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+    ("review-queues/update", {"update_users": "true", "users": ["u3"]}, {"users": ["u3"]}),
+    ("label-schemas/update", {"enable_comment": "true"}, {"enable_comment": True}),
+    ("label-schemas/update", {"input": {"text": {"maxLength": "5"}}}, {"input": {"text": {"max_length": 5}}}),
+)
+
+
+def _changed(url: str, path: str, message: dict[str, Any]) -> tuple[requests.Response, dict[str, Any]]:
+    """What the change of a new queue and schema is answered, and how they are found."""
+    kind = path.partition("/")[0]
+    make = "a review queue" if kind == "review-queues" else "a label schema"
+    method, where, made = GOOD[make]
+    made = made | ({"users": ["u1", "u2"]} if kind == "review-queues" else {})
+    [entity] = send(url, (method, where, made), f"n{next(NUMBERS)}").json().values()
+    ids = {name: entity[name] for name in ("queue_id", "schema_id") if name in entity}
+    method = "PATCH" if kind == "label-schemas" else "POST"
+    answer = requests.request(method, f"{url}/api/3.0/mlflow/{path}", json=ids | message, timeout=60)
+    found = requests.get(f"{url}/api/3.0/mlflow/{kind}/get", params=ids, timeout=60).json()
+    return answer, {"made": entity, "now": next(iter(found.values()))}
+
+
+@pytest.mark.parametrize(("path", "message"), HALF_READ)
+def test_nothing_is_changed_by_halves(pair: Pair, path: str, message: dict[str, Any]) -> None:
+    answer, entity = _changed(pair.headrace.server.url, path, message)
+    assert answer.status_code == 400, answer.text
+    assert answer.headers["headrace-answered-by"] == "native"
+    assert entity["now"] == entity["made"]
+
+
+@pytest.mark.parametrize(("path", "message", "expected"), READ_HERE)
+def test_what_is_read_here_reaches_stock(
+    pair: Pair, path: str, message: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    answer, entity = _changed(pair.headrace.server.url, path, message)
+    assert answer.status_code == 200, answer.text
+    assert entity["now"] | expected == entity["now"]
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [("", 200), ("&max_results=5", 200), ("&max_results=1e1", 200), ("&max_results=many", 400), ("&status=open", 400)],
+)
+def test_a_queues_items(pair: Pair, more: str, status: int) -> None:
+    url = pair.headrace.server.url
+    [queue] = send(url, GOOD["a review queue"], f"n{next(NUMBERS)}").json().values()
+    path = f"{url}/api/3.0/mlflow/review-queues/items/list?queue_id={queue['queue_id']}{more}"
+    found = requests.get(path, timeout=60)
+    assert found.status_code == status, found.text
 
 
 @pytest.mark.parametrize("path", FOUND_BY_NAME)

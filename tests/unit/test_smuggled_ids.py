@@ -109,9 +109,6 @@ UNTYPED: dict[str, set[str]] = {
     "2.0/mlflow/logged-models/{model_id}/artifacts/directories": {"artifact_directory_path", "page_token"},
     "2.0/mlflow/logged-models/{model_id}/artifacts/files": {"artifact_file_path"},
     "/model-versions/get-artifact": {"path"},
-    # stock looks for the schemas in the experiment
-    "3.0/mlflow/label-schemas/create": {"input", "type"},
-    "3.0/mlflow/review-queues/create": {"queue_type"},
 }  # fmt: skip
 
 

@@ -33,9 +33,14 @@ LoggedModelStatus = Literal[
     "LOGGED_MODEL_STATUS_UNSPECIFIED", "LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED"
 ]
 LOGGED_MODEL_STATUSES: tuple[str, ...] = get_args(LoggedModelStatus)
+LabelSchemaType = Literal["LABEL_SCHEMA_TYPE_UNSPECIFIED", "FEEDBACK", "EXPECTATION"]
+ReviewQueueType = Literal["REVIEW_QUEUE_TYPE_UNSPECIFIED", "USER", "CUSTOM"]
+ReviewItemType = Literal["REVIEW_ITEM_TYPE_UNSPECIFIED", "TRACE"]
+ReviewStatus = Literal["REVIEW_STATUS_UNSPECIFIED", "PENDING", "COMPLETE", "DECLINED"]
+_FROM_ZERO = (LoggedModelStatus, LabelSchemaType, ReviewQueueType, ReviewItemType, ReviewStatus)
 _ENUMS = {
     frozenset(get_args(enum)): dict(enumerate(get_args(enum), first))
-    for enum, first in ((ViewType, 1), (RunStatus, 1), (LoggedModelStatus, 0))
+    for enum, first in ((ViewType, 1), (RunStatus, 1), *((enum, 0) for enum in _FROM_ZERO))
 }
 
 # handlers._validate_param_against_schema

@@ -5,7 +5,8 @@ A row: the method, the path, the right, on what, and the fields of the message f
 the first of them that is there; kinds joined by + must all be there, by / one of them); "-" is the whole server: no
 grant reaches so far.
 
-`field:type` says what stock only fails at where it is something else: such a request is refused, whoever sends it.
+`field:type` says what stock only fails at, or takes for absent, where it is something else: such a request is refused,
+whoever sends it, and what goes on to stock is written anew from what was read.
 """
 
 from __future__ import annotations
@@ -18,11 +19,21 @@ from typing import Any, Literal, cast
 import msgspec
 
 from headrace.api.endpoint import Endpoint
-from headrace.api.message import Int32, Message, Reader, invalid
+from headrace.api.message import (
+    Int32,
+    LabelSchemaType,
+    Message,
+    Reader,
+    ReviewItemType,
+    ReviewQueueType,
+    ReviewStatus,
+    invalid,
+)
 from headrace.auth import objects
 from headrace.auth.objects import Target
 from headrace.auth.principals import Right
 from headrace.resources import validation as valid
+from headrace.resources.reviews.messages import SchemaInput
 
 TABLE = """
 GET    /health                                                     open      -
@@ -71,21 +82,21 @@ POST   3.0/mlflow/issues                                           edit      exp
 POST   3.0/mlflow/issues/invoke                                    edit      -
 GET    3.0/mlflow/issues/{issue_id}                                read      -
 PATCH  3.0/mlflow/issues/{issue_id}                                edit      -                          issue_id name:text description:text status:issue-status severity:severity
-POST   3.0/mlflow/label-schemas/create                             edit      experiment:experiment_id   experiment_id:experiment name:text type input instruction:text enable_comment:truth
+POST   3.0/mlflow/label-schemas/create                             edit      experiment:experiment_id   experiment_id:experiment name:text type:schema-type input:schema-input instruction:text enable_comment:truth
 GET    3.0/mlflow/label-schemas/get                                read      -
 GET    3.0/mlflow/label-schemas/get-by-name                        read      experiment:experiment_id   experiment_id:experiment name:text
-PATCH  3.0/mlflow/label-schemas/update                             edit      -
+PATCH  3.0/mlflow/label-schemas/update                             edit      -                          schema_id:text name:text input:schema-input instruction:text enable_comment:truth
 DELETE 3.0/mlflow/label-schemas/delete                             edit      -
-POST   3.0/mlflow/review-queues/create                             edit      experiment:experiment_id   experiment_id:experiment name:text queue_type created_by:text users:texts schema_ids:texts
+POST   3.0/mlflow/review-queues/create                             edit      experiment:experiment_id   experiment_id:experiment name:text queue_type:queue-type created_by:text users:texts schema_ids:texts
 POST   3.0/mlflow/review-queues/get-or-create-user                 edit      experiment:experiment_id   experiment_id:experiment user:text created_by:text
 GET    3.0/mlflow/review-queues/get                                read      -
 GET    3.0/mlflow/review-queues/get-by-name                        read      experiment:experiment_id   experiment_id:experiment name:text
-POST   3.0/mlflow/review-queues/update                             edit      -
+POST   3.0/mlflow/review-queues/update                             edit      -                          queue_id:text name:text new_owner:text update_users:truth users:texts update_schema_ids:truth schema_ids:texts
 POST   3.0/mlflow/review-queues/delete                             edit      -
-POST   3.0/mlflow/review-queues/items/add                          edit      -
-POST   3.0/mlflow/review-queues/items/remove                       edit      -
-GET    3.0/mlflow/review-queues/items/list                         read      -
-POST   3.0/mlflow/review-queues/items/set-status                   edit      -
+POST   3.0/mlflow/review-queues/items/add                          edit      -                          queue_id:text item_type:item-type item_ids:texts
+POST   3.0/mlflow/review-queues/items/remove                       edit      -                          queue_id:text item_ids:texts
+GET    3.0/mlflow/review-queues/items/list                         read      -                          queue_id:text status:review-status max_results:int32 page_token:text
+POST   3.0/mlflow/review-queues/items/set-status                   edit      -                          queue_id:text item_id:text status:review-status completed_by:text
 
 POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id   experiment_id:experiment name:text serialized_scorer:object
 DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id   experiment_id:experiment name:text version:int32
@@ -202,6 +213,11 @@ _TYPES: dict[str, tuple[Any, Callable[[Any], None] | None]] = {
     "object": (str, _object),
     "issue-status": (Literal["pending", "rejected", "resolved"], None),
     "severity": (Literal["not_an_issue", "low", "medium", "high"], None),
+    "schema-type": (LabelSchemaType, None),
+    "schema-input": (SchemaInput, None),
+    "queue-type": (ReviewQueueType, None),
+    "item-type": (ReviewItemType, None),
+    "review-status": (ReviewStatus, None),
 }
 
 
