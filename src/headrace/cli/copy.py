@@ -71,6 +71,7 @@ def _to_server(source: str, target: str, _: Settings, options: Options) -> Repor
     from headrace.copy import ends
     from headrace.copy.clients import Clients
 
+    ends.reach(target)
     with ends.source_url(source) as url:
         return Clients(url, target, options, _progress()).copy()
 

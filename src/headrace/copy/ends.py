@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from headrace import database_url
 from headrace.copy import sql, tensorboard, wandb
@@ -22,6 +25,7 @@ from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 from headrace.uri import redact
 
+_CONNECTION_SECONDS = 10
 # what a folder can have, and the module that reads it
 _READERS = {
     "MLflow": "headrace.copy.filestore",
@@ -66,8 +70,11 @@ def _database(text: str) -> DatabaseURL | None:
     """None for a server or a folder. Raises ConfigurationError for what is none of them, or has no tables."""
     if Path(text.removeprefix("file://")).exists():
         return None
+    if is_server(text):
+        reach(text)
+        return None
     found = database_url.parse(text)
-    if found is None and not is_server(text):
+    if found is None:
         raise ConfigurationError(
             f"{redact(text)} is no source that can be copied. Name a database (postgresql://..., sqlite:///PATH), "
             "a server (http://...) or a folder of runs (./mlruns, TensorBoard's, ./wandb)."
@@ -112,6 +119,24 @@ def _writer_of(folder: Path) -> str:
 def is_server(text: str) -> bool:
     """Whether it is the URL of a server."""
     return text.startswith(("http://", "https://"))
+
+
+def reach(server: str) -> None:
+    """Raises ConfigurationError where nothing takes a connection: MLflow's client would try for minutes, and say nothing.
+
+    Behind a proxy of the environment's only that one could know.
+    """
+    try:
+        parts = urlsplit(server)
+        address = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        if parts.scheme in getproxies() and not proxy_bypass(parts.hostname or ""):
+            return
+        socket.create_connection(address, _CONNECTION_SECONDS).close()
+    except (OSError, ValueError) as error:  # ValueError: of a port or a name that is none
+        said = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(
+            f"The server {redact(server)} can't be reached: {said}. Look at its address, and at whether it is up."
+        ) from None
 
 
 async def ended_runs(store: Store | None) -> list[str]:
