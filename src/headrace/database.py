@@ -157,6 +157,7 @@ def upgrade(settings: Settings, log: Log = lambda _: None) -> None:
         if isinstance(database, PostgresURL | SqliteURL):
             with _opened(database, log) as found:
                 _check_owner(found, database.shown, may_be_empty=True)
+                _check_not_newer(found.revision, database.shown)
         _run_stock("upgrade", role, store_uri, settings.default_artifact_root)
 
 
@@ -228,24 +229,33 @@ def _is_empty(found: Found, shown: str) -> bool:
             "MLflow's, and alembic keeps one alone. Use another database, or a schema of its own "
             "(?options=-csearch_path=mlflow)."
         )
-    known, head = installed_revisions()
+    _check_not_newer(revision, shown)
+    head = installed_revisions().head
     if revision == head:
         return False
+    raise SchemaOutOfDate(
+        f"The schema of {shown} is of an older MLflow ({revision or 'no revision'}; MLflow {_mlflow()} needs {head}). "
+        "Make a backup, stop every server that uses this database, and upgrade it with `headrace db upgrade` (with the "
+        "same --backend-store-uri or environment as `headrace serve`)."
+    )
+
+
+def _check_not_newer(revision: str | None, shown: str) -> None:
+    """Raises SchemaOutOfDate for a schema that the installed MLflow does not know."""
+    known, head = installed_revisions()
+    if revision is not None and revision not in known:
+        raise SchemaOutOfDate(
+            f"The schema of {shown} is of a newer MLflow: its revision is {revision}, and MLflow {_mlflow()}, which is "
+            f"installed here, knows none after {head}. Install the MLflow that made it, or a newer one: "
+            "`pip install --upgrade mlflow`.",
+            newer=True,
+        )
+
+
+def _mlflow() -> str:
     from importlib.metadata import version  # 20 ms that a start in order need not wait for
 
-    mlflow = version("mlflow")
-    if revision is None or revision in known:
-        raise SchemaOutOfDate(
-            f"The schema of {shown} is of an older MLflow ({revision or 'no revision'}; MLflow {mlflow} needs "
-            f"{head}).\nMake a backup, stop every server that uses this database, and upgrade it with "
-            "`headrace db upgrade`\n(with the same --backend-store-uri or environment as `headrace serve`)."
-        )
-    raise SchemaOutOfDate(
-        f"The schema of {shown} is of a newer MLflow: its revision is {revision}, and MLflow {mlflow}, which is "
-        f"installed here, knows\nnone after {head}. Install the MLflow that made it, or a newer one: "
-        "`pip install --upgrade mlflow`.",
-        newer=True,
-    )
+    return version("mlflow")
 
 
 def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: str, wait: float = 0) -> None:

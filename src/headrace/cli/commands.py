@@ -79,7 +79,7 @@ def run() -> NoReturn:
         _look_at_folder()
         code = cli.main(standalone_mode=False)
     except HeadraceError as error:
-        _tell(str(error), "ERROR")
+        _tell(_said(error), "ERROR")
         code = EXIT_CODES.get(type(error), 1)
     except click.ClickException as error:
         error.show()
@@ -91,6 +91,17 @@ def run() -> NoReturn:
         print(f"headrace: {_of_the_machine(error)}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _said(error: HeadraceError) -> str:
+    from headrace.db.database import TableChanged
+
+    if not isinstance(error, TableChanged):
+        return str(error)
+    return (
+        f"The database has not got what this command asks for ({error}): it is of another MLflow, or damaged. An older "
+        "one becomes the installed MLflow's by `headrace db upgrade`."
+    )
 
 
 def _of_the_machine(error: OSError) -> str:

@@ -30,10 +30,13 @@ def usage(settings: Settings, experiments: tuple[str, ...], no_artifacts: bool, 
     Works beside a running server, and changes nothing.
     """
     from headrace.database import check
+    from headrace.db.database import TableChanged
 
     check(settings)
     try:
         found = asyncio.run(_measure(settings, experiments, artifacts=not no_artifacts))
+    except TableChanged:
+        raise
     except Declined as reason:
         raise ConfigurationError(f"{reason}. `headrace usage` shows which there are.") from None
     if json:

@@ -122,7 +122,7 @@ def is_server(text: str) -> bool:
 
 
 def reach(server: str) -> None:
-    """Raises ConfigurationError where nothing takes a connection: MLflow's client would try for minutes, and say nothing.
+    """Raises ConfigurationError where nothing takes a connection: MLflow's client tries for minutes, and says nothing.
 
     Behind a proxy of the environment's only that one could know.
     """

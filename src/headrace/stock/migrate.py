@@ -19,14 +19,11 @@ def main() -> None:
     configuration = parent.read_configuration()
     parent.when_gone(lambda: os._exit(1))
     with child.importing():
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-    let_engines_try_each()
+        let_engines_try_each()
     try:
         _act(configuration)
-    except (MlflowException, SQLAlchemyError, OSError) as error:  # what is wrong with the database
-        print(" ".join(str(error).split()), file=sys.stderr)
+    except Exception as error:  # MLflow's, SQLAlchemy's, alembic's, a driver's: what is wrong with the database
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         sys.exit(1)
 
 
