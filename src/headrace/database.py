@@ -100,7 +100,7 @@ def prepare(settings: Settings, log: Log) -> None:
         elif database is not None:  # MySQL: stock alone can say whether it can use it
             _run_stock("initialise", role, store_uri, settings.default_artifact_root, wait=settings.database_wait)
         else:
-            _check_folder(store_uri)
+            _check_folder(store_uri, "--registry-store-uri" if role == "registry" else "--backend-store-uri")
     if settings.trace_archival_config:
         _check_archival(settings.trace_archival_config)
 
@@ -113,13 +113,13 @@ def _check_archival(file: str) -> None:
         )
 
 
-def _check_folder(store_uri: str) -> None:
+def _check_folder(store_uri: str, option: str) -> None:
     """Raises ConfigurationError for a server, or for a file store that MLflow refuses or that can't be written."""
     scheme = uri.scheme_of(store_uri)
     if scheme in ("http", "https"):
         raise ConfigurationError(
-            f"--backend-store-uri is {uri.redact(store_uri)}, a server, but must be the database that a server works "
-            "on. Name that, or set MLFLOW_TRACKING_URI to the server and start none."
+            f"{option} is {uri.redact(store_uri)}, a server, but must be the database that a server works on. Name "
+            "that, or set MLFLOW_TRACKING_URI to the server and start none."
         )
     if scheme not in ("", "file") or store_uri == "databricks":
         return
@@ -128,7 +128,7 @@ def _check_folder(store_uri: str) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ConfigurationError(
             f"The file store {store_uri} can't be used: {there} is no folder that this user may write. Look at "
-            "--backend-store-uri."
+            f"{option}."
         )
     spec = find_spec("mlflow")
     assert spec is not None
@@ -137,7 +137,7 @@ def _check_folder(store_uri: str) -> None:
     known = allow in Path(spec.origin).with_name("environment_variables.py").read_text(encoding="utf-8")
     if known and os.environ.get(allow, "").lower() not in ("true", "1"):  # as MLflow reads it
         raise ConfigurationError(
-            f"--backend-store-uri is {store_uri}, a folder: a file store, which MLflow refuses. "
+            f"{option} is {store_uri}, a folder: a file store, which MLflow refuses. "
             f"Copy it with `headrace copy {store_uri} sqlite:///mlflow.db`, or set {allow}=true."
         )
 

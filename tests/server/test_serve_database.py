@@ -236,6 +236,13 @@ def test_a_store_that_cannot_work_gets_no_banner(tmp_path: Path, backend: str, t
     assert "Traceback" not in done.stderr
 
 
+def test_a_registry_that_cannot_work_is_named_by_its_option(tmp_path: Path) -> None:
+    registry = ["--registry-store-uri", "http://127.0.0.1:5000"]
+    done = run_headrace("serve", "--port", "0", "--backend-store-uri", "sqlite:///a.db", *registry, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "headrace: --registry-store-uri is http://127.0.0.1:5000, a server, but must" in done.stderr
+
+
 def test_the_newest_revision_is_what_mlflow_says() -> None:
     script = "from mlflow.store.db.utils import _get_latest_schema_revision as latest; print(latest())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -263,6 +263,11 @@ def in_a_line(error: ConfigurationError) -> None:
         ),
         ({"static_prefix": "mlflow"}, {}, "--static-prefix"),
         ({"static_prefix": "/mlflow/"}, {}, "--static-prefix"),
+        *(
+            ({"static_prefix": bad}, {}, "--static-prefix is ")
+            for bad in ("/a?b", "/a b", "/a#b", "/a//b", "/\u00e9", "/..")
+        ),
+        ({}, {"WEB_CONCURRENCY": "*"}, "WEB_CONCURRENCY is '*', but must be a whole number"),
         ({"serve_artifacts": "perhaps"}, {}, "true or false"),
         ({"secrets_cache_ttl": "5"}, {}, "from 10 to 300"),
         ({"backend_store_uri": "sqlite://"}, {}, "in memory"),

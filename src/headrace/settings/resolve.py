@@ -95,9 +95,10 @@ def _take_others(values: dict[str, Any], environment: Mapping[str, str], say: Ca
         values["auth"] = True
         say("--app-name basic-auth is taken for --auth; `headrace user import basic_auth.db` takes over its users")
     by_name = {setting.name: setting for setting in SETTINGS}
-    for name, variable in (("workers", "WEB_CONCURRENCY"), ("trusted_proxies", "FORWARDED_ALLOW_IPS")):
+    others = ("workers", "WEB_CONCURRENCY", "*"), ("trusted_proxies", "FORWARDED_ALLOW_IPS", _EVERYBODY)
+    for name, variable, everybody in others:
         if name not in values and (text := environment.get(variable)):
-            values[name] = _parse(by_name[name], variable, _EVERYBODY if text.strip() == "*" else text)
+            values[name] = _parse(by_name[name], variable, everybody if text.strip() == "*" else text)
             say(f"{variable} is taken for {by_name[name].flag}")
 
 

@@ -92,9 +92,12 @@ def choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+
+
 def prefix(text: str) -> str:
-    """a path that begins with "/", does not end with one, and has no braces"""
-    if not text.startswith("/") or text.endswith("/") or "{" in text or "}" in text:
+    """a path such as /mlflow: it begins with "/", does not end with one, and is written as in a URL without quoting"""
+    if not _PREFIX.fullmatch(text.strip()):  # what else is at its ends is told to who asks
         raise ValueError
     return text
 
