@@ -103,3 +103,49 @@ def test_beyond_the_database(pair: Pair, what: str) -> None:
     if answer.status_code == 400:
         assert answer.json()["error_code"] == "INVALID_PARAMETER_VALUE"
         assert "more than the database takes" in answer.json()["message"]
+
+
+# what a filter can't be: sqlparse would cut it in pieces before it counts them, and all of stock waits for that
+UNREADABLE = {
+    "semicolons": ";" * 50_000,
+    "conditions": " AND ".join(["name = 'a'"] * 5_000),
+    "white space": "name" + " " * 50_000 + "= 'a'",
+    "a quote that is open": "name = '" + "a " * 25_000,
+    "a megabyte in quotes": "name = '" + "a" * 1_000_001 + "' ;",
+}
+SEARCHES = {what: row for what, row in MANY.items() if row[0] not in (MODELS, VERSIONS)}  # a GET's head has 64 KiB
+ORDERED = ("runs, params", "traces", "experiments", "datasets")
+
+
+@pytest.mark.parametrize("what", SEARCHES)
+@pytest.mark.parametrize("unreadable", UNREADABLE)
+def test_stock_reads_no_endless_filter(pair: Pair, what: str, unreadable: str) -> None:
+    endpoint, given, field, _ = SEARCHES[what]
+    answer = ask(pair, endpoint, {**given, field: UNREADABLE[unreadable]})
+    assert (answer.status_code, answer.headers["headrace-answered-by"]) == (400, "native"), answer.text[:500]
+    assert len(answer.content) < 1_000
+
+
+@pytest.mark.parametrize("what", ORDERED)
+@pytest.mark.parametrize("clauses", [["tags.`" + "a`." * 20_000 + "`"], ["zzz"] * 61], ids=["long", "many"])
+def test_stock_reads_no_endless_order(pair: Pair, what: str, clauses: list[str]) -> None:
+    endpoint, given, _, _ = MANY[what]
+    answer = ask(pair, endpoint, {**given, "order_by": clauses})
+    assert (answer.status_code, answer.headers["headrace-answered-by"]) == (400, "native"), answer.text[:500]
+
+
+@pytest.mark.parametrize("query", ["query Q {" + "a " * 20_000 + "}", "query Q {a(b: [" + "1 " * 20_000 + "])}"])
+def test_stock_parses_no_endless_query(pair: Pair, query: str) -> None:
+    url = f"{pair.headrace.server.url}/graphql"
+    answer = requests.post(url, json={"query": query, "variables": {}}, timeout=60)
+    assert (answer.status_code, answer.headers["headrace-answered-by"]) == (400, "native"), answer.text[:500]
+
+
+@pytest.mark.parametrize("what", ["runs, params", "traces"])
+def test_one_key_twice(pair: Pair, what: str) -> None:
+    """In stock's words, which it says with a 500."""
+    endpoint, given, _, _ = MANY[what]
+    message = {**given, "order_by": ["tags.a", "tags.a DESC"]}
+    expected = requests.post(f"{pair.stock.server.url}/api/{endpoint}", json=message, timeout=60)
+    found = ask(pair, endpoint, message)
+    assert (found.status_code, found.json()["message"]) == (400, expected.json()["message"])

@@ -10,11 +10,11 @@ import ast
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import NamedTuple
 
 from headrace.api.search.ast import Condition
-from headrace.api.search.lexer import NAME, Token, TokenKind, check_words, tokenize
+from headrace.api.search.lexer import NAME, Token, TokenKind, check_for_stock, check_words, tokenize
 from headrace.errors import ApiError, Declined, InvalidParameter
 
 MAX_CONDITIONS = 200
@@ -131,6 +131,11 @@ def check_clauses(clauses: Sized) -> None:
         raise InvalidParameter(f"order_by has {len(clauses)} clauses; this server takes {MAX_CLAUSES}. Use fewer.")
 
 
+def named_twice(clauses: Iterable[str]) -> InvalidParameter:
+    """search_utils._validate_order_by_no_duplicates; of runs and traces stock makes a 500 of it."""
+    return InvalidParameter(f"`order_by` contains duplicate fields: {list(clauses)}")
+
+
 def parse_order_by(clause: str) -> tuple[str, bool]:
     """(name, whether ascending) of an order_by clause: `name`, `name ASC` or `name DESC`.
 
@@ -138,9 +143,11 @@ def parse_order_by(clause: str) -> tuple[str, bool]:
 
     Raises:
         Declined: it is not in the grammar.
+        TooLong: that, and stock shall not read it either.
     """
     match = _ORDER_BY.fullmatch(clause) if len(clause) <= _MAX_ORDER_BY_LENGTH and "\0" not in clause else None
     if match is None:
+        check_for_stock(clause, "A clause of order_by can't be read")
         raise Declined("an order_by clause that only MLflow may understand")
     check_words(match["name"])
     try:

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from typing import cast
 
 from headrace.api.search.ast import Comparator, Condition, Kind, OrderBy, Value
-from headrace.api.search.parser import Comparison, integer, number_text, parse, parse_order_by, split_name, string_value
+from headrace.api.search.parser import (
+    Comparison,
+    check_clauses,
+    integer,
+    number_text,
+    parse,
+    parse_order_by,
+    split_name,
+    string_value,
+)
 from headrace.errors import Declined
 
 _PREFIXES = {None: Kind.ATTRIBUTE, "attribute": Kind.ATTRIBUTE, "tag": Kind.TAG, "tags": Kind.TAG}
@@ -37,6 +46,7 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
     Raises:
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
+    check_clauses(clauses)
     keys: dict[str, OrderBy] = {}
     for clause in clauses or ("creation_time DESC", "experiment_id ASC"):
         name, ascending = parse_order_by(clause)

@@ -13,7 +13,16 @@ from typing import NamedTuple, cast
 
 from headrace.api.search.ast import Comparator, Condition, Kind
 from headrace.api.search.lexer import Token, TokenKind
-from headrace.api.search.parser import Comparison, integer, parse, parse_order_by, split_name, string_value
+from headrace.api.search.parser import (
+    Comparison,
+    check_clauses,
+    integer,
+    named_twice,
+    parse,
+    parse_order_by,
+    split_name,
+    string_value,
+)
 from headrace.api.search.sql import compare
 from headrace.auth.objects import granted
 from headrace.db.query import Dialect, Query, Statement
@@ -102,6 +111,7 @@ def _reader(searched: Searched) -> Callable[[Comparison], Condition]:
 
 def parse_order(clauses: Sequence[str], searched: Searched) -> list[str]:
     """The whole ORDER BY. Raises Declined, InvalidParameter."""
+    check_clauses(clauses)
     order: dict[str, str] = {}
     for clause in clauses or searched.default_order:
         name, ascending = parse_order_by(clause)
@@ -110,7 +120,7 @@ def parse_order(clauses: Sequence[str], searched: Searched) -> list[str]:
             raise Declined(f"no order by {name[:80]!r}")
         column = searched.order[key]
         if column in order:
-            raise InvalidParameter(f"`order_by` contains duplicate fields: {list(clauses)}")
+            raise named_twice(clauses)
         order[column] = "ASC" if ascending else "DESC"
     for column, direction in searched.tie_breakers:
         order.setdefault(column, direction)

@@ -14,6 +14,7 @@ from headrace.api.search.parser import (
     Comparison,
     check_clauses,
     comparable,
+    named_twice,
     number_text,
     parse,
     parse_order_by,
@@ -56,13 +57,13 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
     """The whole order: the clauses, then the newest run first, then by run id. The last key is always run_id.
 
     Raises:
-        InvalidParameter: more clauses than one order_by may have.
+        InvalidParameter: more clauses than one order_by may have, or two for one key.
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
     check_clauses(clauses)
     keys = [_order_by(clause) for clause in clauses]
     if len({(key.kind, key.key) for key in keys}) < len(keys):
-        raise Declined("MLflow refuses two order_by clauses with one key")
+        raise named_twice(clauses)
     if not any(key.kind is Kind.ATTRIBUTE and key.key == "start_time" for key in keys):
         keys.append(OrderBy(Kind.ATTRIBUTE, "start_time", ascending=False))
     keys.append(OrderBy(Kind.ATTRIBUTE, "run_id"))

@@ -16,7 +16,9 @@ from headrace.api.search.ast import Comparator, Condition, KeysetValue, Kind, Or
 from headrace.api.search.lexer import Token, TokenKind
 from headrace.api.search.parser import (
     Comparison,
+    check_clauses,
     comparable,
+    named_twice,
     number_text,
     parse,
     parse_order_by,
@@ -86,11 +88,13 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
     """The whole order: the clauses, then the newest trace first, then by id. The last key is always request_id.
 
     Raises:
+        InvalidParameter: more clauses than one order_by may have, or two for one key.
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
+    check_clauses(clauses)
     keys = [_order_by(clause) for clause in clauses]
     if len({(key.kind, key.key) for key in keys}) < len(keys):
-        raise Declined("MLflow refuses two order_by clauses with one key")
+        raise named_twice(clauses)
     for key, ascending in (("timestamp_ms", False), ("request_id", True)):
         if not any(each.kind is Kind.ATTRIBUTE and each.key == key for each in keys):
             keys.append(OrderBy(Kind.ATTRIBUTE, key, ascending))
