@@ -289,9 +289,7 @@ def test_what_stands_for_several_actions_stands_for_no_other(pattern: str) -> No
     described = {"elasticloadbalancing": ("elb", "elbv2")}.get(service, (service,))
     loaded = botocore.session.get_session()
     operations = {one for each in described for one in loaded.get_service_model(each).operation_names}
-    named = {
-        one for which in DEPLOYER_POLICIES for each in templates.statements(which, PLACE) for one in each["Action"]
-    }
+    named = actions([one for which in DEPLOYER_POLICIES for one in templates.statements(which, PLACE)])
     matched = {one for one in operations if fnmatchcase(one, name) and not one.startswith(READING)}
     assert len(matched) > 1
     assert {f"{service}:{one}" for one in matched} <= named
