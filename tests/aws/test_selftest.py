@@ -25,8 +25,58 @@ from headrace.cli.aws import aws
 from headrace.errors import AwsError
 
 Say = Callable[[str], None]
+HOST, CLASS = "t4g.micro", "db.t4g.micro"
 DATA = Stack("lab-data", "CREATE_COMPLETE", {}, {"DatabaseId": "lab-db", "Bucket": "lab-bucket"})
-APP = Stack("lab-app", "UPDATE_COMPLETE", {"Image": "x.dkr.ecr/lab@sha256:1"}, {})
+PARAMETERS = {"Image": "x.dkr.ecr/lab@sha256:1", "InstanceType": HOST}
+APP = Stack("lab-app", "UPDATE_COMPLETE", PARAMETERS, {"Hosts": "lab-app-Hosts-1"})
+
+
+def price_list(**prices: str) -> dict[str, Any]:
+    """AWS's, as it answers for several machines; of each the hour, and a line of what is free."""
+    names = {"host": HOST, "database": CLASS}
+    lines = [(names[name], usd) for name, usd in prices.items()]
+    return {
+        "PriceList": [
+            json.dumps(
+                {
+                    "product": {"attributes": {"instanceType": kind}},
+                    "terms": {"OnDemand": {"a": {"priceDimensions": {"b": {"pricePerUnit": {"USD": usd}}}}}},
+                }
+            )
+            for kind, price in lines
+            for usd in (price, "0.0000000000")
+        ]
+    }
+
+
+def group(**changed: Any) -> dict[str, Any]:
+    made = {
+        "AutoScalingGroupName": "lab-app-Hosts-1",
+        "MinSize": 1,
+        "MaxSize": 2,
+        "DesiredCapacity": 1,
+        "DefaultCooldown": 300,
+        "AvailabilityZones": ["eu-west-1a"],
+        "HealthCheckType": "ELB",
+        "CreatedTime": datetime(2026, 1, 1, tzinfo=UTC),
+        "TargetGroupARNs": ["arn"],
+        "Instances": [
+            {
+                "InstanceId": "i-1",
+                "AvailabilityZone": "eu-west-1a",
+                "LifecycleState": "InService",
+                "HealthStatus": "Healthy",
+                "ProtectedFromScaleIn": False,
+            }
+        ],
+    }
+    return {"AutoScalingGroups": [made | changed]}
+
+
+def health(state: str) -> dict[str, Any]:
+    return {"TargetHealthDescriptions": [{"Target": {"Id": "i-1"}, "TargetHealth": {"State": state}}]}
+
+
 KEPT: dict[str, dict[str, Any]] = {
     "rds describe_db_instances": {
         "DBInstances": [
@@ -35,12 +85,17 @@ KEPT: dict[str, dict[str, Any]] = {
                 "StorageEncrypted": True,
                 "DeletionProtection": True,
                 "MasterUserSecret": {"SecretArn": "arn"},
-                "DBInstanceClass": "db.t4g.micro",
+                "DBInstanceClass": CLASS,
                 "EngineVersion": "17.6",
                 "BackupRetentionPeriod": 7,
             }
         ]
     },
+    "secretsmanager describe_secret": {"RotationEnabled": True, "NextRotationDate": datetime(2026, 12, 6, tzinfo=UTC)},
+    "autoscaling describe_auto_scaling_groups": group(),
+    "autoscaling describe_lifecycle_hooks": {"LifecycleHooks": [{"LifecycleHookName": "serves"}]},
+    "elbv2 describe_target_health": health("healthy"),
+    "pricing get_products": price_list(host="0.0084000000", database="0.0160000000"),
     "s3 get_bucket_encryption": {
         "ServerSideEncryptionConfiguration": {
             "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
@@ -56,7 +111,7 @@ KEPT: dict[str, dict[str, Any]] = {
             {
                 "Instances": [
                     {
-                        "InstanceType": "t4g.micro",
+                        "InstanceType": HOST,
                         "SecurityGroups": [{"GroupId": "sg-1"}],
                         "MetadataOptions": {"HttpTokens": "required"},
                     }
@@ -154,6 +209,18 @@ BROKEN: list[tuple[str, Callable[[Account], Any]]] = [
         database(LatestRestorableTime=datetime.now(UTC) - timedelta(hours=2)),
     ),
     ("any time of the last days can be restored", database(BackupRetentionPeriod=0)),
+    ("the master password is rotated", answers("secretsmanager describe_secret", {"RotationEnabled": False})),
+    ("the master password is rotated", answers("secretsmanager describe_secret", {})),
+    (
+        "hosts are in service, and replaced",
+        answers("autoscaling describe_auto_scaling_groups", group(SuspendedProcesses=[{"ProcessName": "HealthCheck"}])),
+    ),
+    ("hosts are in service, and replaced", answers("autoscaling describe_auto_scaling_groups", group(Instances=[]))),
+    ("hosts are in service, and replaced", answers("autoscaling describe_lifecycle_hooks", {"LifecycleHooks": []})),
+    ("hosts are in service, and replaced", answers("elbv2 describe_target_health", health("unhealthy"))),
+    ("the prices of `plan` are AWS's", answers("pricing get_products", price_list(host="0.0090", database="0.016"))),
+    ("the prices of `plan` are AWS's", answers("pricing get_products", price_list(host="0.0084", database="0.017"))),
+    ("the prices of `plan` are AWS's", answers("pricing get_products", price_list(host="0.0084"))),
     (
         "the bucket is private",
         answers("s3 get_public_access_block", {"PublicAccessBlockConfiguration": {"BlockPublicAcls": False}}),
@@ -187,7 +254,7 @@ BROKEN: list[tuple[str, Callable[[Account], Any]]] = [
     ),
     (
         "hosts run an image by its digest",
-        lambda lab: setattr(lab, "app", APP._replace(parameters={"Image": "x:latest"})),
+        lambda lab: setattr(lab, "app", APP._replace(parameters=PARAMETERS | {"Image": "x:latest"})),
     ),
 ]
 

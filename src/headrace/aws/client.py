@@ -48,6 +48,7 @@ DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Aut
 REFUSES_THE_CALLER = {*DENIED, *(code for code, instead in _NEXT.items() if instead in (_LOG_IN, _NOT_KNOWN))}
 """Codes of errors that the same credentials would get again."""
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+_ONLY_IN = {"pricing": "us-east-1"}  # the list of prices of all regions is in three of them
 # what botocore asks of other services while it looks for credentials, whatever was called
 _CREDENTIALS = {"AssumeRole": "sts", "AssumeRoleWithWebIdentity": "sts", "GetRoleCredentials": "sso"}
 
@@ -88,6 +89,7 @@ class Cloud:
 
             self._clients[service] = self._session.client(
                 service,
+                region_name=_ONLY_IN.get(service),
                 endpoint_url=self.endpoint_url,
                 config=Config(retries={"mode": "standard", "max_attempts": 8}, user_agent_extra="headrace"),
             )

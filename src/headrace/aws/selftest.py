@@ -6,13 +6,14 @@ is said has no account number and no secret, so that the table can be sent.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from headrace.aws import alarms, database, execute, hosts, stacks, trial
+from headrace.aws import alarms, database, execute, hosts, prices, stacks, trial
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import OWN_KEY, keys_of
 from headrace.aws.stacks import Say, Stack
@@ -20,6 +21,7 @@ from headrace.errors import AwsError, ConfigurationError
 
 _ACCOUNT = re.compile(r"\b\d{12}\b")
 _BACKUP_SECONDS = 1800  # how old the newest moment that can be restored may be; RDS says five minutes
+_PRICE_DIFFERS = 0.05  # by which share of AWS's
 _FOREIGN = "/headrace-selftest/of-somebody-else"
 
 
@@ -117,6 +119,63 @@ def _backups(place: Deployment) -> Seen:
     return age < _BACKUP_SECONDS and days >= 1, f"{days} days, until {age / 60:.0f} minutes ago"
 
 
+def _master_secret(place: Deployment) -> Seen:
+    if "MasterUserSecret" not in place.instance:
+        return False, "RDS does not keep it"
+    arn = place.instance["MasterUserSecret"]["SecretArn"]
+    found = place.cloud.call("secretsmanager", "describe_secret", SecretId=arn)
+    at = found.get("NextRotationDate")
+    return bool(found.get("RotationEnabled")), f"the next time {at:%Y-%m-%d}" if at else "no next time is set"
+
+
+def _group(place: Deployment) -> Seen:
+    """Each host serves, as the hook and the balancer have it, and one that breaks is replaced."""
+    cloud, name = place.cloud, place.app.output("Hosts")
+    (group,) = cloud.call("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[name])[
+        "AutoScalingGroups"
+    ]
+    hooks = cloud.call("autoscaling", "describe_lifecycle_hooks", AutoScalingGroupName=name)["LifecycleHooks"]
+    targets = [
+        one["TargetHealth"]["State"]
+        for target in group.get("TargetGroupARNs", [])
+        for one in cloud.call("elbv2", "describe_target_health", TargetGroupArn=target)["TargetHealthDescriptions"]
+    ]
+    states = [(one["LifecycleState"], one["HealthStatus"]) for one in group["Instances"]]
+    seen = {
+        "all hosts in service": states == [("InService", "Healthy")] * group["DesiredCapacity"],
+        "a new one waits for its server": [one["LifecycleHookName"] for one in hooks] == ["serves"],
+        "nothing suspended": not group.get("SuspendedProcesses"),
+        **({"healthy for the balancer": set(targets) == {"healthy"}} if group.get("TargetGroupARNs") else {}),
+    }
+    zones = len({one["AvailabilityZone"] for one in group["Instances"]})
+    return all(seen.values()), f"{len(states)} in {zones} zones; {_said(seen)}"
+
+
+def _prices(place: Deployment) -> Seen:
+    """Those of the two machines, which are most of the bill, by AWS's own list."""
+    host, database = place.app.parameters["InstanceType"], place.instance["DBInstanceClass"]
+    of_host = {"operatingSystem": "Linux", "preInstalledSw": "NA", "tenancy": "Shared", "capacitystatus": "Used"}
+    of_database = {"databaseEngine": "PostgreSQL", "deploymentOption": "Single-AZ"}
+    wrong, said = False, []
+    for service, kind, ours, more in (
+        ("AmazonEC2", host, prices.HOSTS.get(host), of_host),
+        ("AmazonRDS", database, prices.DATABASES.get(database), of_database),
+    ):
+        asked = {"instanceType": kind, "regionCode": prices.REGION, **more}
+        filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in asked.items()]
+        listed = [
+            float(dimension["pricePerUnit"]["USD"])
+            for text in place.cloud.pages("pricing", "get_products", "PriceList", ServiceCode=service, Filters=filters)
+            if (one := json.loads(text))["product"]["attributes"]["instanceType"] == kind
+            for term in one["terms"]["OnDemand"].values()
+            for dimension in term["priceDimensions"].values()
+        ]
+        theirs = max(listed, default=0.0)  # what is free of charge is a line there, too
+        wrong = wrong or ours is None or abs(ours - theirs) > _PRICE_DIFFERS * theirs
+        said.append(f"{kind} {ours} USD an hour, AWS's {theirs}")
+    return not wrong, f"{prices.REGION}: {'; '.join(said)}"
+
+
 def _bucket(place: Deployment) -> Seen:
     bucket, cloud = place.data.output("Bucket"), place.cloud
     rules = cloud.call("s3", "get_bucket_encryption", Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
@@ -204,7 +263,9 @@ PROMISES: dict[str, Callable[[Deployment], Seen]] = {
     "a run can be logged": _round_trip,
     "the database is private and protected": _private_database,
     "any time of the last days can be restored": _backups,
+    "the master password is rotated": _master_secret,
     "the bucket is private": _bucket,
+    "hosts are in service, and replaced": _group,
     "a host has no open port": _closed_host,
     "a host reads its own parameters alone": _hosts_rights,
     "no secret is in docker inspect": _no_secret_on_host,
@@ -212,10 +273,12 @@ PROMISES: dict[str, Callable[[Deployment], Seen]] = {
     "the log arrives": _logs,
     "the alarms have metrics": _alarms,
     "hosts run an image by its digest": _image,
+    "the prices of `plan` are AWS's": _prices,
 }
 # what the deployment does not answer for where it uses one that was there before: the data stack's parameter for it
 _THEIRS: dict[Callable[[Deployment], Seen], str] = {
     _private_database: "ExistingDatabase",
     _backups: "ExistingDatabase",
+    _master_secret: "ExistingDatabase",
     _bucket: "ExistingBucket",
 }
