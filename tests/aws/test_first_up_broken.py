@@ -6,6 +6,7 @@ database as AWS does. What a network leaves is not looked at: moto can't delete 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,5 +111,36 @@ def test_the_app_stack_broken_at_each_resource_is_gone_after_down(
         assert left(cloud).keys() == before.keys(), resource
         assert stacks.find(cloud, f"{NAME}-app") is None
     take(cloud, chosen, plan.MakeApp)  # nothing of all that is in the way of one that is made
+    gone(cloud)
+    assert left(cloud) == {}
+
+
+def test_down_and_up_make_the_app_as_it_was(account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size, ingress, domain and images: nothing but the stack that is gone had them."""
+    monkeypatch.setattr("headrace.aws.client.time.sleep", lambda _: None)
+    cloud = account.cloud()
+    certificate, key = (path.read_bytes() for path in tls.certificate(tmp_path, DOMAIN))
+    arn = cloud.call("acm", "import_certificate", Certificate=certificate, PrivateKey=key)["CertificateArn"]
+    chosen = replace(choices(arn), size="ha", architecture="x86_64")
+    for kind in (plan.MakeStack, plan.MakeApp):
+        take(cloud, chosen, kind)
+    before = stacks.find(cloud, f"{NAME}-app")
+    assert before is not None
+    assert before.parameters["InstanceType"] == "m7i.large"
+    down.down(cloud, NAME, say)
+    assert stacks.find(cloud, f"{NAME}-app") is None
+    for step in plan.up(cloud, Choices(), say):
+        if isinstance(step, plan.MakeApp):
+            assert step.image == IMAGE, "not what `latest` is by now"
+            assert step.stack.parameters.items() <= before.parameters.items()
+    smaller = Choices(size="team", ingress="none", image="example.org/another:1")
+    (app,) = [one for one in plan.up(cloud, smaller, say) if isinstance(one, plan.MakeApp)]
+    assert (app.image, app.stack.parameters["InstanceType"]) == ("example.org/another:1", "t3.medium")
+    assert app.stack.parameters["AlarmEmail"] == "me@example.org"
+    take(cloud, Choices(), plan.MakeApp)
+    after = stacks.find(cloud, f"{NAME}-app")
+    assert after is not None
+    assert after.parameters == before.parameters
+    assert cloud.parameter(f"/{NAME}/APP") is None, "from here on the stack has them itself"
     gone(cloud)
     assert left(cloud) == {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from headrace.aws import adopt, container, database, domain, journal, restore, stacks
+from headrace.aws import adopt, container, database, domain, journal, leftover, restore, stacks
 from headrace.aws.client import Answer, Cloud, passing_over
 from headrace.aws.stacks import Say
 from headrace.errors import AwsError
 from headrace.ssm import OLD, SETTINGS
 
-_MADE = ("DB_PASS", f"DB_PASS{OLD}", "ADMIN_TOKEN", f"ADMIN_TOKEN{OLD}", "SETTINGS")
+_MADE = ("DB_PASS", f"DB_PASS{OLD}", "ADMIN_TOKEN", f"ADMIN_TOKEN{OLD}", "SETTINGS", leftover.PARAMETER)
 
 
 def down(cloud: Cloud, name: str, say: Say) -> None:
@@ -17,6 +17,7 @@ def down(cloud: Cloud, name: str, say: Say) -> None:
     if app is None:
         say(f"there is no stack {name}-app")
     else:
+        leftover.keep(cloud, name, app.parameters)
         if balancer := stacks.resources(cloud, app.name).get("LoadBalancer"):
             domain.unlead(cloud, app.parameters["Domain"], balancer, say)
         stacks.delete(cloud, app.name, say)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from headrace.aws import alarms, database, domain, hosts, images, server_settings, stacks, trial, tunnel
+from headrace.aws import alarms, database, domain, hosts, images, leftover, server_settings, stacks, trial, tunnel
 from headrace.aws.client import Cloud, passing_over, polling
 from headrace.aws.deployment import PORT, Choices
 from headrace.aws.plan import (
@@ -154,6 +154,8 @@ class Live:
                     alarms.quiet(self.cloud, stack.name, self.say)
                 now = made.parameters
                 images.keep(self.cloud, now["Name"], now["Image"], now.get("PreviousImage", ""), self.say)
+                if found is None or not found.exists:
+                    leftover.drop(self.cloud, now["Name"])
             case RenewHosts(choices):
                 hosts.renew(self.cloud, required(self.cloud, choices.app_stack), self.say)
             case MakeRole(choices):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
-from headrace.aws import adopt, database, images, journal, server_settings, stacks, templates, zones
+from headrace.aws import adopt, database, images, journal, leftover, server_settings, stacks, templates, zones
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import SIZES, Choices, architecture_of
 from headrace.aws.server_settings import Changed
@@ -162,10 +162,11 @@ def up(cloud: Cloud, choices: Choices, say: Say) -> list[Step]:
             data_parameters["DatabaseStorage"] = str(grown)
         limit = max(int(data_parameters["DatabaseStorageLimit"]), grown + grown // 4)
         data_parameters["DatabaseStorageLimit"] = str(limit)
-    image = _image(cloud, choices, _parameters(app).get("Image", ""))
-    if choices.architecture is None and not _parameters(app):
+    before = _parameters(app) or leftover.find(cloud, choices.name)
+    image = _image(cloud, choices, _parameters(app).get("Image", ""), before.get("Image", ""))
+    if choices.architecture is None and not before:
         choices = replace(choices, architecture=images.architecture(cloud, choices.name, image))
-    app_parameters = choices.app_parameters(_parameters(app)) | {
+    app_parameters = choices.app_parameters(before) | {
         key: data_parameters[key] for key in ("Keys", "ExistingBucketKey") if key in data_parameters
     }
     if not _parameters(data) and not data_parameters.get("VpcId"):  # later ones would be another network's
@@ -294,10 +295,13 @@ def _parameters(stack: Stack | None) -> dict[str, str]:
     return dict(stack.parameters) if stack is not None and stack.exists else {}
 
 
-def _image(cloud: Cloud, choices: Choices, deployed: str) -> str:
-    """The image that was chosen; at first the latest, later the one that runs, which only `upgrade` changes."""
+def _image(cloud: Cloud, choices: Choices, deployed: str, before: str) -> str:
+    """The image that was chosen; at first the latest, later the one that runs, which only `upgrade` changes.
+
+    `before`: what ran, where `down` has taken it away.
+    """
     if not deployed:
-        return images.full_name(cloud, choices.name, choices.image)
+        return before if before and not choices.image else images.full_name(cloud, choices.name, choices.image)
     if choices.image:
         chosen = images.full_name(cloud, choices.name, choices.image)
         if images.pinned(cloud, choices.name, chosen) != deployed:
