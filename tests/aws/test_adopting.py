@@ -5,6 +5,7 @@ The account is moto's, the database a real PostgreSQL whose tables are those of 
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from headrace.aws import adopt, database, doctor, plan, prices, stacks, templates
+from headrace.aws import adopt, database, plan, prices, stacks, templates
 from headrace.aws.client import Answer, Cloud
 from headrace.aws.deployment import Choices
 from headrace.cli.aws import aws
@@ -105,9 +106,10 @@ def test_a_database_and_a_bucket_are_used_and_outlive_the_deployment(
         for name, value in account.environment().items():
             monkeypatch.setenv(name, value)
         options = ["--existing-database", DATABASE, "--existing-bucket", BUCKET, "--app-subnet-ids", seed["subnets"]]
-        found = {one.what: one for one in doctor.examine(cloud, "mlflow", DATABASE, BUCKET)}
-        assert found["existing database"].ok is not False, found["existing database"]
-        assert found["existing bucket"].ok is None, "it is not versioned"
+        asked = ["doctor", "--json", "--existing-database", DATABASE, "--existing-bucket", BUCKET]
+        found = {one["what"]: one for one in json.loads(CliRunner().invoke(aws, asked).output)}
+        assert found["existing database"]["ok"] is not False, found["existing database"]
+        assert found["existing bucket"]["ok"] is None, "it is not versioned"
         without = CliRunner().invoke(aws, ["up", "--yes", "--image", IMAGE, *options])
         assert "Give that of postgres_master as PGPASSWORD" in str(without.exception)
         monkeypatch.setenv("PGPASSWORD", "typed by hand")
@@ -118,8 +120,8 @@ def test_a_database_and_a_bucket_are_used_and_outlive_the_deployment(
         assert "typed by hand" not in done.output + str(host.parameters())
         assert host.server is not None
         token = {"Authorization": f"Bearer {host.parameters()['ADMIN_TOKEN']}"}
-        asked = {"run_id": run_id}
-        answer = requests.get(f"{host.server.url}/api/2.0/mlflow/runs/get", params=asked, headers=token, timeout=60)
+        of_before = {"run_id": run_id}
+        answer = requests.get(f"{host.server.url}/api/2.0/mlflow/runs/get", params=of_before, headers=token, timeout=60)
         assert answer.status_code == 200, answer.text
         assert answer.json()["run"]["info"]["run_name"] == "of the old server"
         keys = [one["Key"] for one in cloud.pages("s3", "list_objects_v2", "Contents", Bucket=BUCKET)]

@@ -115,6 +115,34 @@ def test_logs_are_printed_in_their_order(account: Account) -> None:
     assert account.run("logs", "--since", "soon").returncode == 2
 
 
+def test_a_log_is_followed(account: Account) -> None:
+    """Each line once, though the last seconds are looked at again."""
+    cloud = account.cloud()
+    where = {"logGroupName": "/headrace/mlflow", "logStreamName": "host"}
+    cloud.call("logs", "create_log_group", logGroupName="/headrace/mlflow")
+    cloud.call("logs", "create_log_stream", **where)
+
+    def put(text: str) -> None:
+        line = {"timestamp": int(time.time() * 1000), "message": text}
+        cloud.call("logs", "put_log_events", **where, logEvents=[line])
+
+    put("one")
+    log = account.folder / "followed"
+    process = Process([SCRIPTS / "headrace", "aws", "logs", "-f", "--json"], log, env=account.environment())
+    try:
+        process.wait_until(lambda: "one" in process.tail(), "what was there is printed")
+        put("two")
+        process.wait_until(lambda: "two" in process.tail(), "what comes is printed")
+        put("three")
+        process.wait_until(lambda: "three" in process.tail(), "it goes on")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    finally:
+        process.stop()
+    lines = [json.loads(line)["message"] for line in process.tail().splitlines() if line.startswith("{")]
+    assert lines == ["one", "two", "three"]
+
+
 def test_images_are_pinned_by_their_digest(account: Account) -> None:
     cloud = account.cloud()
     assert not images.repository_exists(cloud, NAME)
@@ -292,8 +320,9 @@ def test_up_status_connect_balancer_upgrade_rollback_down(
         host.start()
         _up(account, host)
         _up_again_changes_nothing(account)
-        _status(account)
+        _status(account, monkeypatch)
         _connect(account)
+        _larger_and_in_the_vpc(account)
         _balancer(account, host, monkeypatch)
         _upgrade_and_back(account)
         _down(account)
@@ -346,7 +375,7 @@ def _up_again_changes_nothing(account: Account) -> None:
     assert "stack mlflow-app: as it should be" in done.stderr
 
 
-def _status(account: Account) -> None:
+def _status(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     done = account.run("status", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -355,6 +384,38 @@ def _status(account: Account) -> None:
     assert [host["online"] for host in found["hosts"]] == [True]
     assert found["database"]["DBInstanceStatus"] == "available"
     assert "mlflow-app" in account.run("status").stdout
+    with monkeypatch.context() as patched:  # moto compares nothing: test_stacks.py
+        patched.setattr(stacks, "drift", lambda _, stack: [f"a resource of {stack}"])
+        for name, value in account.environment().items():
+            patched.setenv(name, value)
+        shown = CliRunner().invoke(aws, ["status", "--drift"])
+    assert "changed by hand: a resource of mlflow-data" in shown.output, shown.exception
+    assert "changed by hand: a resource of mlflow-app" in shown.output
+
+
+def _larger_and_in_the_vpc(account: Account) -> None:
+    """Another size, ingress, mails and a boundary: hosts are replaced, and people are told an address.
+
+    The tag is lost in moto: test_stacks.py.
+    """
+    cloud = account.cloud()
+    vpc = outputs(cloud, "mlflow-data")["VpcId"]
+    group = cloud.call("ec2", "create_security_group", GroupName="jobs", Description="jobs", VpcId=vpc)["GroupId"]
+    before = json.loads(account.run("status", "--json").stdout)["hosts"]
+    boundary = "arn:aws:iam::123456789012:policy/limit"
+    options = ["--size", "team", "--ingress", "vpc", "--allow-security-group", group, "--tag", "team=ml"]
+    options += ["--alarm-email", "ann@example.org", "--permissions-boundary", boundary, "--backup-days", "3"]
+    done = account.run("up", "--yes", *options)
+    assert done.returncode == 0, done.stderr
+    assert f"new hosts for {before[0]['id']}, one by one" in done.stderr
+    assert re.search(r"in the VPC: http://10\.71\.\d+\.\d+:5000", done.stdout)
+    topics = cloud.pages("sns", "list_subscriptions", "Subscriptions")  # which moto calls confirmed: test_alarm_mail.py
+    assert [one["Endpoint"] for one in topics] == ["ann@example.org"]
+    found = json.loads(account.run("status", "--json").stdout)
+    assert [one["id"] for one in found["hosts"]] != [one["id"] for one in before]
+    assert found["database"]["DBInstanceClass"] == "db.t4g.medium"
+    assert found["keys"] == "aws-managed", "the size does not change them"
+    assert len(found["in_vpc"]) == 1
 
 
 def _connect(account: Account) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -228,3 +229,14 @@ def test_the_guide_names_commands_and_options_that_are() -> None:
     elsewhere |= {"--db-instance-identifier", "--db-snapshot-identifier", "--kms-key-id"}
     elsewhere |= {"--source-db-snapshot-identifier", "--target-db-snapshot-identifier", "--source-region"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", guide)) - elsewhere <= {*options, "--name"}
+
+
+def test_each_command_of_the_guide_is_one() -> None:
+    """As click reads it: its options, their values, its arguments."""
+    guide = re.sub(r"\\\n\s*", "", (Path(__file__).parents[2] / "docs" / "aws.md").read_text())
+    lines = re.findall(r"^\s*headrace aws (.+)$", guide, re.M) + re.findall(r"`headrace aws ([^` ]+ [^`]+)`", guide)
+    commands = {line.replace("$policy", "connect-policy").partition(" > ")[0] for line in lines}
+    assert len(commands) > 25
+    for command in commands:
+        name, *arguments = shlex.split(command, comments=True)
+        aws.commands[name].make_context(name, arguments)

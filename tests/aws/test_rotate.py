@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from headrace.aws import database as aws_database
 from headrace.aws import execute, hosts, rotate
 from headrace.aws.client import Cloud
+from headrace.cli.aws import aws
 from headrace.errors import AwsError
 from tests.aws.conftest import Account
 from tests.aws.place import DATA, FIRST, TOKEN, Load, Place
@@ -34,14 +36,24 @@ def place(
 ) -> Iterator[Place]:
     made = Place(account, postgres, databases, folder)
     made.stand_in(monkeypatch)
+    for name, value in account.environment().items():
+        monkeypatch.setenv(name, value)
     yield made
     made.end()
 
 
-def test_no_request_fails_while_the_password_is_replaced(place: Place, said: list[str]) -> None:
+def rotated(*options: str) -> str:
+    """What `headrace aws rotate` says."""
+    done = CliRunner().invoke(aws, ["rotate", "--name", "lab", "--yes", *options])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def test_no_request_fails_while_the_password_is_replaced(place: Place) -> None:
+    said = []
     with Load(place) as load:
         for _ in range(2):
-            rotate.password(place.cloud, "lab", said.append)
+            said.append(rotated("--only", "database-password"))
             load.goes_on()
     assert load.failed == []
     assert load.written > 100
@@ -100,18 +112,22 @@ def test_broken_off_it_continues_with_the_same_password(
         assert place.status(TOKEN) == 200
 
 
-def test_the_administrators_old_token_works_until_it_is_ended(place: Place, said: list[str]) -> None:
-    rotate.token(place.cloud, "lab", said.append)
+def test_the_administrators_old_token_works_until_it_is_ended(place: Place) -> None:
+    assert "The old one works until `headrace aws rotate --end-old-token`" in rotated("--only", "admin-token")
     new = place.cloud.secret("/lab/ADMIN_TOKEN")
     assert new is not None
     assert new != TOKEN
     wait_until(lambda: place.status(new) == 200, "the new token works")
     assert place.status(TOKEN) == 200
-    rotate.token(place.cloud, "lab", said.append)  # once more, since it was broken off
+    assert place.password_works(FIRST)
+    rotated()  # both; of the token it continues what may have been broken off
     assert place.cloud.secret("/lab/ADMIN_TOKEN") == new
-    rotate.drop_old(place.cloud, "lab", rotate.TOKEN, said.append)
+    assert not place.password_works(FIRST)
+    assert rotated("--end-old-token") == "The old token counts no more.\n"
     wait_until(lambda: place.status(TOKEN) == 401, "the old one does not")
     assert place.status(new) == 200
+    both = CliRunner().invoke(aws, ["rotate", "--only", "admin-token", "--end-old-token"])
+    assert "--end-old-token is a command of its own" in both.output
 
 
 def test_a_server_of_before_is_told_and_nothing_is_changed(place: Place, said: list[str]) -> None:
