@@ -17,7 +17,7 @@ import requests
 from botocore.stub import Stubber
 from click.testing import CliRunner
 
-from headrace.aws import execute, images, plan, stacks
+from headrace.aws import execute, hosts, images, journal, plan, stacks
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import AWS_KEYS_LACK, Choices
 from headrace.cli.aws import aws
@@ -294,6 +294,58 @@ def test_the_architecture_of_an_image_for_one_alone(account: Account) -> None:
         answers.add_response("batch_get_image", {"images": [{"imageManifest": json.dumps(manifest)}]})
         answers.add_response("get_download_url_for_layer", {"downloadUrl": 'data:,{"architecture":"amd64"}'})
         assert images.architecture(cloud, NAME, image) == "x86_64"
+
+
+@pytest.mark.parametrize("name", ["DB_USER", "BUCKET"])
+def test_parameters_that_are_somebodys_are_found_before_anything_is_made(account: Account, name: str) -> None:
+    """The project's first deployment had them, made by hand."""
+    cloud = account.cloud()
+    cloud.put_parameter(f"/mlflow/{name}", "of the first deployment", "by hand")
+    with pytest.raises(ConfigurationError, match=f"has /mlflow/{name} already") as refused:
+        plan.up(cloud, Choices(image=IMAGE), print)
+    assert "another --name (such as mlflow-2)" in str(refused.value)
+    assert f"aws ssm delete-parameters --region us-east-1 --names /mlflow/{name}" in str(refused.value)
+    plan.up(cloud, Choices(name="mlflow-2", image=IMAGE), print)
+
+
+@pytest.fixture
+def deployed(account: Account, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """An account with both stacks."""
+    monkeypatch.setattr("headrace.aws.client.time.sleep", lambda _: None)
+    cloud = account.cloud()
+    for kind in (plan.MakeStack, plan.MakeApp):  # the second is planned once the first is there
+        for step in plan.up(cloud, Choices(image=IMAGE), print):
+            if isinstance(step, kind):
+                execute.Live(cloud, print).take(step)
+    return cloud
+
+
+def test_a_database_that_has_grown_is_asked_for_no_less(deployed: Cloud) -> None:
+    """RDS makes no disk smaller, and a change that asks for it fails in the middle."""
+    identifier = outputs(deployed, "mlflow-data")["DatabaseId"]
+    for grown, storage, limit in ((40, "50", "250"), (300, "300", "375")):
+        asked = {"DBInstanceIdentifier": identifier, "AllocatedStorage": grown, "ApplyImmediately": True}
+        deployed.call("rds", "modify_db_instance", **asked)
+        data = next(one for one in plan.up(deployed, Choices(size="team"), print) if isinstance(one, plan.MakeStack))
+        assert (data.parameters["DatabaseStorage"], data.parameters["DatabaseStorageLimit"]) == (storage, limit)
+
+
+def test_what_a_killed_upgrade_has_left_is_told(deployed: Cloud, account: Account) -> None:
+    group = outputs(deployed, "mlflow-app")["Hosts"]
+    deployed.call("autoscaling", "suspend_processes", AutoScalingGroupName=group, ScalingProcesses=["ReplaceUnhealthy"])
+    journal.begin(deployed, NAME, IMAGE, OTHER_IMAGE)
+    shown = account.run("status").stdout
+    assert "group    ReplaceUnhealthy suspended, by an upgrade or restore under way, or killed" in shown
+    assert f"upgrade  to {OTHER_IMAGE} is under way, or was broken off: `headrace aws upgrade {OTHER_IMAGE}`" in shown
+    up = account.run("up", "--yes")
+    assert up.returncode == 2
+    assert f"An upgrade of mlflow-app from {IMAGE} to {OTHER_IMAGE} was broken off" in up.stderr
+    assert "`headrace aws rollback` takes it back" in up.stderr
+    journal.end(deployed, NAME)
+    said: list[str] = []
+    hosts.renew(deployed, execute.required(deployed, "mlflow-app"), said.append)  # of the next `up`
+    assert said == ["the group replaces unhealthy hosts again"]
+    assert "suspended" not in account.run("status").stdout
 
 
 def image_of(account: Account) -> str:
