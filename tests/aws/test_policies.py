@@ -114,6 +114,8 @@ USES = [
     ("arn:aws:ssm:eu-west-1::document/AWS-RunShellScript", "ssm:SendCommand"),
     ("arn:aws:ssm:eu-west-1::document/AWS-StartPortForwardingSession", "ssm:StartSession"),
     ("arn:aws:ssm:eu-west-1::document/AWS-StartPortForwardingSessionToRemoteHost", "ssm:StartSession"),
+    # the plugin signs it since 1.2.764.0; the session's id begins with who has begun it
+    (f"arn:aws:ssm:{HERE}:session/ann-0a1b2c", "ssmmessages:OpenDataChannel"),
     ("arn:aws:ssm:eu-west-1::parameter/aws/service/ami-amazon-linux-latest/al2023", "ssm:GetParameters"),
     (f"arn:aws:logs:{HERE}:log-group:/headrace/lab:log-stream:", "logs:FilterLogEvents"),
     (f"arn:aws:cloudwatch:{HERE}:alarm:lab-app-AlarmCpu-1", "cloudwatch:PutMetricAlarm"),
@@ -130,6 +132,8 @@ REFUSED = [
     ("ssm:SendCommand", f"arn:aws:ec2:{HERE}:instance/i-2", {"ssm:resourceTag/headrace": "lab-data"}),
     ("iam:PassRole", "arn:aws:iam::123456789012:role/lab-app-Role-1", {"iam:PassedToService": "lambda.amazonaws.com"}),
     ("iam:CreateRole", "arn:aws:iam::123456789012:role/other", CONTEXT),
+    ("ssmmessages:OpenDataChannel", "arn:aws:ssm:us-east-1:123456789012:session/ann-0a1b2c", CONTEXT),
+    ("ssmmessages:CreateDataChannel", f"arn:aws:ssm:{HERE}:session/ann-0a1b2c", CONTEXT),
     ("ec2:TerminateInstances", "*", {"aws:RequestedRegion": "us-east-1"}),
     ("s3:GetObject", "arn:aws:s3:::lab-data-bucket-1/a", CONTEXT),
     ("rds-db:connect", f"arn:aws:rds-db:{HERE}:dbuser:db-ABC/postgres", CONTEXT),
@@ -260,6 +264,7 @@ def test_who_connects_may_do_that_alone() -> None:
     assert allowed(given, "ssm:DescribeInstanceInformation", "*", {})
     assert allowed(given, "ssm:StartSession", host, TAGGED)
     assert allowed(given, "ssm:StartSession", f"{document}StartPortForwardingSession", {})
+    assert allowed(given, "ssmmessages:OpenDataChannel", f"arn:aws:ssm:{HERE}:session/ann-0a1b2c", {})
     # through to the database, a shell, or a command: no
     assert not allowed(given, "ssm:StartSession", f"{document}StartPortForwardingSessionToRemoteHost", {})
     assert not allowed(given, "ssm:StartSession", f"arn:aws:ssm:{HERE}:document/SSM-SessionManagerRunShell", {})
