@@ -320,8 +320,26 @@ def test_an_older_schema_is_told_once_the_role_is_there(
         database.make_role(cloud, "lab", data, "i-1", say)
     assert roles == ["headrace"]
     assert f"the master user is a member of {OLD_ROLE}" in said[0]
-    with pytest.raises(SchemaOutOfDate):  # of a database that `up` has made: nobody else's older tables
-        database.make_role(cloud, "lab", data._replace(parameters={}), "i-1", say)
+
+
+@pytest.mark.parametrize("newer", [False, True])
+@pytest.mark.usefixtures("older_schema")
+def test_a_schema_of_another_mlflow_than_this_headraces_is_the_images_to_serve(
+    cloud: Cloud, say: stacks.Say, said: list[str], monkeypatch: pytest.MonkeyPatch, newer: bool
+) -> None:
+    """`up` after `down`, by a newer Headrace, or an older: hosts run the image that they ran."""
+
+    def prepare(*_: Any) -> None:
+        raise SchemaOutOfDate("The schema is another MLflow's.\nUpgrade it with `headrace db upgrade`.", newer=newer)
+
+    roles: list[str] = []
+    monkeypatch.setattr("headrace.database.prepare", prepare)
+    monkeypatch.setattr("headrace.server_role.create_server_role", lambda _, role, __: roles.append(role))
+    database.make_role(cloud, "lab", stacks.Stack("lab-data", "CREATE_COMPLETE", {}, {}), "i-1", say)
+    assert roles == ["headrace"]
+    assert said[-1].startswith("The schema is another MLflow's. The hosts' image serves its own")
+    assert "`headrace aws upgrade VERSION --name lab`" in said[-1]
+    assert "headrace db upgrade" not in said[-1], "which reaches no database of RDS"
 
 
 def test_the_key_of_a_bucket(account: Account) -> None:

@@ -87,23 +87,29 @@ def make_role(cloud: Cloud, name: str, data: Stack, host: str, say: Say) -> None
 
     user, password = login(cloud, name)
     with as_master(cloud, data, host) as settings:
-        older: SchemaOutOfDate | None = None
+        other: SchemaOutOfDate | None = None
         if data.parameters.get("ExistingDatabase"):
             for owner in join_owners(settings):
                 say(f"database: the master user is a member of {owner}, whose tables these are")
         try:
             prepare(settings, say)
         except SchemaOutOfDate as error:
-            if error.newer or not data.parameters.get("ExistingDatabase"):
-                raise
-            older = error
+            other = error
         create_server_role(settings, user, password)
     say(f"database: the role {user} may work with MLflow's tables")
-    if older is not None:
+    if other is None:
+        return
+    if not other.newer and data.parameters.get("ExistingDatabase"):
         raise AwsError(
-            f"{older}\nWhat works with it goes on. Once that is stopped, `headrace aws upgrade latest --name {name}` "
+            f"{other}\nWhat works with it goes on. Once that is stopped, `headrace aws upgrade latest --name {name}` "
             f"takes a snapshot and migrates; then `headrace aws up --name {name}` once more."
         )
+    # the hosts' image decides, which may be of another Headrace than this one
+    what = str(other).partition("\n")[0]
+    say(
+        f"{what} The hosts' image serves its own; where it is a newer one, `headrace aws upgrade VERSION --name {name}`"
+        " by the Headrace that it was built from takes a snapshot and migrates"
+    )
 
 
 def login(cloud: Cloud, name: str) -> tuple[str, str | None]:
