@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from headrace.aws import execute, hosts, images, journal, plan, stacks
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import AWS_KEYS_LACK, Choices
-from headrace.cli.aws import aws
+from headrace.cli.aws import PAST_THE_TUNNEL, aws
 from headrace.errors import AwsError, ConfigurationError
 from tests.aws.conftest import Account
 from tests.aws.host import HostStandIn
@@ -484,6 +484,8 @@ def _connected_until(account: Account, ends: signal.Signals) -> str:
     try:
         server = Server("connect", f"http://127.0.0.1:{port}", process)
         process.wait_until(lambda: server.answers("/health"), "the tunnel leads to the server")
+        process.wait_until(lambda: "Session Manager forwards less than 1 MB a second" in process.tail(), "it says so")
+        assert all(f"export {name}={value}" in process.tail() for name, value in PAST_THE_TUNNEL.items())
         process.send_signal(ends)
         assert process.wait() == 128 + ends
         wait_until(lambda: not server.answers("/health"), "the plugin has ended, too")
