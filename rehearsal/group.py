@@ -1,7 +1,9 @@
 """A load balancer in front of hosts, and an Auto Scaling group that ends those which the balancer finds unhealthy.
 
-Both do what AWS's documents say of them, by what the account (moto) has of the target group and of the group's
-suspended processes. AWS's 10 s between two checks are `INTERVAL` here, and there is no period of grace: it is stricter.
+Both do what AWS's documents say of them (health-check-grace-period.html and as-suspend-resume-processes.html, below
+https://docs.aws.amazon.com/autoscaling/ec2/userguide/), by what the account (moto) has of the target group, of the
+group's period of grace and of its suspended processes. AWS's 10 s between two checks are `INTERVAL` here, and the
+period of grace is shorter by as much.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from rehearsal.conftest import Stage
@@ -31,12 +36,19 @@ class Target:
 
 
 class Balancer(ThreadingHTTPServer):
-    """As an Application Load Balancer: healthy targets in turn, all where none is, 502 for one that breaks off."""
+    """As an Application Load Balancer: healthy targets in turn, all where none is, 502 for one that breaks off.
+
+    It takes TLS alone, and tells a target who has asked, and how.
+    """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path, key: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        # each connection's own thread shakes hands
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.targets: dict[str, Target] = {}  # by the instance's id
         self.refused: list[int] = []  # the statuses that are its own
         self._turns = itertools.count()
@@ -44,7 +56,7 @@ class Balancer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"https://localhost:{self.server_port}"
 
     def start(self) -> None:
         self._thread.start()
@@ -99,7 +111,8 @@ class _Request(BaseHTTPRequestHandler):
             return
         connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=60)
         try:
-            connection.request(self.command, self.path, body, dict(self.headers))
+            told = {"X-Forwarded-For": self.client_address[0], "X-Forwarded-Proto": "https"}
+            connection.request(self.command, self.path, body, dict(self.headers) | told)
             answer = connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException):
@@ -128,17 +141,29 @@ class _Request(BaseHTTPRequestHandler):
 
 
 @dataclass
+class Member:
+    """A host in service, `since` when (monotonic)."""
+
+    zone: str
+    since: float
+
+
+@dataclass
 class Group(threading.Thread):
     """The stack's Auto Scaling group, with its balancer. `killed` are the instances that it has ended.
 
-    A host that the balancer finds unhealthy is marked so, unless HealthCheck is suspended, and never gets rid of that;
-    one that is marked is ended and another is launched, unless ReplaceUnhealthy is suspended.
+    A host that the balancer finds unhealthy after its period of grace is marked so, unless HealthCheck is suspended,
+    and never gets rid of that; one that is marked is ended and another is launched, unless ReplaceUnhealthy is
+    suspended. Where a zone has two hosts more than another, one is moved, unless AZRebalance is suspended (AWS launches
+    the new one first, here the old one ends first).
     """
 
     stage: Stage
-    balancer: Balancer = field(default_factory=Balancer)
+    balancer: Balancer
     killed: list[str] = field(default_factory=list)
+    members: dict[str, Member] = field(default_factory=dict)
     looks: int = 0
+    grace: float = 0.0  # seconds
 
     def __post_init__(self) -> None:
         super().__init__(daemon=True)
@@ -159,25 +184,35 @@ class Group(threading.Thread):
     def run(self) -> None:
         auto_scaling, balancers = self.stage.client("autoscaling"), self.stage.client("elbv2")
         while not self._ended.wait(INTERVAL):
-            groups = auto_scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
-            if not groups:
-                continue
-            (group,) = groups
-            (checks,) = balancers.describe_target_groups()["TargetGroups"]
-            self._register(group)
-            self.balancer.check(
-                checks["HealthCheckPath"], checks["HealthyThresholdCount"], checks["UnhealthyThresholdCount"]
-            )
-            self._tell()
-            self._heal(auto_scaling, group)
-            self.looks += 1
+            self.look(auto_scaling, balancers)
+
+    def look(self, auto_scaling: Any, balancers: Any) -> None:
+        groups = auto_scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+        if not groups:
+            return
+        (group,) = groups
+        (checks,) = balancers.describe_target_groups()["TargetGroups"]
+        self.grace = group["HealthCheckGracePeriod"] * INTERVAL / checks["HealthCheckIntervalSeconds"]
+        self._register(group)
+        self.balancer.check(
+            checks["HealthCheckPath"], checks["HealthyThresholdCount"], checks["UnhealthyThresholdCount"]
+        )
+        self._tell()
+        suspended = {one["ProcessName"] for one in group["SuspendedProcesses"]}
+        self._heal(auto_scaling, group, suspended)
+        if "AZRebalance" not in suspended:
+            self._rebalance(auto_scaling, group["AvailabilityZones"])
+        self.looks += 1
 
     def _register(self, group: dict[str, Any]) -> None:
         serving = {one["InstanceId"] for one in group["Instances"] if one["LifecycleState"] == "InService"}
-        for instance in serving - self.balancer.targets.keys():
+        for instance in self.members.keys() - serving:
+            del self.members[instance]
+            self.balancer.targets.pop(instance, None)
+        for instance in serving - self.members.keys():
+            used = [one.zone for one in self.members.values()]
+            self.members[instance] = Member(min(group["AvailabilityZones"], key=used.count), time.monotonic())
             self.balancer.targets[instance] = Target(int(Host.of(self.stage.hosts, instance).port))
-        for instance in self.balancer.targets.keys() - serving:
-            del self.balancer.targets[instance]
 
     def _tell(self) -> None:
         """What the account answers for describe-target-health."""
@@ -185,20 +220,40 @@ class Group(threading.Thread):
         (self.stage.hosts / ".health-next").write_text(json.dumps(states))
         (self.stage.hosts / ".health-next").rename(self.stage.hosts / ".health")
 
-    def _heal(self, auto_scaling: Any, group: dict[str, Any]) -> None:
-        suspended = {one["ProcessName"] for one in group["SuspendedProcesses"]}
+    def _heal(self, auto_scaling: Any, group: dict[str, Any], suspended: set[str]) -> None:
         for one in group["Instances"]:
-            target = self.balancer.targets.get(one["InstanceId"])
-            marked = one["HealthStatus"] != "Healthy"
-            if target is not None and target.state == "unhealthy" and "HealthCheck" not in suspended:
-                auto_scaling.set_instance_health(InstanceId=one["InstanceId"], HealthStatus="Unhealthy")
+            instance, marked = one["InstanceId"], one["HealthStatus"] != "Healthy"
+            if instance in self.found_unhealthy() and "HealthCheck" not in suspended:
+                auto_scaling.set_instance_health(InstanceId=instance, HealthStatus="Unhealthy")
                 marked = True
             if marked and "ReplaceUnhealthy" not in suspended:
-                self.killed.append(one["InstanceId"])
-                self.balancer.targets.pop(one["InstanceId"], None)
-                auto_scaling.terminate_instance_in_auto_scaling_group(
-                    InstanceId=one["InstanceId"], ShouldDecrementDesiredCapacity=False
-                )
+                self._replace(auto_scaling, instance)
+
+    def _rebalance(self, auto_scaling: Any, zones: list[str]) -> None:
+        used = [one.zone for one in self.members.values()]
+        most = max(zones, key=used.count)
+        if used.count(most) - min(used.count(zone) for zone in zones) > 1:
+            self._replace(auto_scaling, next(one for one, member in self.members.items() if member.zone == most))
+
+    def _replace(self, auto_scaling: Any, instance: str) -> None:
+        self.killed.append(instance)
+        self.members.pop(instance, None)
+        self.balancer.targets.pop(instance, None)
+        auto_scaling.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=False)
+
+    def found_unhealthy(self) -> list[str]:
+        """The hosts that the balancer's checks make the group mark, once their period of grace is over."""
+        over = time.monotonic() - self.grace
+        of_age = [instance for instance, member in list(self.members.items()) if member.since <= over]
+        targets = dict(self.balancer.targets)
+        return [instance for instance in of_age if instance in targets and targets[instance].state == "unhealthy"]
+
+    def put_in(self, *zones: str) -> list[str]:
+        """Say where the hosts are, in their order; where they have been."""
+        before = [member.zone for member in self.members.values()]
+        for member, zone in zip(self.members.values(), zones, strict=True):
+            member.zone = zone
+        return before
 
     def states(self) -> list[str]:
         return [target.state for target in list(self.balancer.targets.values())]

@@ -20,7 +20,7 @@ from typing import Any
 
 import click.testing
 import pytest
-from tests.support import older_mlflow, session_manager_plugin
+from tests.support import older_mlflow, session_manager_plugin, tls
 from tests.support.databases import Database
 from tests.support.processes import clean_environment, wait_until
 
@@ -29,7 +29,7 @@ from headrace.cli.aws import aws
 from headrace.database import installed_revisions
 from rehearsal.conftest import EC2, SERVER, Stage, make_host, set_up, start_account
 from rehearsal.docker import docker, inspect, remove
-from rehearsal.group import Group
+from rehearsal.group import Balancer, Group
 from rehearsal.parts import PREFIX, RDS, ROOT, Host
 
 WRITERS = 6
@@ -51,6 +51,7 @@ class Place:
     stage: Stage
     group: Group
     images: tuple[str, str]  # the old one, by its digest, and the new one
+    certificate: Path  # of the balancer
 
     @property
     def database(self) -> Database:
@@ -120,8 +121,9 @@ def place(stage: Stage, images: tuple[str, str], tmp_path_factory: pytest.TempPa
         (host.home / "rds.pem").write_bytes(rds.certificates.read_bytes())
         return host
 
-    ec2, group = EC2(own, make), Group(own)
-    made = Place(own, group, images)
+    certificate, key = tls.certificate(folder, "localhost")
+    ec2, group = EC2(own, make), Group(own, Balancer(certificate, key))
+    made = Place(own, group, images, certificate)
     ec2.start()
     group.start()
     try:
@@ -162,6 +164,7 @@ class Writers:
     def __enter__(self) -> Writers:
         environment = clean_environment() | {
             "MLFLOW_TRACKING_URI": self._place.group.balancer.url,
+            "REQUESTS_CA_BUNDLE": str(self._place.certificate),
             "MLFLOW_TRACKING_TOKEN": self._place.stage.token,
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         }
@@ -220,17 +223,24 @@ def test_an_upgrade_that_migrates_under_load(place: Place, monkeypatch: pytest.M
     before = place.instances()
     suspended: list[list[str]] = []
     looked: list[Callable[[], bool]] = []
+    zones: list[str] = []
 
     def seen() -> bool:
-        """The group has had time to end what the balancer finds unhealthy."""
-        if place.group.states() != ["unhealthy"] * 2:
+        """The group has had time to end what the balancer finds unhealthy, and to move one of two in a zone."""
+        if len(place.group.found_unhealthy()) < 2:  # after their period of grace
             return False
         if not looked:
             suspended.append(place.suspended())
+            first, second = (member.zone for member in place.group.members.values())
+            assert first != second
+            zones.extend(place.group.put_in(first, first))
             looked.append(place.group.has_looked())
-        return looked[0]()
+        if not looked[0]():
+            return False
+        place.group.put_in(*zones)
+        return True
 
-    migrations_last_until(monkeypatch, seen, "the balancer finds both hosts unhealthy")
+    migrations_last_until(monkeypatch, seen, "the group would end both hosts")
     with Writers(place, tmp_path) as writers:
         writers.go_on()
         began = time.monotonic()
