@@ -56,7 +56,7 @@ from headrace.auth.accounts import accounts_of
 from headrace.auth.objects import ArtifactFolder, Workspace
 from headrace.db import open_database
 from headrace.db.database import Database, TableChanged
-from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotFound, NotServed, Unavailable
+from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotFound, NotServed, StoreUnusable, Unavailable
 from headrace.events import background as deliveries
 from headrace.events.notes import Events
 from headrace.gc import background as gc
@@ -325,6 +325,8 @@ class App:
             message = await self._admit(match, scope, body)
             await self._check_quota(match, scope, body, message)
             answer = await handler(body, scope)
+        except StoreUnusable as unusable:
+            await send_error(scope, send, unusable.answer, security)
         except Declined as reason:
             if isinstance(reason, Malformed):
                 send = _or_refusal(scope, send, str(reason), _OF_FILES)
@@ -472,6 +474,9 @@ class App:
                 await self._admit(match, scope, b"")
                 await self._check_quota(match, scope, b"")
                 await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
+            except StoreUnusable as unusable:
+                await send_error(scope, send, unusable.answer, security)
+                return
             except Declined as declined:
                 reason = str(declined)
                 if isinstance(declined, Malformed):

@@ -19,7 +19,8 @@
     │   ├── NotServed           501: this server has artifacts only
     │   └── Unavailable         503 with Retry-After; stock's client tries again by itself
     └── Declined                not an error: stock must answer this request
-        └── Malformed           and may have no better answer than a 500
+        ├── Malformed           and may have no better answer than a 500
+        └── StoreUnusable       nor could stock: its answer goes to who asked
 
 Foreign errors (asyncpg's, sqlite3's, httpcore's) are translated to these where they enter: in db/ and stock/.
 """
@@ -181,6 +182,17 @@ class Unavailable(ApiError):
 
 class Declined(HeadraceError):
     """A native handler leaves the request to stock. Raised before the request has had any effect."""
+
+
+class StoreUnusable(Declined):
+    """Artifacts can't be kept where they shall be: no credentials, nobody at the address. Stock could do nothing else.
+
+    `answer` is for who sent a request; the text, which names profiles and files, for the server's log.
+    """
+
+    def __init__(self, reason: str, answer: ApiError) -> None:
+        super().__init__(reason)
+        self.answer = answer
 
 
 class Malformed(Declined):

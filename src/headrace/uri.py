@@ -6,7 +6,7 @@ What a database's URL means is database_url.py's.
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 # The slashes or the colon before them may be missing.
 _IN_TEXT = re.compile(r"((?://|^[\w+]+:/?)[^:/@\s]*):\S*@")
@@ -19,6 +19,18 @@ def scheme_of(text: str) -> str:
     """What is before the colon of a URI, in small letters; "" for a path."""
     found = _SCHEME.match(text)
     return found[0].lower() if found else ""
+
+
+def what_is_wrong(address: str) -> str:
+    """Why a text is no address of a server; "" if it is one."""
+    if not address.startswith(("http://", "https://")):
+        return "does not begin with http:// or https://"
+    try:
+        parts = urlsplit(address)
+        good = parts.hostname and (parts.port or 1) and address == address.strip() and " " not in address
+    except ValueError:
+        good = False
+    return "" if good else "has no host, a port that is none, or a blank in it"
 
 
 def redact(text: str, *uris: str | None) -> str:

@@ -364,6 +364,33 @@ def failing(databases: Databases, s3: Server, tmp_path_factory: pytest.TempPathF
     proxy.stop()
 
 
+@pytest.mark.parametrize(
+    ("variables", "status", "says"),
+    [
+        ({"AWS_PROFILE": "nobody"}, 403, "S3 can't be used: The config profile (nobody) could not be found. Look at"),
+        ({"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:1"}, 503, "S3 can't be reached at http://127.0.0.1:1: "),
+    ],
+)
+def test_a_bucket_that_can_not_be_used_is_answered_without_stock(
+    variables: dict[str, str], status: int, says: str, databases: Databases, tmp_path: Path
+) -> None:
+    """Stock would come up for each, answer 500 without a word, and fill the log with tracebacks."""
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    destination = ("--artifacts-destination", "s3://bucket")
+    server = start_headrace(databases.migrated("sqlite"), tmp_path, *destination, env=keys | variables, until="/health")
+    try:
+        for method, path in (("PUT", f"{ARTIFACTS}/a"), ("GET", f"{ARTIFACTS}/a"), ("GET", f"{ARTIFACTS}?path=a")):
+            answer = requests.request(method, server.url + path, data=b"1" if method == "PUT" else None, timeout=60)
+            assert (answer.status_code, answer.headers["headrace-answered-by"]) == (status, "native"), path
+            assert "artifact store" in answer.json()["message"]
+    finally:
+        server.stop()
+    log = server.process.log.read_text()
+    assert says in log
+    assert "Traceback" not in log
+    assert "stock MLflow starts" not in log
+
+
 def test_a_download_that_s3_cuts_is_no_short_200(failing: Failing) -> None:
     failing.s3.put_object(Bucket=FAILING, Key="whole.bin", Body=b"x" * MEBIBYTE)
     failing.s3.put_object(Bucket=FAILING, Key="cut.bin", Body=os.urandom(8 * MEBIBYTE))

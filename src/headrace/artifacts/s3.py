@@ -16,14 +16,16 @@ from datetime import UTC, datetime, timedelta
 from mimetypes import guess_type
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import obstore
 from obstore import exceptions
 from obstore.store import S3Store as Client
 
 from headrace.artifacts.s3_calls import Calls
-from headrace.artifacts.store import Entry, Size
-from headrace.errors import Declined, Forbidden, InvalidParameter, Unavailable
+from headrace.artifacts.store import Entry, NotThere, Size
+from headrace.errors import Declined, Forbidden, InvalidParameter, StoreUnusable, Unavailable
+from headrace.uri import what_is_wrong
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
@@ -54,6 +56,8 @@ UNSIZED_PART_BYTES = 16 * 1024 * 1024  # up to 140 GB from a client that does no
 UPLOADS_AT_ONCE = 7  # each takes UNDER_WAY_BYTES and a part of memory
 UNDER_WAY_BYTES = 4 * PART_BYTES
 READ_BYTES = 256 * 1024
+_STYLES = ("auto", "virtual", "path")
+_CONNECTION_SECONDS = 5.0
 _MOST_OF_KEY = 1024  # bytes: Amazon S3's user guide, "Naming Amazon S3 objects"
 # S3 has so long to answer, the time that a part takes to be sent included: MLflow's client waits for us no longer.
 STALLED = timedelta(seconds=120)
@@ -71,20 +75,30 @@ class Buckets:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._buckets: dict[str, Bucket] = {}
+        self._unusable: dict[str, tuple[float, StoreUnusable]] = {}
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
     def get(self, bucket: str) -> Bucket:
-        """Raises Declined where this server's S3 settings are stock's alone."""
+        """Raises Declined where this server's S3 settings are stock's alone, StoreUnusable where they can't work."""
         if bucket not in self._buckets:
-            self._buckets[bucket] = Bucket(*_clients(bucket, self._environment), self._uploads)
+            since, unusable = self._unusable.get(bucket, (0.0, None))
+            if unusable is not None and time.monotonic() - since < PROBE_AGAIN_SECONDS:
+                raise unusable  # to look for credentials takes up to two seconds
+            try:
+                self._buckets[bucket] = Bucket(*_clients(bucket, self._environment), self._uploads)
+            except StoreUnusable as error:
+                self._unusable[bucket] = time.monotonic(), error
+                raise
         return self._buckets[bucket]
 
 
 class Bucket:
     """A bucket, and whether it can be used from here: no wrong region, no missing credentials."""
 
-    def __init__(self, client: Client, calls: Calls, uploads: asyncio.Semaphore) -> None:
-        self.client, self.calls = client, calls
+    def __init__(
+        self, client: Client, calls: Calls, credentials: Credentials, endpoint: str, uploads: asyncio.Semaphore
+    ) -> None:
+        self.client, self.calls, self._credentials, self._endpoint = client, calls, credentials, endpoint
         self.uploads = uploads
         self._usable = False
         self._probed = -PROBE_AGAIN_SECONDS
@@ -100,10 +114,31 @@ class Bucket:
         except FileNotFoundError:
             pass
         except _FAILED as error:
-            self._probed = time.monotonic()
-            logger.warning("the bucket can't be used from here, so stock does: %s", error)
-            raise Declined("the bucket can't be looked at") from error
+            declined = await self.declined("the bucket can't be looked at", error)
+            if not isinstance(declined, StoreUnusable):
+                self._probed = time.monotonic()
+                logger.warning("the bucket can't be used from here, so stock does: %s", " ".join(str(error).split()))
+            raise declined from error
         self._usable = True
+
+    async def declined(self, what: str, error: Exception) -> Declined:
+        """What is left to stock; StoreUnusable where nobody takes a connection, which stock would only find, too."""
+        if self._credentials.failure:
+            return _unusable(self._credentials.failure)
+        if isinstance(error, exceptions.GenericError):
+            parts = urlsplit(self._endpoint)
+            if parts.scheme not in getproxies() or proxy_bypass(parts.hostname or ""):
+                port = parts.port or (443 if parts.scheme == "https" else 80)
+                try:
+                    async with asyncio.timeout(_CONNECTION_SECONDS):
+                        _, writer = await asyncio.open_connection(parts.hostname, port)
+                    writer.close()
+                except OSError as failure:  # TimeoutError, too
+                    why = failure.strerror or type(failure).__name__
+                    logger.warning("S3 can't be reached at %s: %s", self._endpoint, why)
+                    answer = Unavailable("The server can't reach its artifact store. Try again.")
+                    return StoreUnusable(f"S3 can't be reached: {why}", answer)
+        return Declined(f"{what}: {type(error).__name__}")
 
 
 class S3Store:
@@ -127,7 +162,7 @@ class S3Store:
         try:
             result = await obstore.get_async(self._bucket.client, self._key(path))
         except _FAILED as error:
-            raise Declined(f"no object to read: {type(error).__name__}") from error
+            raise await self._bucket.declined("no object to read", error) from error
         return S3Download(self._bucket.client, self._key(path), result)
 
     async def create(self, path: str) -> S3Upload:
@@ -139,7 +174,7 @@ class S3Store:
         try:
             found = await obstore.list_with_delimiter_async(self._bucket.client, folder or None)
         except _FAILED as error:
-            raise Declined(f"no listing: {type(error).__name__}") from error
+            raise await self._bucket.declined("no listing", error) from error
         start = len(self._prefix)
         folders = [Entry(name[start:], True) for name in found["common_prefixes"]]
         # an object of the folder's own name is the marker that S3's console makes
@@ -154,7 +189,7 @@ class S3Store:
                 files += len(objects)
                 total += sum(each["size"] for each in objects)
         except _FAILED as error:
-            raise Declined(f"no listing: {type(error).__name__}") from error
+            raise await self._bucket.declined("no listing", error) from error
         return Size(files, total)
 
     async def delete(self, path: str) -> None:
@@ -215,6 +250,9 @@ class S3Upload:
                 await self._write(_Feed(chunks), _part_bytes(size))
             except _REFUSED as error:
                 raise Forbidden("S3 does not let the server write there. Check its role's permissions.") from error
+            except FileNotFoundError as error:  # the object is new: it is the bucket that is not there
+                logger.warning("an upload to S3 failed: there is no such bucket. Look at --artifacts-destination")
+                raise NotThere("The bucket of the server's artifacts does not exist.") from error
             except _FAILED as error:
                 logger.warning("an upload to S3 failed: %s", error)
                 raise Unavailable("S3 could not take the artifact; nothing of it was stored. Try again.") from error
@@ -300,13 +338,20 @@ class Credentials:
     credentials may have a few minutes left, and S3 then refuses every upload.
     """
 
+    failure = ""  # why they could not be had the last time
+
     def __init__(self, session: Any) -> None:
         self._credentials = session.get_credentials()
         if self._credentials is None:
-            raise ValueError("no credentials")
+            raise ValueError("there are no AWS credentials")
 
     def __call__(self) -> S3Credential:
-        found = self._credentials.get_frozen_credentials()
+        try:
+            found = self._credentials.get_frozen_credentials()
+        except Exception as error:
+            self.failure = str(error) or type(error).__name__
+            raise
+        self.failure = ""
         expires_at = datetime.now(UTC) + CREDENTIALS_KEPT
         # botocore tells nobody when they end. It renews them ten minutes before, if whoever gives them does.
         end: datetime | None = getattr(self._credentials, "_expiry_time", None)
@@ -318,7 +363,17 @@ class Credentials:
         }
 
 
-def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls]:
+def _unusable(why: object) -> StoreUnusable:
+    """Stock, too, could only fail."""
+    reason = " ".join(str(why).split()).rstrip(".")
+    logger.warning(
+        "S3 can't be used: %s. Look at the variables AWS_... and MLFLOW_S3_..., and at the AWS config files", reason
+    )
+    answer = Forbidden("The server can't use its artifact store as it is set up; its log says why.")
+    return StoreUnusable(f"S3 can't be used: {reason}", answer)
+
+
+def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls, Credentials, str]:
     # Imported here, because it takes 0.3 s and only S3 needs it.
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -330,15 +385,20 @@ def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls
         region = session.get_config_variable("region") or "us-east-1"
         of_profile = [name for name in UNKNOWN_IN_FILE if session.get_config_variable(name)]
         of_profile += [name for name in session.get_config_variable("s3") or () if name not in _OF_THE_CLI]
-    except BotoCoreError as error:  # a profile that is not there, a file that can't be read
-        raise Declined(f"no configuration for S3: {error}") from error
+        credentials = Credentials(session)
+    except (BotoCoreError, ValueError) as error:  # a profile that is not there, a file that can't be read, no keys
+        raise _unusable(error) from error
+    if endpoint and (wrong := what_is_wrong(endpoint)):
+        raise _unusable(f"the endpoint {endpoint!r} {wrong}")
     ignore_tls = environment.get("MLFLOW_S3_IGNORE_TLS", "").lower() in ("true", "1")
     unencrypted = bool(endpoint and endpoint.startswith("http:"))
     if unencrypted or ignore_tls:
         of_profile = [name for name in of_profile if name != "ca_bundle"]
     if unknown := [name for name in UNKNOWN if environment.get(name)] + of_profile:
         raise Declined(f"{', '.join(unknown)} is stock's to follow")
-    style = environment.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto")
+    style = environment.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE") or "auto"
+    if style not in _STYLES:
+        raise _unusable(f"MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE is {style!r}, but must be one of {', '.join(_STYLES)}")
     virtual = style == "virtual" or (style == "auto" and not endpoint and "." not in bucket)
     extra = _extra_arguments(environment)
     config: dict[str, Any] = {_ENCRYPTION[name]: value for name, value in extra.items()}
@@ -364,14 +424,14 @@ def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls
             bucket,
             region=region,
             virtual_hosted_style_request=virtual,
-            credential_provider=Credentials(session),
+            credential_provider=credentials,
             client_options=options,
             retry_config=RETRIES,
             **config,
         )
     except (exceptions.BaseError, BotoCoreError, ValueError, TypeError) as error:
         raise Declined(f"no client for S3: {error}") from error
-    return client, calls
+    return client, calls, credentials, endpoint or f"https://s3.{region}.amazonaws.com"
 
 
 def _endpoint(session: Any, environment: Mapping[str, str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,7 @@ def check_stores(settings: Settings, environment: Mapping[str, str]) -> None:
         except ConfigurationError as error:
             raise ConfigurationError(f"--{name.replace('_', '-')}: {error}") from None
     _check_places(settings)
+    _check_s3(settings, environment)
     _check_database_auth(settings, environment)
     _check_replica(settings)
     database = settings.database
@@ -116,6 +118,24 @@ def _check_kind(option: str, place: str, bucket: str, served: bool) -> None:
     module, _, package = _KINDS[kind].partition(" ")
     if served and module and not is_installed(module):
         raise ConfigurationError(f"{option}, which needs a package that is not installed here: pip install {package}.")
+
+
+def _check_s3(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for an address of S3 that is none, or arguments that can't be read."""
+    if "s3" not in (uri.scheme_of(settings.artifacts_destination), uri.scheme_of(settings.default_artifact_root)):
+        return
+    for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        address = environment.get(name)
+        if address and (wrong := uri.what_is_wrong(address)):
+            raise ConfigurationError(f"{name} is {uri.redact(address)!r}, which {wrong}. Write http://HOST:PORT.")
+    try:
+        given = json.loads(environment.get("MLFLOW_S3_UPLOAD_EXTRA_ARGS") or "{}")
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise ConfigurationError(
+            'MLFLOW_S3_UPLOAD_EXTRA_ARGS is no JSON object. Write it as {"ServerSideEncryption": "aws:kms"}.'
+        )
 
 
 def _check_database_auth(settings: Settings, environment: Mapping[str, str]) -> None:

@@ -14,8 +14,8 @@ import pytest
 from botocore.session import Session
 
 from headrace.artifacts.locations import Locations
-from headrace.artifacts.s3 import CREDENTIALS_KEPT, Buckets, Credentials
-from headrace.errors import Declined
+from headrace.artifacts.s3 import CREDENTIALS_KEPT, Buckets, Credentials, S3Store
+from headrace.errors import Declined, Forbidden, StoreUnusable, Unavailable
 from headrace.settings.resolve import resolve
 
 
@@ -112,10 +112,62 @@ def test_what_only_botocore_follows_is_stocks(config: str, tmp_path: Path) -> No
         Buckets({}).get("bucket")
 
 
-def test_a_profile_that_is_not_there_is_stocks_to_complain_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(Declined, match="nobody"):
-        Buckets({}).get("bucket")
+@pytest.mark.parametrize(
+    ("environment", "files", "says"),
+    [
+        ({"AWS_PROFILE": "nobody"}, {}, r"The config profile \(nobody\) could not be found"),
+        ({"AWS_PROFILE": ""}, {}, "The config profile"),
+        ({"AWS_EC2_METADATA_DISABLED": "true"}, {"credentials": ""}, "there are no AWS credentials"),
+        ({"AWS_ACCESS_KEY_ID": "k"}, {}, "Partial credentials found"),
+        (
+            {},
+            {"credentials": "", "config": "[default]\ncredential_process = false\n"},
+            "credentials from custom-process",
+        ),
+        ({}, {"config": "no section\n"}, "Unable to parse config file"),
+        ({}, {"config": "[default]\nendpoint_url = minio:9000\n"}, "'minio:9000' does not begin with http://"),
+        ({"AWS_ENDPOINT_URL": "http://minio:x"}, {}, "the endpoint 'http://minio:x' has no host, a port"),
+        ({"MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "odd"}, {}, "ADDRESSING_STYLE is 'odd', but must be one of auto"),
+    ],
+)
+def test_what_can_not_work_is_said_and_not_left_to_stock(
+    environment: dict[str, str],
+    files: dict[str, str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Stock would answer each request with a 500 without a word, and its log would have 500 lines of it."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    buckets = Buckets(environment)
+    for _ in range(2):
+        with pytest.raises(StoreUnusable, match=f"^S3 can't be used: .*{says}") as raised:
+            buckets.get("bucket")
+        assert isinstance(raised.value.answer, Forbidden)
+    (line,) = (each.getMessage() for each in caplog.records if each.name == "headrace.artifacts.s3")
+    assert "Look at the variables AWS_" in line  # once, and one line
+
+
+async def test_credentials_that_can_not_be_had_any_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "none"))
+    store = S3Store(Buckets({"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:1"}).get("bucket"), "")
+    for ask in (store.create("a"), store.open("a"), store.list_folder("")):
+        with pytest.raises(StoreUnusable, match="No such file or directory"):
+            await ask
+
+
+async def test_nobody_at_the_address() -> None:
+    store = S3Store(Buckets({"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:1"}).get("bucket"), "")
+    for ask in (store.create("a"), store.open("a"), store.list_folder("")):
+        with pytest.raises(StoreUnusable, match="S3 can't be reached: ") as raised:
+            await ask
+        assert isinstance(raised.value.answer, Unavailable)
 
 
 @pytest.mark.parametrize("uri", ["s3://b//team", "s3://b/team//", "s3://b//", "s3://b/a//b"])
