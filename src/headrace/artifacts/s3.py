@@ -379,6 +379,8 @@ def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session
 
+    # with tracebacks; what can't be had is told by `_unusable`, in a line
+    logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
     session = Session()
     try:
         endpoint = environment.get("MLFLOW_S3_ENDPOINT_URL") or _endpoint(session, environment)

@@ -152,7 +152,9 @@ def test_what_can_not_work_is_said_and_not_left_to_stock(
     assert "Look at the variables AWS_" in line  # once, and one line
 
 
-async def test_credentials_that_can_not_be_had_any_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_credentials_that_can_not_be_had_any_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "credentials").write_text("")
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "none"))
@@ -160,6 +162,7 @@ async def test_credentials_that_can_not_be_had_any_more(monkeypatch: pytest.Monk
     for ask in (store.create("a"), store.open("a"), store.list_folder("")):
         with pytest.raises(StoreUnusable, match="No such file or directory"):
             await ask
+    assert {each.name for each in caplog.records} <= {"headrace.artifacts.s3", "asyncio"}
 
 
 async def test_nobody_at_the_address() -> None:
