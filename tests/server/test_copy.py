@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -211,9 +213,19 @@ def test_a_folder_of_runs_that_came_from_elsewhere(databases: Databases, tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made.rename(tmp_path / "mlruns")
+    # of a copy that was killed, and of one that is under way
+    left, used = tmp_path / "headrace-copied-left", tmp_path / "headrace-copied-used"
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "mlflow.db").touch()
+        os.utime(folder, (0, 0))
+    lock = os.open(used, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    command = ["copy", "mlruns", target.uri, "--artifacts-destination", "there", "--json"]
     for runs in (1, 0):
-        done = run_headrace("copy", "mlruns", target.uri, "--artifacts-destination", "there", "--json", cwd=tmp_path)
+        done = run_headrace(*command, cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
         assert done.returncode == 0, done.stderr
+        assert list(tmp_path.glob("headrace-copied-*")) == [used]
         counted = json.loads(done.stdout)
         assert (counted["runs"], counted["metrics"], counted["files"]) == (runs, runs, runs)
         assert counted["mapped"][0]["target"] == "1"
@@ -223,6 +235,7 @@ def test_a_folder_of_runs_that_came_from_elsewhere(databases: Databases, tmp_pat
     assert target.query("SELECT value, step, timestamp, is_nan FROM metrics") == [
         {"value": 0, "step": 3, "timestamp": 5, "is_nan": 1}
     ]
+    os.close(lock)
     stores = ["--backend-store-uri", target.uri, "--artifacts-destination", "there"]
     done = run_headrace("runs", "move", run_id, "none", "--to", "Default", *stores, cwd=tmp_path)
     assert done.returncode == 1, done.stderr

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,8 @@ from headrace.settings import Settings
 from headrace.uri import redact
 
 _CONNECTION_SECONDS = 10
+_FOLDERS = "headrace-copied-"
+_SURELY_LOCKED_SECONDS = 60  # after a folder was made
 # what a folder can have, and the module that reads it
 _READERS = {
     "MLflow": "headrace.copy.filestore",
@@ -196,11 +201,45 @@ def _made_by(module: str, asked: dict[str, Any], failed: str) -> Iterator[Sqlite
 
     What is asked goes by standard input: a URL may have a password, which an argument would show.
     """
-    with tempfile.TemporaryDirectory(prefix="headrace-copy-") as folder:
+    with _folder() as (folder, lock):
         database = SqliteURL(url=f"sqlite:///{folder}/mlflow.db", path=f"{folder}/mlflow.db")
         command = [sys.executable, "-m", module, database.path]
-        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+        # which has the lock, too: after kill -9 of this process it goes on for a while
+        done = subprocess.run(
+            command, input=json.dumps(asked), capture_output=True, text=True, check=False, pass_fds=[lock]
+        )
         if done.returncode:
             words = done.stderr.strip().rpartition("\n")[2]
             raise ConfigurationError(f"{failed}: {redact(words)[:500].rstrip('.')}. Look at SOURCE.")
         yield database
+
+
+@contextmanager
+def _folder() -> Iterator[tuple[str, int]]:
+    """A temporary one that goes with this copy, and its lock. Those that killed copies left behind go first."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
+        with suppress(OSError):  # another user's, or in use
+            if time.time() - left.stat().st_mtime < _SURELY_LOCKED_SECONDS:
+                continue
+            descriptor = _locked(str(left))
+            try:
+                shutil.rmtree(left)
+            finally:
+                os.close(descriptor)
+    with tempfile.TemporaryDirectory(prefix=_FOLDERS) as folder:
+        descriptor = _locked(folder)
+        try:
+            yield folder, descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _locked(folder: str) -> int:
+    """A descriptor that holds its lock. Raises OSError where another process does."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
