@@ -209,7 +209,7 @@ class Group(threading.Thread):
         for instance in self.members.keys() - serving:
             del self.members[instance]
             self.balancer.targets.pop(instance, None)
-        for instance in serving - self.members.keys():
+        for instance in sorted(serving - self.members.keys()):
             used = [one.zone for one in self.members.values()]
             self.members[instance] = Member(min(group["AvailabilityZones"], key=used.count), time.monotonic())
             self.balancer.targets[instance] = Target(int(Host.of(self.stage.hosts, instance).port))
