@@ -559,5 +559,6 @@ def _down(account: Account) -> None:
     gone = account.run("down", "--delete-data", given="mlflow-data\n")
     assert gone.returncode == 0, gone.stderr
     assert "delete-db-snapshot" in gone.stdout
+    assert "delete-db-instance-automated-backup --region us-east-1 --dbi-resource-id db-" in gone.stdout
     assert cloud.call("s3", "list_buckets")["Buckets"] == []
     assert requests.get(account.url, timeout=60).status_code < 500

@@ -74,8 +74,9 @@ class SystemsManager:
             modified = datetime.fromtimestamp(file.stat().st_mtime, tz=UTC)
             yield {"Name": f"/ours/exec/{file.name}", "LastModifiedDate": modified}
 
-    def run(self, _cloud: Any, host: str, script: str, what: str, _say: Any) -> str:
+    def run(self, _cloud: Any, host: str, script: str, what: str, _say: Any, seconds: int) -> str:
         assert host == "i-1"
+        assert 3600 < seconds <= 172_800, "long enough for an index, and no longer than Run Command takes"
         self.during()
         assert "{{" not in script, "SSM reads it as a parameter's name"
         path = f"{self.folder}:{os.environ['PATH']}"

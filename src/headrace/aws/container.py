@@ -21,6 +21,7 @@ from headrace.errors import AwsError, ConfigurationError
 
 FOLDER = "exec"  # of the parameters that are on their way, below /NAME
 _LONGEST = 4096  # characters of a parameter's value
+_SECONDS = 24 * 3600  # that a command may take: an index of a large database is built for hours
 _LEFT_BEHIND = 3600  # seconds after which the parameter of a command that was killed is deleted
 _SEALED = re.compile(r"^(-?\d+) ([\w-]+\.\.[\w.-]+)$", re.M)  # how it ended, and its output encrypted
 _TAIL = 1500  # characters of a failed command's output that an error shows
@@ -69,7 +70,8 @@ def run(cloud: Cloud, name: str, data: Stack, host: str, words: Sequence[str], g
             KeyId=data.output("KeyArn"),
             Value=value,
         )
-        answer = hosts.run(cloud, host, _script(cloud.region, parameter), "a command in the server's container", say)
+        script, what = _script(cloud.region, parameter), "a command in the server's container"
+        answer = hosts.run(cloud, host, script, what, say, _SECONDS)
     except AwsError as error:
         if "joserfc" in str(error):  # no module of that name
             raise AwsError(f"{error}\nThe image is older than `exec`: `headrace aws upgrade` first.") from None

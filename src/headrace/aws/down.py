@@ -27,8 +27,8 @@ def down(cloud: Cloud, name: str, say: Say) -> None:
 def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
     """Delete the data stack and what it protects; what remains, each with the command that removes it.
 
-    The database leaves a final snapshot, and so the deployment's own key, where it has one, has to stay. Whatever a
-    try that was broken off has deleted already is passed over.
+    The database leaves a final snapshot and its automated backups, and so the deployment's own key, where it has one,
+    has to stay. Whatever a try that was broken off has deleted already is passed over.
     """
     data = stacks.settle(cloud, f"{name}-data", say, to_delete=True)
     if data is None:
@@ -44,9 +44,10 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
             "restore --delete-old` first."
         )
     identifier, bucket = data.output("DatabaseId"), data.output("Bucket")
-    made = stacks.resources(cloud, data.name)
+    made, resource = stacks.resources(cloud, data.name), ""
     if "Database" in made:
         with passing_over("DBInstanceNotFound"):
+            resource = database.resource(cloud, data)
             stacks.unprotect(cloud, identifier)
     if "Bucket" in made:
         with passing_over("NoSuchBucket"):
@@ -72,6 +73,9 @@ def delete_data(cloud: Cloud, name: str, say: Say) -> list[str]:
         f"aws rds delete-db-snapshot --region {cloud.region} --db-snapshot-identifier {one['DBSnapshotIdentifier']}"
         for one in snapshots
     ]
+    if resource:  # RDS keeps them for the days that the template says, and then deletes them by itself
+        delete = "aws rds delete-db-instance-automated-backup"
+        left.append(f"{delete} --region {cloud.region} --dbi-resource-id {resource}")
     if key := made.get("Key"):
         left.append(f"aws kms schedule-key-deletion --region {cloud.region} --key-id {key}")
     return left
