@@ -222,6 +222,7 @@ def in_a_line(error: ConfigurationError) -> None:
         ({"artifacts_destination": "minio://bucket"}, {}, "'minio://bucket', which is no store that MLflow knows"),
         ({"default_artifact_root": "runs:/a"}, {}, "'runs:/a', which is no store that MLflow knows"),
         ({"artifacts_destination": "mlflow-artifacts:/a"}, {}, "which is this server itself"),
+        ({"artifacts_destination": "http://minio:9000/b"}, {}, "which is no address of artifacts on another server"),
         ({"artifacts_destination": "sftp://h/x"}, {}, "needs a package that is not installed here: pip install pysftp"),
         ({"artifacts_destination": ""}, {}, "--artifacts-destination is empty. Give it a value, or leave it out."),
         ({"backend_store_uri": ""}, {}, "--backend-store-uri is empty"),

@@ -115,6 +115,11 @@ def _check_kind(option: str, place: str, bucket: str, served: bool) -> None:
         raise ConfigurationError(
             f"{option}, which is this server itself. Name what is behind it: s3://BUCKET, or a folder."
         )
+    if served and kind.startswith("http") and "/mlflow-artifacts/artifacts" not in place:
+        raise ConfigurationError(
+            f"{option}, which is no address of artifacts on another server: that ends with "
+            "/api/2.0/mlflow-artifacts/artifacts. Write s3://BUCKET/PATH, or a folder."
+        )
     module, _, package = _KINDS[kind].partition(" ")
     if served and module and not is_installed(module):
         raise ConfigurationError(f"{option}, which needs a package that is not installed here: pip install {package}.")
