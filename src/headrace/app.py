@@ -22,7 +22,7 @@ from headrace.access_log import AccessLog
 from headrace.api.bad_request import instead_of_failure
 from headrace.api.decode import check_content_type, check_for_stock, decode, rewrite
 from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Note, Response, Router
-from headrace.api.message import Message
+from headrace.api.message import Message, check_values
 from headrace.api.permits import Permit
 from headrace.api.workspaces import Workspaces, for_stock
 from headrace.artifacts.direct import JsonHandler
@@ -322,6 +322,7 @@ class App:
             body = await self._bodies.read(scope, receive)
             if body is None:
                 return
+            check_values(body)
             message = await self._admit(match, scope, body)
             await self._check_quota(match, scope, body, message)
             answer = await handler(body, scope)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
@@ -14,6 +16,7 @@ from tests.differential.harness import API
 
 MEGABYTE = b" " * 2**20
 LIMIT_MEGABYTES = 64
+QUICKLY = 5.0
 STOCKS = "no-such/endpoint"  # nobody here knows it, so it is stock's
 
 
@@ -47,6 +50,57 @@ def test_a_length_over_the_limit_is_refused_before_its_body(pair: Pair) -> None:
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()
+
+
+def test_a_length_over_the_limit_is_refused_at_its_first_bytes(pair: Pair) -> None:
+    url = urlsplit(pair.headrace.server.url)
+    assert url.hostname is not None
+    connection = HTTPConnection(url.hostname, url.port or 80, timeout=60)
+    connection.putrequest("POST", f"{API}runs/set-tag")
+    connection.putheader("Content-Length", str(2**63))
+    connection.endheaders(b"{")
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+# what begins a message, in which there are more values than a request may have, and what ends it
+_MANY = {
+    "read strictly": ("POST", f"{API}runs/log-batch", b'{"run_id": "r", "metrics": [', b"]}"),
+    "read loosely": ("POST", f"{API}runs/log-batch", b'{"runId": "r", "other": [', b"]}"),
+    "with a field of the path": ("PATCH", "/api/3.0/mlflow/traces/tr-1/tags", b'{"key": "k", "other": [', b"]}"),
+    "JSON in a text": ("POST", "/api/3.0/mlflow/datasets/d-1/records", b'{"records": "[', b']"}'),
+    "a text with JSON": ("POST", f"{API}runs/log-batch", b'"[', b']"'),
+    "any value": (
+        "POST",
+        "/api/3.0/mlflow/traces/tr-1/assessments",
+        b'{"assessment": {"feedback": {"value": [',
+        b"]}}}",
+    ),
+    "a query's variables": ("POST", "/graphql", b'{"query": "{a}", "variables": {"a": [', b"]}}"),
+    "stock's": ("POST", "/api/3.0/mlflow/issues", b'{"experiment_id": "0", "other": [', b"]}"),
+    "stock's, unknown": ("POST", f"{API}{STOCKS}", b'{"other": [', b"]}"),
+    "a signed URL's": ("POST", f"{API}artifacts/presigned-upload-url", b'{"run_id": "r", "other": [', b"]}"),
+    "spans": ("POST", "/v1/traces", b'{"resourceSpans": [', b"]}"),
+}
+
+
+@pytest.mark.parametrize(("what", "packed"), [*((each, False) for each in _MANY), ("spans", True)])
+def test_more_values_than_are_read(pair: Pair, what: str, packed: bool) -> None:
+    """Six megabytes, or six kilobytes of spans, that took a worker 600 MB and half a minute."""
+    method, path, begin, end = _MANY[what]
+    body = begin + b"{}," * 2_000_000 + b"{}" + end
+    headers = {"Content-Type": "application/json", "x-mlflow-experiment-id": "0"}
+    if packed:
+        body, headers = gzip.compress(body), headers | {"Content-Encoding": "gzip"}
+    for _ in range(3):  # a busy machine takes its time
+        began = time.monotonic()
+        answer = requests.request(method, pair.headrace.server.url + path, data=body, headers=headers, timeout=120)
+        took = time.monotonic() - began
+        assert (answer.status_code, answer.headers["headrace-answered-by"]) == (413, "native"), answer.text
+        assert "values" in answer.json()["message"]
+        if took < QUICKLY:
+            break
+    assert took < QUICKLY
 
 
 @pytest.mark.parametrize("path", ["runs/search", STOCKS])

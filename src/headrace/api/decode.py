@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from headrace.api.endpoint import Endpoint, Match
-from headrace.api.message import Message
+from headrace.api.message import Message, check_values
 from headrace.api.permits import Permit
 from headrace.asgi.responses import JSON
 from headrace.asgi.types import MESSAGE, Scope
@@ -31,7 +31,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Message:
-    """The message of a request, which everything works on from here. Raises InvalidParameter."""
+    """The message of a request, which everything works on from here. Raises InvalidParameter, PayloadTooLarge."""
     endpoint, parameters = match
     assert endpoint.reader is not None
     exact = permit is not None and permit.exact
@@ -46,6 +46,7 @@ def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Me
     elif scope["query_string"] and (scope["method"] in ("GET", "HEAD") or not body):
         message = endpoint.reader.query(scope["query_string"], parameters, exact=exact)
     else:
+        check_values(body)
         message = endpoint.reader.body(body, parameters, exact=exact)
     scope[MESSAGE] = message
     return message
@@ -66,11 +67,12 @@ def check_content_type(scope: Scope, form: bool = False) -> None:
 
 async def check_for_stock(scope: Scope, body: bytes) -> None:
     """Raises InvalidParameter for what stock only fails at: JSON that is nested more deeply than protobuf takes it, and
-    what a database can't hold, in a text or a number."""
+    what a database can't hold, in a text or a number. Raises PayloadTooLarge for more values than it reads in time."""
     if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
         raise InvalidParameter(f"The request has {_NUL}")
     if not _JSON.match(body):
         return
+    check_values(body)
     if len(body) < _LARGE:
         _check_json(body)
     else:

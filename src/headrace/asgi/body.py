@@ -27,6 +27,9 @@ class Bodies:
             whole: bytes = message["body"]
             self.check_size(len(whole), scope)
             return whole
+        for name, value in scope["headers"]:
+            if name == b"content-length":  # nobody waits for what is refused
+                self.check_size(int(value), scope)
 
         def hold(size: int) -> None:
             if self._held + size > self._most:

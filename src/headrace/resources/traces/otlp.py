@@ -19,6 +19,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from headrace.api.message import check_values
 from headrace.errors import HeadraceError, PayloadTooLarge
 
 PROTOBUF = "application/x-protobuf"
@@ -89,11 +90,14 @@ def media_type(content_type: str | None) -> str:
 def decode(body: bytes, content_type: str | None, content_encoding: str | None, max_bytes: int) -> list[Span]:
     """The spans of a request, in their order; none where it has resources without spans.
 
-    Raises OtlpRefused (400, 422), and PayloadTooLarge where the body unpacks to more than `max_bytes`.
+    Raises OtlpRefused (400, 422), and PayloadTooLarge where the body unpacks to more than `max_bytes`, or has more
+    values of JSON than a request may have.
     """
     kind = media_type(content_type)
     if content_encoding:
         body = decompressed(body, content_encoding.lower(), max_bytes)
+    if kind == JSON:
+        check_values(body)
     request = _parsed(body, kind)
     if not request.resource_spans:
         raise OtlpRefused(400, "Invalid OpenTelemetry format - no spans found")
