@@ -135,6 +135,7 @@ async def test_the_request_arrives_as_it_was_sent(path: str) -> None:
         + (
             b" HTTP/1.1\r\nHost: mlflow.example.com:80\r\nX-Two: 1\r\nX-Two: 2\r\nX-Latin: caf\xe9\r\nX-Empty:\r\n"
             b"Content-Length: 5\r\nConnection: keep-alive, X-Hop, Content-Length, Host\r\nX-Hop: 1\r\nTE: trailers\r\n"
+            b"X-MLflow-Workspace: w\r\nContent-Type: text/x\r\nConnection: X-MLflow-Workspace,content-type\r\n"
             b"Keep-Alive: timeout=5\r\nX-Forwarded-For: 1.2.3.4\r\nHeadrace-Client: http 1 127.0.0.1\r\n\r\n"
         )
     )
@@ -149,10 +150,12 @@ async def test_the_request_arrives_as_it_was_sent(path: str) -> None:
     assert seen["client"] == ["1.2.3.4", 0]
     assert sorted(map(tuple, seen["headers"])) == [
         ("content-length", "5"),
+        ("content-type", "text/x"),
         ("host", "mlflow.example.com:80"),
         ("x-empty", ""),
         ("x-forwarded-for", "1.2.3.4"),
         ("x-latin", "caf\xe9"),
+        ("x-mlflow-workspace", "w"),
         ("x-two", "1"),
         ("x-two", "2"),
     ]

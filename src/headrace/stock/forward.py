@@ -39,7 +39,8 @@ _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
-_NEEDED = frozenset((b"content-length", b"host"))
+# what a message is read by: where Connection names it, it was looked at here all the same
+_NEEDED = (b"content-", b"x-mlflow-", b"host")
 _NOT_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout)
 _BROKEN = (httpcore.NetworkError, httpcore.RemoteProtocolError, httpcore.TimeoutException)
 _log = logging.getLogger(__name__)
@@ -241,7 +242,8 @@ def _end_to_end(headers: Iterable[Header], drop: Iterable[bytes]) -> list[Header
     unwanted = _HOP_BY_HOP.union(drop)
     for name, value in headers:
         if name.lower() == b"connection":  # what it names, but not what a message is read by
-            unwanted = unwanted.union({token.strip().lower() for token in value.split(b",")} - _NEEDED)
+            named = {token.strip().lower() for token in value.split(b",")}
+            unwanted = unwanted.union(token for token in named if not token.startswith(_NEEDED))
     return [(name, value) for name, value in headers if name.lower() not in unwanted]
 
 
