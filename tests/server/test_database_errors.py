@@ -158,6 +158,26 @@ def test_it_is_said_in_one_line(
     assert not list(tmp_path.glob("*.db*"))
 
 
+def test_a_session_and_a_role_that_may_only_read(databases: Databases, postgres: Postgres, tmp_path: Path) -> None:
+    """Neither is "away", nor does a start of the server help."""
+    database, source = databases.migrated("postgresql"), databases.migrated("sqlite")
+    database.execute("CREATE ROLE looker LOGIN")
+    database.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO looker")
+    looker = database.uri.replace("postgres@", "looker@")
+    reading = f"{database.uri}?options=-cdefault_transaction_read_only%3Don"
+    for backend, command, says in (
+        (reading, ("user", "list"), "PostgreSQL takes no writes here at the moment"),
+        (reading, ("db", "indexes", "drop"), "in a read-only transaction. Look at default_transaction_read_only"),
+        (reading, ("copy", source.uri, reading, "--without-artifacts"), "in a read-only transaction. Start the same"),
+        (looker, ("user", "list"), "This role can't make or use Headrace's own tables: "),
+        (f"{database.uri}?options=-cnone%3D1", ("usage",), 'parameter "none". Look at `options` in the URL'),
+    ):
+        done = run_headrace(*command, cwd=tmp_path, env={"MLFLOW_BACKEND_STORE_URI": backend})
+        assert done.returncode != 0, command
+        (line,) = done.stderr.splitlines()
+        assert says in line, command
+
+
 def test_nothing_was_made_in_the_foreign_database(situations: dict[str, Situation], postgres: Postgres) -> None:
     database = Database("postgresql", "", situations["foreign application"].backend)
     tables = database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")

@@ -220,6 +220,11 @@ class Accounts:
 
 
 def _broken(error: Declined) -> Unavailable:
+    if "permission denied" in str(error):
+        return Unavailable(
+            f"This role can't make or use Headrace's own tables: {error}. Use the role that owns MLflow's tables, or "
+            "let it grant what is missing: `headrace db create --server-role`."
+        )
     return Unavailable(f"Headrace's own tables can't be used: {error}. Start the server again, which makes them.")
 
 

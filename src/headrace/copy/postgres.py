@@ -17,7 +17,7 @@ from headrace.database_url import PostgresURL
 from headrace.db import connections
 from headrace.db.connections import TOOL, Connector
 from headrace.db.pool import Pool
-from headrace.db.postgres import translate
+from headrace.db.postgres import cause_of, translate
 from headrace.db.query import Bound, Dialect
 from headrace.errors import Unavailable
 
@@ -94,7 +94,7 @@ class PostgresStore:
             raise connections.explain(error, self._url) from error
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             meaning = translate(error)
-            raise (away(self.shown, error) if isinstance(meaning, Unavailable) else meaning) from error
+            raise (away(self.shown, cause_of(error)) if isinstance(meaning, Unavailable) else meaning) from error
 
 
 class Rights:

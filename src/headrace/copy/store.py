@@ -123,7 +123,7 @@ class Nothing:
 
 def away(shown: str, error: Exception) -> Unavailable:
     """What is said of a database that went away."""
+    words = " ".join(str(error).split()).rstrip(".")
     return Unavailable(
-        f"{shown} can't be used any more: {' '.join(str(error).split())} Start the same command again: it goes on "
-        "where it was."
+        f"{shown} can't be used any more: {words}. Start the same command again: it goes on where it was."
     )

@@ -577,6 +577,10 @@ _BY_SQLSTATE = {
     "3D000": "it does not exist. `headrace db create` makes it, if the role {user} may",
     "42501": "the role {user} has not got the rights that this needs: {words}. Let its owner grant them, or use the "
     "owner's role",
+    "42P01": "{words}: it is of another MLflow. An older one becomes the installed MLflow's by `headrace db upgrade`",
+    "42703": "{words}: it is of another MLflow. An older one becomes the installed MLflow's by `headrace db upgrade`",
+    "42704": "{words}. Look at `options` in the URL, or PGOPTIONS",
+    "25006": "{words}. Look at default_transaction_read_only, and at which server is the primary",
     "53300": "the server has no connection left: {words}. Raise max_connections or close others",
     "57P03": "it is starting or stopping. Try again in a moment",
     "57": "the server was stopped: {words}. Try again in a moment",

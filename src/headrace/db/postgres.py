@@ -68,6 +68,7 @@ def translate(error: Exception) -> Exception:
     """
     if isinstance(error, HeadraceError):
         return error
+    error = cause_of(error)
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         for length in (5, 2):
@@ -79,6 +80,16 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return _lost(error)
     return error
+
+
+def cause_of(error: Exception) -> Exception:
+    """The error itself, or the one before it: where a session may only read, its connection is closed at once, at which
+    the end of its transaction fails, too."""
+    before = error.__context__
+    is_of_the_end = isinstance(error, asyncpg.InterfaceError) and isinstance(
+        before, asyncpg.ReadOnlySQLTransactionError
+    )
+    return before if is_of_the_end and isinstance(before, Exception) else error
 
 
 def _lost(error: Exception) -> Exception:
