@@ -360,7 +360,7 @@ def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> 
     assert server_settings.find(cloud, NAME) == {"grants": "true", "workers": "2"}
     assert (server_settings.revision(cloud, NAME) or "").isdigit(), "no change is left half done"
 
-    died(lambda cloud: down.down(cloud, NAME, say), f"delete_stack {NAME}-app")
+    died(lambda cloud: down.down(cloud, NAME, say), "put_parameter /mlflow/APP", f"delete_stack {NAME}-app")
     assert stacks.find(cloud, f"{NAME}-app") is None
     bucket = execute.required(cloud, f"{NAME}-data").output("Bucket")
     cloud.call("s3", "put_object", Bucket=bucket, Key="1/artifact", Body=b"artifact")
@@ -373,6 +373,7 @@ def test_every_command_continues_after_it_was_killed(deployment: Deployment) -> 
         "delete_parameter /mlflow/DB_PASS",
         "delete_parameter /mlflow/ADMIN_TOKEN",
         "delete_parameter /mlflow/SETTINGS",
+        "delete_parameter /mlflow/APP",
         "delete_parameter /mlflow/settings/grants",
         "delete_parameter /mlflow/settings/workers",
         f"delete_stack {NAME}-data",
