@@ -285,6 +285,14 @@ def test_what_was_there_before_is_not_the_deployments_promise(cloud: Cloud, say:
     assert ours.ok is False
 
 
+def test_of_a_machine_that_plan_does_not_price_none_is_promised(cloud: Cloud, say: Say, lab: Account) -> None:
+    database(DBInstanceClass="db.t3.micro")(lab)
+    answers("pricing get_products", price_list(host="0.0084"))(lab)
+    found = lab.found(cloud, say)["the prices of `plan` are AWS's"]
+    assert found.ok
+    assert found.seen == "us-east-1: t4g.micro 0.0084 USD an hour, AWS's 0.0084; db.t3.micro is none of `plan`'s"
+
+
 @pytest.mark.parametrize(("keys", "algorithm"), [("aws-managed", "AES256"), ("customer-managed", "aws:kms")])
 def test_the_bucket_is_encrypted_as_was_chosen(cloud: Cloud, say: Say, lab: Account, keys: str, algorithm: str) -> None:
     lab.data = DATA._replace(parameters={"Keys": keys})

@@ -161,6 +161,9 @@ def _prices(place: Deployment) -> Seen:
         ("AmazonEC2", host, prices.HOSTS.get(host), of_host),
         ("AmazonRDS", database, prices.DATABASES.get(database), of_database),
     ):
+        if ours is None:  # of a database that was there before, or a type that somebody has set by hand
+            said.append(f"{kind} is none of `plan`'s")
+            continue
         asked = {"instanceType": kind, "regionCode": prices.REGION, **more}
         filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in asked.items()]
         listed = [
@@ -171,7 +174,7 @@ def _prices(place: Deployment) -> Seen:
             for dimension in term["priceDimensions"].values()
         ]
         theirs = max(listed, default=0.0)  # what is free of charge is a line there, too
-        wrong = wrong or ours is None or abs(ours - theirs) > _PRICE_DIFFERS * theirs
+        wrong = wrong or abs(ours - theirs) > _PRICE_DIFFERS * theirs
         said.append(f"{kind} {ours} USD an hour, AWS's {theirs}")
     return not wrong, f"{prices.REGION}: {'; '.join(said)}"
 
