@@ -366,8 +366,12 @@ def _sqlite(database: SqliteURL, writes: bool) -> Iterator[Found]:
             connection = opened.enter_context(contextlib.closing(_open_sqlite(Path(database.path), writes)))
             found = _found(_SQLITE_TABLES, lambda statement: [*connection.execute(statement)])
         except (OSError, sqlite3.Error) as error:
+            of_the_disk = "disk I/O" in str(error) or "is full" in str(
+                error
+            )  # SQLite says the first of a full one, too
+            look_at = "the room on its disk, and at the disk" if of_the_disk else "--backend-store-uri"
             raise ConfigurationError(
-                f"The database {database.shown} can't be opened: {error}. Look at --backend-store-uri."
+                f"The database {database.shown} can't be opened: {error}. Look at {look_at}."
             ) from None
         yield found
 

@@ -135,6 +135,21 @@ def test_the_store_is_a_folder(tmp_path: Path, name: str) -> None:
     assert line.startswith(f"headrace: The database sqlite:///{tmp_path} can't be opened: it is a folder. ")
 
 
+@pytest.mark.parametrize("name", ["usage", "user add"])
+def test_the_disk_of_the_store_is_full(databases: Databases, tmp_path: Path, name: str) -> None:
+    """As for SQLite a file is that may not grow: it makes one beside its own."""
+    database = databases.migrated("sqlite")
+    with closing(sqlite3.connect(database.name)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    shell = ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", str(SCRIPTS / "headrace"), *COMMANDS[name]]
+    environment = clean_environment() | {"MLFLOW_BACKEND_STORE_URI": database.uri}
+    done = subprocess.run(shell, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    said = (
+        f"headrace: The database {database.uri} can't be opened: disk I/O error. Look at the room on its disk, and at"
+    )
+    assert only_line(done) == f"{said} the disk."
+
+
 def test_a_file_that_may_not_be_used_is_one_line(store: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code = "from headrace.cli import commands; commands.cli.main = lambda **_: open('file/none'); commands.run()"
