@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -118,20 +119,21 @@ class Side:
                 break
         return statistics.median(outcome.latencies)
 
-    def any_run(self) -> str:
-        return hashlib.md5(str(self._chance.choice(self.part[1])).encode()).hexdigest()
+    def any_run(self, among: int | None = None) -> str:
+        """One of so many runs of the part."""
+        return hashlib.md5(str(self._chance.choice(self.part[1][:among])).encode()).hexdigest()
 
     def point(self) -> dict[str, Any]:
         step = next(self._steps)
         return {"key": "loss", "value": 0.5, "timestamp": START + 10**9 + step, "step": step}
 
 
-def _log_metric(side: Side) -> bytes:
-    return api.post("runs/log-metric", {"run_id": side.any_run(), **side.point()})
+def _log_metric(side: Side, among: int | None) -> bytes:
+    return api.post("runs/log-metric", {"run_id": side.any_run(among), **side.point()})
 
 
-def _log_batch(side: Side) -> bytes:
-    return api.post("runs/log-batch", {"run_id": side.any_run(), "metrics": [side.point() for _ in range(1_000)]})
+def _log_batch(side: Side, among: int | None) -> bytes:
+    return api.post("runs/log-batch", {"run_id": side.any_run(among), "metrics": [side.point() for _ in range(1_000)]})
 
 
 def _history(side: Side) -> bytes:
@@ -145,7 +147,12 @@ def _chart(side: Side) -> bytes:
 
 
 READS = {"get-history of 1,000": _history, "chart of 10 runs": _chart}
-WRITES = {"log-metric": _log_metric, "log-batch of 1,000": _log_batch}
+# what is at work now, as on the small table, and runs of all times: their pages may have to come from the disk
+WRITES = {
+    f"{name}, into {'any run' if among is None else f'{among} runs'}": partial(log, among=among)
+    for name, log in (("log-metric", _log_metric), ("log-batch of 1,000", _log_batch))
+    for among in (FEW, None)
+}
 
 
 def compare(name: str, request: Callable[[Side], bytes], goal: float, sides: Sequence[Side]) -> None:
