@@ -168,5 +168,6 @@ def test_what_can_not_be_changed_is_told(cloud: Cloud, monkeypatch: pytest.Monke
     monkeypatch.setattr(images, "architecture", lambda *_: "arm64")
     monkeypatch.setattr(server_settings, "find", lambda *_: {})
     monkeypatch.setattr(Cloud, "account", lambda _: "1")
+    monkeypatch.setattr(Cloud, "parameter", lambda *_: None)
     with pytest.raises(ConfigurationError, match="there is no lab-app"):
         plan.up(cloud, Choices(name="lab", db_auth="password"), print)
