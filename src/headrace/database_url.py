@@ -41,6 +41,8 @@ _PASSWORD_LINE = re.compile(r"((?:\\.|[^:\\])*):" * 4 + "(.*)")
 _HOST = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:\[\]]*))(?::(?P<port>\d*))?")
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg2", "postgresql+psycopg")
 _SQLITE = ("sqlite", "sqlite+pysqlite")
+# what SQLAlchemy reads of a file's URL (SQLiteDialect_pysqlite.create_connect_args)
+_SQLITE_PARAMETERS = frozenset({"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"})
 # SQLAlchemy's drivers of MLflow's other databases -> what must be installed
 _DRIVERS = {
     "mysql": "MySQLdb",
@@ -353,6 +355,10 @@ def parse(url: str, environment: Mapping[str, str] | None = None) -> DatabaseURL
         return None
     query = _query(url, match["query"] or "")
     if scheme in _SQLITE:
+        if match["user"] is not None or match["hosts"]:
+            raise ConfigurationError(
+                f"{redact(url)} names a host, and SQLite has none. Write sqlite:///PATH, three slashes."
+            )
         return _sqlite(url, unquote(match["database"] or ""), query)
     if scheme in _POSTGRESQL:
         return PostgresURL(url=url, parameters=_complete(url, _given(url, match, query), environment))
@@ -406,6 +412,11 @@ def _query(url: str, text: str) -> dict[str, list[str]]:
 def _sqlite(url: str, path: str, query: dict[str, list[str]]) -> SqliteURL | OtherURL:
     if "uri" in query:  # sqlite:///file:PATH?mode=ro&uri=true: SQLite's own URIs
         return OtherURL(url=url, kind="sqlite")
+    if unknown := sorted(query.keys() - _SQLITE_PARAMETERS):
+        raise ConfigurationError(
+            f"{url} has {unknown[0]}, which SQLAlchemy takes no notice of there. Leave it out; SQLite's own parameters "
+            "are read of sqlite:///file:PATH?...&uri=true."
+        )
     if "\0" in path or any(len(os.fsencode(part)) > 255 for part in path.split("/")) or len(os.fsencode(path)) > 4000:
         raise ConfigurationError(f"{url[:200]} has a path that no disk takes: a NUL in it, or a name that is too long.")
     [timeout] = query.get("timeout", [""])
