@@ -81,9 +81,14 @@ def check_values(body: bytes) -> None:
     their bytes, and the whole time of the worker while they are looked at. Commas and brackets in texts count, too:
     some of these are JSON that is read, and to tell them apart would cost as much again."""
     if len(body) > MAX_VALUES and sum(map(body.count, (b",", b"{", b"["))) > MAX_VALUES:
-        raise PayloadTooLarge(
-            f"The body has more than {MAX_VALUES} values, the most that this server takes. Send less in a request."
-        )
+        raise too_many_values()
+
+
+def too_many_values() -> PayloadTooLarge:
+    """The refusal of more than MAX_VALUES."""
+    return PayloadTooLarge(
+        f"The body has more than {MAX_VALUES} values, the most that this server takes. Send less in a request."
+    )
 
 
 class Reader(Generic[M]):

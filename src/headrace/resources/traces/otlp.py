@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from headrace.api.message import check_values
+from headrace.api.message import MAX_VALUES, check_values, too_many_values
 from headrace.errors import HeadraceError, PayloadTooLarge
 
 PROTOBUF = "application/x-protobuf"
@@ -91,7 +91,7 @@ def decode(body: bytes, content_type: str | None, content_encoding: str | None, 
     """The spans of a request, in their order; none where it has resources without spans.
 
     Raises OtlpRefused (400, 422), and PayloadTooLarge where the body unpacks to more than `max_bytes`, or has more
-    values of JSON than a request may have.
+    values than a request may have.
     """
     kind = media_type(content_type)
     if content_encoding:
@@ -99,6 +99,8 @@ def decode(body: bytes, content_type: str | None, content_encoding: str | None, 
     if kind == JSON:
         check_values(body)
     request = _parsed(body, kind)
+    if len(body) > MAX_VALUES:
+        _check_count(request)
     if not request.resource_spans:
         raise OtlpRefused(400, "Invalid OpenTelemetry format - no spans found")
     return [
@@ -161,6 +163,19 @@ def _parsed(body: bytes, kind: str) -> Any:
     except Exception:  # json_format has more than its own errors for JSON of another shape
         raise OtlpRefused(400, "Invalid OpenTelemetry format") from None
     return request
+
+
+def _check_count(request: Any) -> None:
+    """Raises PayloadTooLarge: what has two bytes there is read here in the time of hundreds."""
+    left = MAX_VALUES - len(request.resource_spans)
+    for sent in request.resource_spans if left >= 0 else ():
+        left -= len(sent.resource.attributes) + len(sent.scope_spans)
+        for scope in sent.scope_spans if left >= 0 else ():
+            left -= len(scope.spans)
+            for span in scope.spans if left >= 0 else ():
+                left -= len(span.attributes) + len(span.events) + len(span.links)
+    if left < 0:
+        raise too_many_values()
 
 
 def _with_base64_ids(message: Any) -> Any:
