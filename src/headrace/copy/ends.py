@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -137,11 +138,31 @@ def reach(server: str) -> None:
         if parts.scheme in getproxies() and not proxy_bypass(parts.hostname or ""):
             return
         socket.create_connection(address, _CONNECTION_SECONDS).close()
+        if parts.scheme == "https":
+            _check_tls(server)
     except (OSError, ValueError) as error:  # ValueError: of a port or a name that is none
         said = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(
             f"The server {redact(server)} can't be reached: {said}. Look at its address, and at whether it is up."
         ) from None
+
+
+def _check_tls(server: str) -> None:
+    """Raises ConfigurationError for a certificate that MLflow's client does not trust, or where no TLS is spoken."""
+    import requests
+
+    trusted = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    try:
+        requests.head(server, timeout=_CONNECTION_SECONDS, verify=trusted or not insecure)
+    except requests.exceptions.SSLError as error:
+        found = re.search(r"\[SSL: \w+\] ([^(]*)", str(error))
+        raise ConfigurationError(
+            f"The server {redact(server)} can't be reached by TLS: {found[1].strip() if found else 'it fails'}. Look "
+            "at whether it is https://, and at MLFLOW_TRACKING_SERVER_CERT_PATH."
+        ) from None
+    except (requests.RequestException, OSError):  # MLflow's client says it
+        pass
 
 
 async def ended_runs(store: Store | None) -> list[str]:
@@ -209,9 +230,15 @@ def _made_by(module: str, asked: dict[str, Any], failed: str) -> Iterator[Sqlite
             command, input=json.dumps(asked), capture_output=True, text=True, check=False, pass_fds=[lock]
         )
         if done.returncode:
-            words = done.stderr.strip().rpartition("\n")[2]
-            raise ConfigurationError(f"{failed}: {redact(words)[:500].rstrip('.')}. Look at SOURCE.")
+            words = redact(_last_error(done.stderr))
+            raise ConfigurationError(f"{failed}: {words[:500].rstrip('.')}. Look at SOURCE.")
         yield database
+
+
+def _last_error(text: str) -> str:
+    """The message at the end of a traceback, in one line; a page of HTML may be a part of it."""
+    found = [match.start() for match in re.finditer(r"^[\w.]+(?:Error|Exception)\b", text, re.M)]
+    return " ".join((text[found[-1] :] if found else text.strip().rpartition("\n")[2]).split())
 
 
 @contextmanager
