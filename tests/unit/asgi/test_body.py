@@ -28,7 +28,7 @@ def sender(size: int) -> Receive:
 
 async def test_large_bodies_have_room_for_as_many_as_there_may_be() -> None:
     bodies = Bodies(LIMIT, 2 * LIMIT)
-    scopes: list[Scope] = [{"path": "/"} for _ in range(3)]
+    scopes: list[Scope] = [{"path": "/", "headers": []} for _ in range(3)]
     for scope in scopes[:2]:
         body = await bodies.read(scope, sender(9 * SMALL))
         assert body is not None
@@ -36,7 +36,7 @@ async def test_large_bodies_have_room_for_as_many_as_there_may_be() -> None:
     with pytest.raises(Unavailable, match="as many large requests as it can"):
         await bodies.read(scopes[2], sender(9 * SMALL))
     bodies.release(scopes[2])  # what of it had come
-    small: Scope = {"path": "/"}
+    small: Scope = {"path": "/", "headers": []}
     assert await bodies.read(small, sender(SMALL)) is not None  # not counted
     bodies.release(small)
     bodies.release(scopes[0])
@@ -49,7 +49,7 @@ async def test_large_bodies_have_room_for_as_many_as_there_may_be() -> None:
 @pytest.mark.parametrize("pieces", [1, 8])
 async def test_one_that_is_too_large(pieces: int) -> None:
     bodies = Bodies(len(PIECE) * pieces - 1, 2 * LIMIT)
-    scope: Scope = {"path": "/api/2.0/mlflow/runs/log-batch"}
+    scope: Scope = {"path": "/api/2.0/mlflow/runs/log-batch", "headers": []}
     with pytest.raises(PayloadTooLarge, match=r"bytes that .*log-batch takes"):
         await bodies.read(scope, sender(len(PIECE) * pieces))
     assert await bodies.read(scope, sender(len(PIECE) * pieces - 1)) is not None
