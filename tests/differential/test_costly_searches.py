@@ -69,10 +69,6 @@ BEYOND: dict[str, tuple[str, dict[str, Any]]] = {
         "2.0/mlflow/logged-models/search",
         {"experiment_ids": EXPERIMENT, "filter": "metrics.m > 0", "datasets": _DATASETS},
     ),
-    "sort keys": (
-        "3.0/mlflow/traces/search",
-        {"locations": TRACES, "order_by": [f"tags.t{each}" for each in range(100)]},
-    ),
     "filters of metrics": (
         "3.0/mlflow/traces/metrics",
         {**_COUNT, "aggregations": [{"aggregation_type": "AVG"}], "filters": ["trace.status = 'OK'"] * 1_500},

@@ -48,7 +48,6 @@ DECLINED: list[dict[str, Any]] = [
     {"experiment_ids": ["0"], "filter": "(" * 5_000 + "params.p = 'x'" + ")" * 5_000},
     {"experiment_ids": ["0"], "filter": " AND ".join(["metrics.m > 0"] * 10_000)},
     {"experiment_ids": ["0"], "order_by": ["metrics.m UP"]},
-    {"experiment_ids": ["0"], "order_by": ["metrics.m", "metrics.m"]},
     {"experiment_ids": ["0"], "order_by": "metrics.m"},
     {"experiment_ids": ["0"], "order_by": [7]},
     {"experiment_ids": ["0"], "run_view_type": "NONE"},
