@@ -107,32 +107,35 @@ class EC2(threading.Thread):
         booted: dict[str, Host] = {}
         while not self._ended.wait(0.2):
             running = self._running()
-            for instance in booted.keys() - running.keys():
+            for instance in booted.keys() - running:
                 (self._stage.hosts / instance).unlink()
                 booted.pop(instance).end()
-            for instance in running.keys() - booted.keys():
+            for instance in running - booted.keys():
+                if (user_data := self._user_data()) is None:
+                    continue  # its stack is being deleted: the template goes before it
                 booted[instance] = host = self._make()
                 host.start("dnf")
-                host.boot(base64.b64decode(running[instance]).decode(), instance)
+                host.boot(user_data, instance)
                 host.keep(self._stage.hosts, instance)
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
 
-    def _running(self) -> dict[str, str]:
-        """Instance -> its user data."""
+    def _running(self) -> set[str]:
         running = [{"Name": "instance-state-name", "Values": ["running"]}]
+        found = self._stage.client("ec2").describe_instances(Filters=running)["Reservations"]
+        return {instance["InstanceId"] for one in found for instance in one["Instances"]}
+
+    def _user_data(self) -> str | None:
+        """That of the launch template as it is now; None where there is none."""
         ec2 = self._stage.client("ec2")
-        found = ec2.describe_instances(Filters=running)["Reservations"]
-        ids = [instance["InstanceId"] for one in found for instance in one["Instances"]]
-        if not ids:
-            return {}
-        (template,) = ec2.describe_launch_templates()["LaunchTemplates"]
-        versions = ec2.describe_launch_template_versions(
-            LaunchTemplateName=template["LaunchTemplateName"], Versions=["$Latest"]
-        )["LaunchTemplateVersions"]
-        return dict.fromkeys(ids, versions[0]["LaunchTemplateData"]["UserData"])
+        for template in ec2.describe_launch_templates()["LaunchTemplates"]:
+            versions = ec2.describe_launch_template_versions(
+                LaunchTemplateName=template["LaunchTemplateName"], Versions=["$Latest"]
+            )["LaunchTemplateVersions"]
+            return base64.b64decode(versions[0]["LaunchTemplateData"]["UserData"]).decode()
+        return None
 
 
 @pytest.fixture(scope="session")
