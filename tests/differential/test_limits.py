@@ -41,24 +41,20 @@ def test_a_body_over_the_limit(pair: Pair, chunked: bool, path: str) -> None:
     assert "--max-body-bytes" in answer.json()["message"]
 
 
-def test_a_length_over_the_limit_is_refused_before_its_body(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    ("path", "length", "begun"),
+    [
+        pytest.param(STOCKS, 2**40, None, id="before its body"),
+        pytest.param("runs/set-tag", 2**63, b"{", id="at its first bytes"),
+    ],
+)
+def test_a_length_over_the_limit_is_refused(pair: Pair, path: str, length: int, begun: bytes | None) -> None:
     url = urlsplit(pair.headrace.server.url)
     assert url.hostname is not None
     connection = HTTPConnection(url.hostname, url.port or 80, timeout=60)
-    connection.putrequest("POST", f"{API}{STOCKS}")
-    connection.putheader("Content-Length", str(2**40))
-    connection.endheaders()
-    assert connection.getresponse().status == 413
-    connection.close()
-
-
-def test_a_length_over_the_limit_is_refused_at_its_first_bytes(pair: Pair) -> None:
-    url = urlsplit(pair.headrace.server.url)
-    assert url.hostname is not None
-    connection = HTTPConnection(url.hostname, url.port or 80, timeout=60)
-    connection.putrequest("POST", f"{API}runs/set-tag")
-    connection.putheader("Content-Length", str(2**63))
-    connection.endheaders(b"{")
+    connection.putrequest("POST", f"{API}{path}")
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders(begun)
     assert connection.getresponse().status == 413
     connection.close()
 
