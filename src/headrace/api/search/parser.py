@@ -10,7 +10,7 @@ import ast
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import NamedTuple
 
 from headrace.api.search.ast import Condition
@@ -136,15 +136,21 @@ def named_twice(clauses: Iterable[str]) -> InvalidParameter:
     return InvalidParameter(f"`order_by` contains duplicate fields: {list(clauses)}")
 
 
-def parse_order_by(clause: str) -> tuple[str, bool]:
-    """(name, whether ascending) of an order_by clause: `name`, `name ASC` or `name DESC`.
+def parse_order_by(clauses: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """(name, whether ascending) of each clause: `name`, `name ASC` or `name DESC`.
 
     With a direction MLflow takes the quotes off by shlex; without, they stay for split_name.
 
     Raises:
-        Declined: it is not in the grammar.
+        InvalidParameter: more clauses than one order_by may have.
+        Declined: one is not in the grammar.
         TooLong: that, and stock shall not read it either.
     """
+    check_clauses(clauses)
+    return map(_parse_clause, clauses)
+
+
+def _parse_clause(clause: str) -> tuple[str, bool]:
     match = _ORDER_BY.fullmatch(clause) if len(clause) <= _MAX_ORDER_BY_LENGTH and "\0" not in clause else None
     if match is None:
         check_for_stock(clause, "A clause of order_by can't be read")

@@ -10,16 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from headrace.api.search.ast import Comparator, Condition, Kind, OrderBy, Value
-from headrace.api.search.parser import (
-    Comparison,
-    check_clauses,
-    integer,
-    number_text,
-    parse,
-    parse_order_by,
-    split_name,
-    string_value,
-)
+from headrace.api.search.parser import Comparison, integer, number_text, parse, parse_order_by, split_name, string_value
 from headrace.errors import Declined
 
 _PREFIXES = {None: Kind.ATTRIBUTE, "attribute": Kind.ATTRIBUTE, "tag": Kind.TAG, "tags": Kind.TAG}
@@ -46,10 +37,8 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
     Raises:
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
-    check_clauses(clauses)
     keys: dict[str, OrderBy] = {}
-    for clause in clauses or ("creation_time DESC", "experiment_id ASC"):
-        name, ascending = parse_order_by(clause)
+    for name, ascending in parse_order_by(clauses or ("creation_time DESC", "experiment_id ASC")):
         kind, key = _resolve(name)
         if kind is not Kind.ATTRIBUTE:
             raise Declined("experiments can't be ordered by their tags")

@@ -12,7 +12,6 @@ from typing import cast
 from headrace.api.search.ast import Comparator, Condition, Kind, OrderBy, Value
 from headrace.api.search.parser import (
     Comparison,
-    check_clauses,
     comparable,
     named_twice,
     number_text,
@@ -60,8 +59,7 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
         InvalidParameter: more clauses than one order_by may have, or two for one key.
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
-    check_clauses(clauses)
-    keys = [_order_by(clause) for clause in clauses]
+    keys = [_order_by(name, ascending) for name, ascending in parse_order_by(clauses)]
     if len({(key.kind, key.key) for key in keys}) < len(keys):
         raise named_twice(clauses)
     if not any(key.kind is Kind.ATTRIBUTE and key.key == "start_time" for key in keys):
@@ -113,8 +111,7 @@ def _convert(kind: Kind, key: str, comparison: Comparison) -> Value:
     return string_value(value)
 
 
-def _order_by(clause: str) -> OrderBy:
-    name, ascending = parse_order_by(clause)
+def _order_by(name: str, ascending: bool) -> OrderBy:
     kind, key = _resolve(name, _ORDERABLE)
     if kind is Kind.DATASET:
         raise Declined("runs can't be ordered by their datasets")

@@ -16,7 +16,6 @@ from headrace.api.search.ast import Comparator, Condition, KeysetValue, Kind, Or
 from headrace.api.search.lexer import Token, TokenKind
 from headrace.api.search.parser import (
     Comparison,
-    check_clauses,
     comparable,
     named_twice,
     number_text,
@@ -91,8 +90,7 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
         InvalidParameter: more clauses than one order_by may have, or two for one key.
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
-    check_clauses(clauses)
-    keys = [_order_by(clause) for clause in clauses]
+    keys = [_order_by(name, ascending) for name, ascending in parse_order_by(clauses)]
     if len({(key.kind, key.key) for key in keys}) < len(keys):
         raise named_twice(clauses)
     for key, ascending in (("timestamp_ms", False), ("request_id", True)):
@@ -102,8 +100,7 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
     return tuple(keys[: by_id + 1])
 
 
-def _order_by(clause: str) -> OrderBy:
-    name, ascending = parse_order_by(clause)
+def _order_by(name: str, ascending: bool) -> OrderBy:
     kind, key = _resolve(name, _ORDERABLE)
     kind, key = _replaced(kind, key)
     if kind not in (Kind.ATTRIBUTE, Kind.TAG, Kind.METADATA) or (kind is Kind.METADATA and key in ANALYTICS):
