@@ -3,13 +3,13 @@
 What libpq does and asyncpg does not is here: each address of each host gets its own time limit, the server must be the
 one that target_session_attrs asks for, hostaddr and sslsni, keepalives and TCP_USER_TIMEOUT. A pooler in between
 (PgBouncer, RDS Proxy, Supavisor) is found out by itself: the process that answers is not the one that said hello. There
-a statement may meet another session than the one before it, so none has a name, and what needs settings is a
-transaction that brings them along (SET LOCAL).
+a statement may meet another session than the one before it, and brings along what it needs of one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import random
 import re
@@ -17,7 +17,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakSet
 
 import asyncpg
@@ -44,19 +44,16 @@ CLOSE_SECONDS = 2.0
 REPLAYED = "CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END"
 _LOOK_AGAIN_SECONDS = 0.005
 _MOST_DESCRIBED = 500  # texts of searches are many
+_MOST_MISSED = 200  # so many more statements that were not there than were: a pooler keeps none
 # A connection that has answered within so many seconds is asked a search without asking it first whether it is there.
 _FRESH_SECONDS = 1.0
 
 
 class Purpose(NamedTuple):
-    """What a connection is for: the settings of its session, and seconds for a statement unless it says otherwise.
-
-    `alone`: behind a pooler a quick statement does without the settings, which are limits, and without a transaction.
-    """
+    """What a connection is for: the settings of its session, and seconds for a statement unless it says otherwise."""
 
     settings: dict[str, str]
     seconds: float | None
-    alone: bool = False
 
 
 _SESSION = {
@@ -68,9 +65,7 @@ _SESSION = {
 }
 # extra_float_digits is PostgreSQL's own default, which floats as text in full need.
 READING = Purpose(
-    _SESSION | {"statement_timeout": f"{STATEMENT_SECONDS}s", "extra_float_digits": "1"},
-    seconds=READ_SECONDS,
-    alone=True,
+    _SESSION | {"statement_timeout": f"{STATEMENT_SECONDS}s", "extra_float_digits": "1"}, seconds=READ_SECONDS
 )
 # Writes find their rows by key. A plan that was made when a table was small would read all of it for each, and is kept
 # until autovacuum has analyzed the table (runs/create after 30,000 runs: 780/s instead of 2,900/s). Left to itself,
@@ -201,48 +196,147 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
         return False
 
 
-class PooledConnection(Connection):
-    """Through a pooler: no statement has a name, and what needs settings is a transaction that begins with them."""
+class _Wire:
+    """A transport that says something before what is written next, in the same packet."""
 
-    settings = ""  # SET LOCAL ...;
-    alone = False
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.say(b"")
+
+    def say(self, messages: bytes) -> None:
+        """Before what is written next, in place of what was said last."""
+        self._messages = messages
+        self.write = self._write_after if messages else self._transport.write
+
+    def _write_after(self, data: bytes) -> None:
+        messages = self._messages
+        self.say(b"")
+        self.write(messages + data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(asyncpg.protocol.Protocol):  # type: ignore[misc]
+    """asyncpg's, whose transport it lets nobody reach."""
+
+    wire: _Wire
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.wire = _Wire(transport)
+        super().connection_made(self.wire)
+
+
+asyncpg.protocol.Protocol = _Protocol
+
+
+class PooledConnection(Connection):
+    """Through a pooler: a statement brings its settings along, and its name says all that decides its meaning.
+
+    Settings and statement are one message, which is a transaction. What was prepared on a connection of the server is
+    there for all who share it; where it isn't, PostgreSQL says so (26000), and the message is sent again with the texts
+    in it. PgBouncer from 1.21 on keeps names itself, and ends a connection that uses one before it has given its text.
+    """
+
+    _trusts = False  # that what has a name is there
+    _luck = _MOST_MISSED
+    _names = True
+
+    def bring(self, settings: Mapping[str, str]) -> None:
+        """What a transaction begins with."""
+        made = " || ".join(f"set_config({_literal(k)}, {_literal(v)}, true)" for k, v in settings.items())
+        self._settings = f"SELECT WHERE ({made}) IS NULL" if made else ""  # without rows, which nobody would read
+        name = _name(self._settings)
+        self._bring = _bind_and_execute(name) if made else b""
+        self._prepare_and_bring = _close(name) + _parse(name, self._settings) + self._bring if made else b""
 
     async def _get_statement(self, query: str, timeout: float | None, **options: Any) -> Any:
-        """As asyncpg's for a pooler, which parses, binds and executes in one message, but asks for the types once."""
-        named = options.get("named")
-        statement = None if named else self._described.get(query)
+        """As asyncpg's. What comes before it in its message is said here."""
+        if options.get("named"):  # a cursor's
+            return await super()._get_statement(query, timeout, **options)
+        statement = self._described.get(query)
         if statement is None:
-            statement = await super()._get_statement(query, timeout, **options)
-            if not named and len(self._described) < _MOST_DESCRIBED:
+            is_named = self._names and not self._replans and len(self._described) < _MOST_DESCRIBED
+            name = _name(self._settings + query) if is_named else ""
+            self._protocol.wire.say(self._prepare_and_bring + _close(name))
+            options |= {"named": name, "use_cache": False}
+            statement = await super(Connection, self)._get_statement(query, timeout, **options)
+            if len(self._described) < _MOST_DESCRIBED:
                 self._described[query] = statement
-        statement.mark_unprepared()
+        before = b""
+        if not self.is_in_transaction():  # which began with the settings
+            before = self._bring if self._trusts else self._prepare_and_bring
+        if not statement.name:
+            statement.mark_unprepared()  # it is parsed, bound and executed in one message
+        elif not self._trusts:
+            before += _close(statement.name) + _parse(statement.name, query)
+        self._protocol.wire.say(before)
         return statement
 
-    async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
-        """As asyncpg's, in a transaction unless it can do without."""
-        if self.alone or self.is_in_transaction():
-            return await super().fetch(query, *args, timeout=timeout, record_class=record_class)
-        async with self.transaction():
-            return await super().fetch(query, *args, timeout=timeout, record_class=record_class)
+    async def _do_execute(self, *args: Any, **options: Any) -> Any:
+        """As asyncpg's: without texts, unless a transaction would fail of it, or a pooler keeps nothing."""
+        trusts = not self.is_in_transaction() and self._luck > 0
+        while True:
+            self._trusts = trusts
+            try:
+                done = await super()._do_execute(*args, **options)
+            except asyncpg.InvalidSQLStatementNameError:
+                if not trusts:
+                    raise
+                self._luck -= 1
+                trusts = False
+            else:
+                self._luck = min(self._luck + trusts, _MOST_MISSED)
+                return done
+            finally:
+                self._trusts = False
+                self._protocol.wire.say(b"")
 
-    async def fetch_replanned(self, query: str, *args: Any) -> Any:
-        """No plan is kept here. A search has a limit of time in the server, too."""
-        async with self.transaction():
-            return await super().fetch(query, *args, timeout=STATEMENT_SECONDS + ANSWER_SECONDS)
+    def _drop_global_statement_cache(self) -> None:
+        """As asyncpg's, after a migration that changed what a statement answers. PgBouncer may keep the one before."""
+        self._names = False
+        self._described.clear()
+        super()._drop_global_statement_cache()
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         """As asyncpg's. A statement without parameters stays alone: some can't be in a transaction (CREATE INDEX)."""
         if query.startswith("BEGIN"):
-            query += self.settings
-        elif args and not self.is_in_transaction():
-            async with self.transaction():
-                return await super().execute(query, *args, timeout=timeout)
+            query += self._settings
         return await super().execute(query, *args, timeout=timeout)
 
     @property
     def pooled(self) -> bool:
         """Yes."""
         return True
+
+
+def _name(text: str) -> str:
+    return "headrace_" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+# Messages as PostgreSQL's documentation has them in "Message Formats"
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def _close(name: str) -> bytes:
+    """Does no harm where nothing has that name."""
+    return _message(b"C", b"S%s\0" % name.encode())
+
+
+def _parse(name: str, query: str) -> bytes:
+    return _message(b"P", b"%s\0%s\0" % (name.encode(), query.encode()) + bytes(2))
+
+
+def _bind_and_execute(name: str) -> bytes:
+    """A statement without parameters."""
+    return _message(b"B", b"\0%s\0" % name.encode() + bytes(6)) + _message(b"E", bytes(5))
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 class Connector:
@@ -369,9 +463,8 @@ class Connector:
             **({"statement_cache_size": 0} if pooled else {}),
         )
         try:
-            if isinstance(connection, PooledConnection):
-                connection.alone = self._purpose.alone and not self._database.settings
-                connection.settings = "".join(f"SET LOCAL {_word(k)} = {_literal(v)};" for k, v in settings.items())
+            if pooled:
+                cast(PooledConnection, connection).bring(settings)
             if not host.is_socket:
                 _tune(connection, given)
             if (condition := _TARGETS.get(given.get("target_session_attrs", "any"))) is not None:
@@ -450,16 +543,6 @@ def _tune(connection: Connection, given: Mapping[str, str]) -> None:
             value = int(given.get(name, DEFAULTS[name]))
             if value > 0 and hasattr(socket, option):
                 tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-def _word(name: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
-
-
-def _literal(value: str) -> str:
-    # SET search_path takes a list, of which one literal is one name
-    parts = [part.strip().strip('"') for part in value.split(",")]
-    return ", ".join("'" + part.replace("'", "''") + "'" for part in parts)
 
 
 # TLS
