@@ -11,6 +11,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from functools import lru_cache
 from typing import NamedTuple
 
 from headrace.api.search.ast import Condition
@@ -150,6 +151,7 @@ def parse_order_by(clauses: Sequence[str]) -> Iterator[tuple[str, bool]]:
     return map(_parse_clause, clauses)
 
 
+@lru_cache(100)  # clients ask for the same order again and again, and shlex takes most of 20 us
 def _parse_clause(clause: str) -> tuple[str, bool]:
     match = _ORDER_BY.fullmatch(clause) if len(clause) <= _MAX_ORDER_BY_LENGTH and "\0" not in clause else None
     if match is None:
