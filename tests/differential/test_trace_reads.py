@@ -61,6 +61,11 @@ def stores(
         headrace = SqliteDatabase(database.name, queue_limit=10)
     with asyncio.Runner() as runner:
         experiments, traces = data.fill(stock)
+        # a tag that is too long to be shown, and of another trace one without a value
+        database.execute(
+            "UPDATE trace_tags SET value = NULL WHERE key = 'long' AND request_id ="
+            " (SELECT max(request_id) FROM trace_tags WHERE key = 'long')"
+        )
         runner.run(headrace.start())
         call = Call(headrace, Settings())
         yield Stores(stock, call, experiments, traces, runner.run)

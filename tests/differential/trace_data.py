@@ -101,6 +101,8 @@ def _info(chance: random.Random, trace_id: str, experiment: str, time: int, runs
     if chance.random() < 0.1:
         metadata["long"] = "x" * 600
     tags = {key: chance.choice(TEXTS) for key in TAG_KEYS if chance.random() < 0.3}
+    if "long" in metadata:
+        tags["long"] = "y" * 5_000
     if chance.random() < 0.7:
         tags["mlflow.traceName"] = chance.choice(NAMES)
     return TraceInfo(

@@ -15,6 +15,7 @@ from headrace.errors import Declined
 _EPOCH = datetime(1970, 1, 1)
 _MOST_SECONDS = 315_576_000_000
 _MAX_DEPTH = 90  # protobuf's is 100
+_FRACTIONS = ("", *(f".{rest:03d}" for rest in range(1, 1000)))  # of a second, by milliseconds
 _TIMESTAMP = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII
 )
@@ -24,7 +25,7 @@ _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
 def timestamp(milliseconds: int) -> str:
     """Timestamp.ToJsonString. Raises Declined for a year that has not four digits."""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{_second(seconds)}.{rest:03d}Z" if rest else f"{_second(seconds)}Z"
+    return f"{_second(seconds)}{_FRACTIONS[rest]}Z"
 
 
 @lru_cache(1_000)  # what is shown together has often happened at the same time
@@ -40,8 +41,7 @@ def duration(milliseconds: int) -> str:
     seconds, rest = divmod(abs(milliseconds), 1000)
     if seconds > _MOST_SECONDS:
         raise Declined("a duration that protobuf can't write")
-    sign = "-" if milliseconds < 0 else ""
-    return f"{sign}{seconds}.{rest:03d}s" if rest else f"{sign}{seconds}s"
+    return f"{'-' if milliseconds < 0 else ''}{seconds}{_FRACTIONS[rest]}s"
 
 
 def milliseconds_of_timestamp(text: str, field: str) -> int:
