@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import requests
-
 from tests.differential.harness import Subject
 
 # of this year; the stories' own times are earlier
@@ -43,9 +41,9 @@ class Teller:
     def send(self, step: Step) -> tuple[int, Any, str | None]:
         """Status, JSON and who answered."""
         given = json.loads(self._fill(json.dumps(step.given)))
-        url = f"{self.subject.server.url}/api/3.0/mlflow/{self._fill(step.path)}"
+        path = f"/api/3.0/mlflow/{self._fill(step.path)}"
         how = {} if given is None else {"params": given} if step.method == "GET" else {"json": given}
-        answer = requests.request(step.method, url, timeout=60, **how)
+        answer = self.subject.request(step.method, path, **how)
         try:
             body = answer.json()
         except ValueError:
@@ -60,9 +58,8 @@ class Teller:
 
     def rows(self, table: str, column: str) -> list[str]:
         """The rows of a table that have one of the story's ids in a column."""
-        rows = self.subject.database.query(f"SELECT * FROM {table}")
-        mine = (row for row in rows if row[column] in self.ids.values())
-        return sorted(repr(sorted(self.comparable(dict(row)).items())) for row in mine)
+        rows = self.subject.rows_of(table, column, self.ids.values())
+        return sorted(repr(sorted(self.comparable(row).items())) for row in rows)
 
     def comparable(self, value: Any) -> Any:
         """Without ids and times; JSON in texts has its keys in order, and its length, since its spaces count, too."""

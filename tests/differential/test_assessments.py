@@ -7,13 +7,14 @@ from __future__ import annotations
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 import requests
 
 from tests.differential.conftest import Pair
-from tests.differential.harness import Subject, create_run
+from tests.differential.harness import API, Subject
 from tests.differential.stories import Step, Teller, tell
 from tests.differential.test_otlp import PROTOBUF
 from tests.unit.traces.spans import body, span
@@ -143,8 +144,8 @@ def tellers(pair: Pair) -> tuple[Teller, Teller]:
 
 
 def new(subject: Subject, trace: bytes) -> Teller:
-    requests.post(f"{subject.server.url}/v1/traces", body(span(trace_id=trace)), headers=PROTOBUF, timeout=60)
-    return Teller(subject, {"t": f"tr-{trace.hex()}", "run": create_run(subject)})
+    subject.request("POST", "/v1/traces", data=body(span(trace_id=trace)), headers=PROTOBUF)
+    return Teller(subject, {"t": f"tr-{trace.hex()}", "run": subject.create_run()})
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -164,23 +165,20 @@ def test_deleted_with_an_experiment(pair: Pair) -> None:
     """What the runs of a deleted experiment have made, on traces of any experiment; nobody else's."""
     made = {}
     for teller in tellers(pair):
-        url = teller.subject.server.url
-        name = f"judges {next(NUMBERS)}"
-        create_it = requests.post(f"{url}/api/2.0/mlflow/experiments/create", json={"name": name}, timeout=60)
+        post = partial(teller.subject.request, "POST")
+        create_it = post(f"{API}experiments/create", json={"name": f"judges {next(NUMBERS)}"})
         ids = [create_it.json()["experiment_id"], "0"]
         for kind, experiment_id in zip(("gone", "kept"), ids, strict=True):
             given = {"experiment_id": experiment_id, "start_time": 1}
-            run = requests.post(f"{url}/api/2.0/mlflow/runs/create", json=given, timeout=60).json()["run"]["info"][
-                "run_id"
-            ]
+            run = post(f"{API}runs/create", json=given).json()["run"]["info"]["run_id"]
             for number in range(2):
                 teller.send(
                     feedback(number, f"{kind}{number}", metadata={"a": "b", "mlflow.assessment.sourceRunId": run})
                 )
         teller.send(feedback(9, "of nobody"))
-        deleted = requests.post(f"{url}/api/2.0/mlflow/experiments/delete", json={"experiment_id": ids[0]}, timeout=60)
+        deleted = post(f"{API}experiments/delete", json={"experiment_id": ids[0]})
         assert deleted.status_code == 200
-        rows = teller.subject.database.query("SELECT * FROM assessments WHERE trace_id = :id", id=teller.ids["t"])
+        rows = teller.subject.rows_of("assessments", "trace_id", [teller.ids["t"]])
         made[teller.subject] = sorted(
             name for name, id_ in teller.ids.items() for row in rows if row["assessment_id"] == id_
         )
@@ -210,7 +208,7 @@ def test_many_at_once(pair: Pair) -> None:
     good = [number for number in range(300) if number % 3 != 2 and number % 10 != 1]
     assert [number for number, status in enumerate(statuses) if status == 200] == good
     assert set(statuses) == {200, 404}
-    rows = pair.headrace.database.query("SELECT * FROM assessments")
-    mine = {int(row["name"]): row for row in rows if row["trace_id"] in (one.ids["t"], other.ids["t"])}
+    rows = pair.headrace.rows_of("assessments", "trace_id", [one.ids["t"], other.ids["t"]])
+    mine = {int(row["name"]): row for row in rows}
     assert sorted(mine) == good
     assert all(json.loads(row["value"]) == number for number, row in mine.items())

@@ -250,7 +250,7 @@ class Place:
         return [_unordered([run["inputs"], run["outputs"]]) for run in shown]
 
     def rows(self) -> dict[str, list[str]]:
-        found = {table: self._subject.database.query(query, id=int(self.ids[E])) for table, query in QUERIES.items()}
+        found = {table: self._subject.query(query, id=int(self.ids[E])) for table, query in QUERIES.items()}
         named = {f":/{self.ids[E]}'": ":/{experiment}'", self.ids[R]: R, self.ids[R2]: R2}
 
         def text(row: dict[str, Any]) -> str:

@@ -11,10 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import requests
 
 from tests.differential.conftest import Pair
-from tests.differential.harness import Subject
+from tests.differential.harness import API, Subject
 from tests.differential.stories import Step, Teller, tell
 
 NUMBERS = itertools.count(1)
@@ -116,11 +115,7 @@ STORIES: dict[str, list[Step]] = {
 def teller(subject: Subject, number: int) -> Teller:
     """An experiment for a story."""
     name = f"datasets {number}"
-    made = requests.post(
-        f"{subject.server.url}/api/2.0/mlflow/experiments/create",
-        json={"name": f"{name} {random.random()}"},
-        timeout=60,
-    )
+    made = subject.request("POST", f"{API}experiments/create", json={"name": f"{name} {random.random()}"})
     return Teller(subject, {"e": made.json()["experiment_id"], "name": name, "none": "d-none"})
 
 
@@ -159,7 +154,7 @@ def test_delete_records(pair: Pair) -> None:
 
 def get(each: Teller, path: str, **query: Any) -> Any:
     path = path.replace("<d>", each.ids["d"]).replace("<other>", each.ids.get("other", ""))
-    return requests.get(f"{each.subject.server.url}/api/3.0/mlflow/datasets/{path}", query, timeout=60).json()
+    return each.subject.request("GET", f"/api/3.0/mlflow/datasets/{path}", params=query).json()
 
 
 def test_pages_of_records(pair: Pair) -> None:
@@ -192,7 +187,7 @@ def test_what_postgresql_does_not_hold_is_refused(pair: Pair, fields: dict[str, 
     name = f"refused {next(NUMBERS)}"
     status, body, by = headrace.send(create(**{"name": name} | fields))
     assert (status, by) == (400, "native"), body
-    assert not headrace.subject.database.query("SELECT 1 FROM evaluation_datasets WHERE name = :name", name=name)
+    assert not headrace.subject.query("SELECT 1 FROM evaluation_datasets WHERE name = :name", name=name)
 
 
 @pytest.mark.parametrize(

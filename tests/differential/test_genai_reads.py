@@ -9,10 +9,9 @@ import random
 from typing import Any
 
 import pytest
-import requests
 
 from tests.differential.conftest import Pair
-from tests.differential.harness import Subject, create_run
+from tests.differential.harness import API, Subject
 from tests.differential.stories import Step, Teller, tell
 
 # earlier than what the stories take for now
@@ -66,11 +65,10 @@ def fill(subject: Subject, number: int) -> Teller:
     """An experiment with some of each, an empty one, and one that is deleted."""
     ids = {}
     for name in ("e", "empty", "gone"):
-        url = f"{subject.server.url}/api/2.0/mlflow/experiments"
-        made = requests.post(f"{url}/create", json={"name": f"reads {number} {name}"}, timeout=60).json()
+        made = subject.request("POST", f"{API}experiments/create", json={"name": f"reads {number} {name}"}).json()
         ids[name] = made["experiment_id"]
-    requests.post(f"{url}/delete", json={"experiment_id": ids["gone"]}, timeout=60)
-    run = create_run(subject)
+    subject.request("POST", f"{API}experiments/delete", json={"experiment_id": ids["gone"]})
+    run = subject.create_run()
 
     def insert(table: str, **columns: Any) -> None:
         names = ", ".join(columns)
@@ -143,7 +141,7 @@ def test_the_question_that_each_experiment_has(filled: tuple[Teller, Teller]) ->
     for teller in filled:
         for _ in range(2):
             teller.send(get(SCHEMAS, experiment_id="<empty>"))
-        rows = teller.subject.database.query(
+        rows = teller.subject.query(
             "SELECT * FROM label_schemas WHERE experiment_id = :id", id=int(teller.ids["empty"])
         )
         assert [(row["name"], row["type"], row["input_type"], json.loads(row["input_config"])) for row in rows] == [

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.differential.conftest import Pair
-from tests.differential.harness import API, Subject, create_run
+from tests.differential.harness import API, Subject
 from tests.support.generated import TIMES, dice
 
 SEARCHES = 50 * TIMES
@@ -23,7 +23,7 @@ class Models:
     def __init__(self, subject: Subject, name: str) -> None:
         self.subject = subject
         self.experiment = self.post("experiments/create", {"name": name}).json()["experiment_id"]
-        chance, run = random.Random(1), create_run(subject)
+        chance, run = random.Random(1), subject.create_run()
         for number in range(14):
             pairs = [
                 [{"key": key, "value": chance.choice(VALUES)} for key in "tu" if chance.random() < 0.6] for _ in "pt"
@@ -40,11 +40,11 @@ class Models:
                 metric = {"key": chance.choice("mn"), "value": chance.choice([0.1, 0.5, 1.0, -2.0]), "timestamp": step}
                 logged = metric | {"run_id": run, "model_id": model_id, "step": step} | chance.choice(DATASETS)
                 assert self.post("runs/log-metric", logged).status_code == 200
-        gone = requests.delete(f"{subject.server.url}{API}logged-models/{model_id}", timeout=60)
+        gone = subject.request("DELETE", f"{API}logged-models/{model_id}")
         assert gone.status_code == 200
 
     def post(self, endpoint: str, body: dict[str, Any]) -> requests.Response:
-        return requests.post(f"{self.subject.server.url}{API}{endpoint}", json=body, timeout=60)
+        return self.subject.request("POST", API + endpoint, json=body)
 
     def search(self, body: dict[str, Any]) -> requests.Response:
         return self.post("logged-models/search", {"experiment_ids": [self.experiment]} | body)

@@ -9,10 +9,9 @@ import re
 from typing import Any
 
 import pytest
-import requests
 
 from tests.differential.conftest import Pair
-from tests.differential.harness import AJAX_API, API, Subject, create_run
+from tests.differential.harness import AJAX_API, API, Subject
 from tests.differential.stories import goes_on
 
 # (method, endpoint, fields): L and K stand for the ids of models, R for a run's, E for an experiment's that is deleted
@@ -95,7 +94,7 @@ class Player:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self.ids = {"R": create_run(subject)}
+        self.ids = {"R": subject.create_run()}
         experiment = self.send(("POST", "experiments/create", {"name": f"deleted {self.ids['R']}"}))[1]["experiment_id"]
         assert self.send(("POST", "experiments/delete", {"experiment_id": experiment}))[0] == 200
         self.ids["E"] = experiment
@@ -104,8 +103,8 @@ class Player:
         method, endpoint, fields = step
         given = json.loads(self.fill(json.dumps(fields)))
         how = {"params": given} if method == "GET" else {"json": given}
-        url = self.subject.server.url + ("" if endpoint.startswith("/") else API) + self.fill(endpoint)
-        answer = requests.request(method, url, timeout=60, **how)
+        path = ("" if endpoint.startswith("/") else API) + self.fill(endpoint)
+        answer = self.subject.request(method, path, **how)
         for model_id in _MODEL.findall(answer.text) if answer.ok else ():  # errors of stock's show the database's words
             if model_id not in self.ids.values():
                 self.ids["LKJIHGFD"[sum(each.startswith("m-") for each in self.ids.values())]] = model_id
@@ -126,15 +125,8 @@ class Player:
         return _RANDOM_NAME.sub("<a name>", _TIME.sub(r"\g<1>0", text))
 
     def rows(self) -> dict[str, list[str]]:
-        found = {table: self.subject.database.query(f"SELECT * FROM {table}") for table in TABLES}
-        found |= {
-            table: self.subject.database.query(f"SELECT * FROM {table}")
-            for table in ("metrics", "latest_metrics", "params")
-        }
-        mine = {
-            table: [row for row in rows if {row.get("model_id"), row.get("run_uuid")} & set(self.ids.values())]
-            for table, rows in found.items()
-        }
+        columns = dict.fromkeys(TABLES, "model_id") | dict.fromkeys(("metrics", "latest_metrics", "params"), "run_uuid")
+        mine = {table: self.subject.rows_of(table, column, self.ids.values()) for table, column in columns.items()}
         return {table: sorted(self.unfill(repr(sorted(row.items()))) for row in rows) for table, rows in mine.items()}
 
 

@@ -39,7 +39,7 @@ def new_trace() -> bytes:
 
 
 def post(subject: Subject, content: bytes, headers: dict[str, str]) -> Got:
-    response = requests.post(subject.server.url + PATH, data=content, headers=headers, timeout=60)
+    response = subject.request("POST", PATH, data=content, headers=headers)
     try:
         said = response.json()
     except ValueError:
@@ -50,14 +50,11 @@ def post(subject: Subject, content: bytes, headers: dict[str, str]) -> Got:
 
 def rows(subject: Subject, *trace_ids: bytes) -> dict[str, list[str]]:
     """What a server has of the traces."""
-    found: dict[str, list[str]] = {}
-    for table, key in TABLES.items():
-        found[table] = []
-        for trace_id in trace_ids:
-            some = subject.database.query(f"SELECT * FROM {table} WHERE {key} = :id", id=f"tr-{trace_id.hex()}")
-            found[table] += [repr(sorted(row.items())) for row in some]
-        found[table].sort()
-    return found
+    ids = [f"tr-{trace_id.hex()}" for trace_id in trace_ids]
+    return {
+        table: sorted(repr(sorted(row.items())) for row in subject.rows_of(table, key, ids))
+        for table, key in TABLES.items()
+    }
 
 
 def compare(
@@ -155,7 +152,7 @@ def test_another_experiment(pair: Pair) -> None:
     """A trace stays in the experiment where it was made, and then the header says nothing."""
     trace_id, other = new_trace(), new_trace()
     for subject in (pair.stock, pair.headrace):
-        found = subject.database.query("SELECT 1 FROM experiments WHERE experiment_id = 700077")
+        found = subject.query("SELECT 1 FROM experiments WHERE experiment_id = 700077")
         assert not found
         subject.database.execute(
             "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, workspace)"
@@ -188,7 +185,7 @@ def test_the_run_is_linked(pair: Pair) -> None:
     compare(pair, content, content, traces=(whole, part), headers=headers)
     wanted = [{"source_type": "trace", "source_id": f"tr-{whole.hex()}", "destination_type": "run", "late": True}]
     for subject in (pair.stock, pair.headrace):
-        found = subject.database.query(
+        found = subject.query(
             "SELECT source_type, source_id, destination_type, created_time > 1700000000000 AS late"
             " FROM entity_associations WHERE source_id IN (:whole, :part) AND length(association_id) = 32",
             whole=f"tr-{whole.hex()}", part=f"tr-{part.hex()}",

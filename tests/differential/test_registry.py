@@ -10,10 +10,9 @@ import re
 from typing import Any
 
 import pytest
-import requests
 
 from tests.differential.conftest import Pair
-from tests.differential.harness import API, Subject, create_run
+from tests.differential.harness import API, Subject
 from tests.differential.stories import goes_on
 
 # (method, endpoint, fields): M, N stand for names of models, R for a run's id
@@ -165,20 +164,16 @@ class Player:
     def __init__(self, subject: Subject, number: int) -> None:
         self.subject = subject
         self.names = {"MP": f"MP model {number}", "M": f"M model {number}", "N": f"N model {number}"}
-        self.names["R"] = create_run(subject)
-        made = requests.post(
-            f"{subject.server.url}{API}logged-models",
-            json={"experiment_id": "0", "name": "model", "source_run_id": self.names["R"]},
-            timeout=60,
-        )
+        self.names["R"] = subject.create_run()
+        given = {"experiment_id": "0", "name": "model", "source_run_id": self.names["R"]}
+        made = subject.request("POST", f"{API}logged-models", json=given)
         self.names["L"] = made.json()["model"]["info"]["model_id"]
 
     def send(self, step: Step) -> tuple[int, Any]:
         method, endpoint, fields = step
         given = {name: self.fill(value) for name, value in fields.items()}
         how = {"params": given} if method == "GET" else {"json": given}
-        url = self.subject.server.url + API + endpoint
-        answer = requests.request(method, url, timeout=60, **how)  # type: ignore[arg-type]
+        answer = self.subject.request(method, API + endpoint, **how)
         text = self.unfill(answer.text)
         try:
             body = in_order(json.loads(text))
@@ -198,15 +193,14 @@ class Player:
 
     def rows(self) -> dict[str, list[str]]:
         names = (self.names["M"], self.names["N"], self.names["MP"])
-        found = {table: self.subject.database.query(f"SELECT * FROM {table}") for table in TABLES}
         return {
-            table: sorted(self.unfill(repr(sorted(row.items()))) for row in rows if row["name"] in names)
-            for table, rows in found.items()
+            table: sorted(self.unfill(repr(sorted(row.items()))) for row in self.subject.rows_of(table, "name", names))
+            for table in TABLES
         } | {"tags of the logged model": self.logged_model_tags()}
 
     def logged_model_tags(self) -> list[str]:
         of_model = f"SELECT tag_key, tag_value FROM logged_model_tags WHERE model_id = '{self.names['L']}'"
-        return sorted(self.unfill(repr(row)) for row in self.subject.database.query(of_model))
+        return sorted(self.unfill(repr(row)) for row in self.subject.query(of_model))
 
 
 def in_order(value: Any) -> Any:

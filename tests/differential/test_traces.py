@@ -243,12 +243,10 @@ def send(subject: Subject, method: str, endpoint: str, fields: Any, ids: dict[st
             span(trace_id=trace_id, span_id=b"\2" * 8, parent_id=b"\1" * 8),
         )
         headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": "0"}
-        return requests.post(subject.server.url + endpoint, data=content, headers=headers, timeout=60)
-    url = f"{subject.server.url}/api/{endpoint}"
+        return subject.request("POST", endpoint, data=content, headers=headers)
     given = json.loads(filled(json.dumps(fields), ids))
-    if method == "GET":
-        return requests.get(url, params=given, timeout=60)
-    return requests.request(method, url, json=given, timeout=60)
+    how = {"params": given} if method == "GET" else {"json": given}
+    return subject.request(method, f"/api/{endpoint}", **how)
 
 
 def filled(text: str, ids: dict[str, str]) -> str:
@@ -274,11 +272,7 @@ def rows(subject: Subject, ids: dict[str, str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     keys = {**TABLES, "entity_associations": "source_id"}
     for table, key in keys.items():
-        some = [
-            row
-            for id_ in ids.values()
-            for row in subject.database.query(f"SELECT * FROM {table} WHERE {key} = :id", id=id_)
-        ]
+        some = subject.rows_of(table, key, ids.values())
         texts = [_ASSESSMENT.sub("<assessment>", unfilled(repr(sorted(row.items())), ids)) for row in some]
         found[table] = sorted(_ASSOCIATION.sub(r"\1", _TIMES.sub(r"\1", text)) for text in texts)
     return found
