@@ -45,6 +45,11 @@ def in_batches(run_id: str) -> Iterator[tuple[int, bytes]]:
         yield number, api.post("runs/log-batch", {"run_id": run_id, "metrics": metrics})
 
 
+def reads(run_id: str) -> Iterator[tuple[int, bytes]]:
+    for number in itertools.count():
+        yield number, api.request("GET", api.get_run_path(run_id))
+
+
 def rate(requests: Requests, seconds: float, clients: int, port: int) -> float:
     """Answers a second over so many connections, each with a new run."""
     streams = [requests(create_run(f"http://127.0.0.1:{port}")) for _ in range(clients)]
@@ -58,6 +63,7 @@ def pooled(direct: ServerProcess, through: ServerProcess) -> None:
         (f"log-metric, {CLIENTS} connections", one_by_one, CLIENTS),
         ("log-metric, 1 connection", one_by_one, 1),
         ("log-batch of 1,000, 1 connection", in_batches, 1),
+        ("runs/get, 1 connection", reads, 1),
     ):
         rounds = []
         for number in range(ROUNDS):
