@@ -24,11 +24,10 @@ class Refused(NamedTuple):
 
 
 class Variables(NamedTuple):
-    """Variables with one answer. `said`: whoever sets one is told at the start."""
+    """Variables with one answer."""
 
     names: tuple[str, ...]
     answer: str
-    said: bool = False
 
 
 _FALSE = ("", "0", "false", "f", "no", "n", "off")
@@ -166,21 +165,6 @@ STOCKS = (
         ("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",),
         "encrypts the secrets of MLflow's webhooks, with --enable-webhooks, and of `headrace events`",
     ),
-)
-WITHOUT_EFFECT = (
-    Variables(
-        (
-            "MLFLOW_AUTH_CONFIG_PATH",
-            "MLFLOW_AUTH_ADMIN_USERNAME",
-            "MLFLOW_AUTH_ADMIN_PASSWORD",
-            "MLFLOW_BASIC_AUTH_FAIL_CLOSED",
-            "MLFLOW_FLASK_SERVER_SECRET_KEY",
-            "MLFLOW_RBAC_SEED_DEFAULT_ROLES",
-            "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH",
-        ),
-        "belongs to MLflow's basic-auth; Headrace has users of its own (--auth, `headrace user`)",
-        said=True,
-    ),
     Variables(
         (
             "MLFLOW_JOB_CUSTOM_SCORER_EXECUTOR_BACKEND",
@@ -197,6 +181,21 @@ WITHOUT_EFFECT = (
         ),
         "work with --enable-jobs",
     ),
+)
+# Whoever sets one is told at the start.
+WITHOUT_EFFECT = (
+    Variables(
+        (
+            "MLFLOW_AUTH_CONFIG_PATH",
+            "MLFLOW_AUTH_ADMIN_USERNAME",
+            "MLFLOW_AUTH_ADMIN_PASSWORD",
+            "MLFLOW_BASIC_AUTH_FAIL_CLOSED",
+            "MLFLOW_FLASK_SERVER_SECRET_KEY",
+            "MLFLOW_RBAC_SEED_DEFAULT_ROLES",
+            "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH",
+        ),
+        "belongs to MLflow's basic-auth; Headrace has users of its own (--auth, `headrace user`)",
+    ),
     Variables(
         (
             "MLFLOW_TRACE_ROLLUPS_MAX_PARTITIONS_PER_RUN",
@@ -204,19 +203,16 @@ WITHOUT_EFFECT = (
             "MLFLOW_TRACE_ROLLUPS_SCHEDULE",
         ),
         "has no effect: MLFLOW_SQL_TRACE_ROLLUPS_ENABLED is refused",
-        said=True,
     ),
     Variables(
         ("MLFLOW_SQLALCHEMYSTORE_POOLCLASS",),
         "has no effect on PostgreSQL: all of stock shares one pool within --database-connections",
-        said=True,
     ),
     Variables(
         ("GUNICORN_CMD_ARGS",),
         f"has no effect (in stock with --gunicorn-opts only); {_OWN_SERVER}",
-        said=True,
     ),
-    Variables(("UVICORN_*",), f"all but those of TLS, which are refused, have no effect; {_OWN_SERVER}", said=True),
+    Variables(("UVICORN_*",), f"all but those of TLS, which are refused, have no effect; {_OWN_SERVER}"),
 )
 # What the code of MLflow's server and stores reads when it is somebody's client, or runs on Databricks.
 CLIENTS = (

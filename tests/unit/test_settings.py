@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import sqlalchemy
 
-from headrace import database_url
+from headrace import database_url, stock_options
 from headrace.cli.reference import PAGES
 from headrace.errors import ConfigurationError
 from headrace.listeners import listen
@@ -384,6 +384,12 @@ def test_what_has_no_effect_is_said() -> None:
         "HEADRACE_PORT is set, but is no setting; did you mean MLFLOW_PORT?",
         "HEADRACE_STOK is set, but is no setting; did you mean HEADRACE_STOCK?",
     ]
+
+
+def test_what_works_is_not_said() -> None:
+    names = [name for row in (*stock_options.WORKS, *stock_options.STOCKS) for name in row.names]
+    assert "MLFLOW_SERVER_JOB_LEASE_TTL" in names
+    assert list(stock_options.lines_of(dict.fromkeys(names, "1"), ())) == []
 
 
 def test_the_table_and_the_struct_agree() -> None:
