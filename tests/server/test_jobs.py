@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import psutil
 import requests
 
-from tests.server.conftest import Serve, run_headrace
+from tests.server.conftest import Serve, Serving, run_headrace
 from tests.support.fork_server import client_environment
 from tests.support.processes import wait_until
 from tests.unit.traces.spans import body, span
@@ -58,7 +58,12 @@ print(json.dumps({
 
 
 class Provider(BaseHTTPRequestHandler):
+    answers = Event()
+    asked = 0
+
     def do_POST(self) -> None:
+        Provider.asked += 1
+        assert self.answers.wait(PATIENCE_SECONDS)
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         verdict = json.dumps({"result": "yes", "rationale": "because"})
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": verdict}}
@@ -76,19 +81,22 @@ class Provider(BaseHTTPRequestHandler):
 
 @contextmanager
 def provider() -> Iterator[str]:
+    Provider.answers.set()
     with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/v1"
         server.shutdown()
 
 
-def job_processes(parent: psutil.Process) -> Sequence[psutil.Process]:
-    return [each for each in parent.children(recursive=True) if "mlflow.server.jobs" in " ".join(each.cmdline())]
+def jobs_of(server: Serving) -> Sequence[psutil.Process]:
+    assert server.stock is not None
+    processes = server.stock.children(recursive=True)
+    return [each for each in processes if "mlflow.server.jobs" in " ".join(each.cmdline())]
 
 
-def test_judges_give_their_feedback_and_an_old_trace_goes_to_the_archive(serve: Serve, tmp_path: Path) -> None:
-    """One server for all: a judge that is asked, one that judges new traces by itself through the AI gateway, and the
-    archive. The runner looks for the last two once a minute."""
+def test_judges_and_the_archive_and_another_server_that_takes_over(serve: Serve, tmp_path: Path) -> None:
+    """One database for all: a judge that is asked, one that judges new traces by itself through the AI gateway, and the
+    archive. The runner looks for the last two once a minute. Then one server's jobs are another's."""
     archive = tmp_path / "archive"
     configuration = tmp_path / "archival.yaml"
     configuration.write_text(
@@ -101,14 +109,13 @@ def test_judges_give_their_feedback_and_an_old_trace_goes_to_the_archive(serve: 
             "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http",
             "MLFLOW_ONLINE_SCORING_DEFAULT_TRACE_COMPLETION_BUFFER_SECONDS": "0",
         }
-        server = serve(
-            "--auth", "--enable-all", "--trace-archival-config", str(configuration), env=environment, forks=False
-        )
+        options = ("--auth", "--enable-all", "--trace-archival-config", str(configuration))
+        server = serve(*options, env=environment, forks=False)
         headers = {"Authorization": f"Bearer {TOKEN}"}
 
-        def ask(method: str, path: str, **more: Any) -> Any:
+        def ask(method: str, path: str, of: Serving = server, **more: Any) -> Any:
             answer = requests.request(
-                method, f"{server.url}/ajax-api/3.0/mlflow/{path}", headers=headers, timeout=120, **more
+                method, f"{of.url}/ajax-api/3.0/mlflow/{path}", headers=headers, timeout=120, **more
             )
             assert answer.status_code == 200, answer.text
             return answer.json()
@@ -130,18 +137,24 @@ def test_judges_give_their_feedback_and_an_old_trace_goes_to_the_archive(serve: 
         uses = {"model_definition_id": made["model_definition_id"], "linkage_type": "PRIMARY", "weight": 1}
         ask("POST", "gateway/endpoints/create", json={"name": "judging", "model_configs": [uses]})
 
-        environment = client_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
+        client = client_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN}
         done = subprocess.run(
-            [sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, timeout=300, check=True
+            [sys.executable, "-c", TRACED], env=client, capture_output=True, text=True, timeout=300, check=True
         )
         asked = json.loads(done.stdout.splitlines()[-1])
-        (job,) = ask("POST", "scorer/invoke", json=asked)["jobs"]
 
-        def ended() -> bool:
-            return ask("GET", f"jobs/{job['job_id']}")["status"] not in ("PENDING", "RUNNING")
+        def judge(of: Serving) -> str:
+            (job,) = ask("POST", "scorer/invoke", of, json=asked)["jobs"]
+            return str(job["job_id"])
 
-        wait_until(ended, "the job has ended", PATIENCE_SECONDS)
-        assert ask("GET", f"jobs/{job['job_id']}")["status"] == "SUCCEEDED"
+        def succeeds(job_id: str, of: Serving) -> None:
+            def ended() -> bool:
+                return ask("GET", f"jobs/{job_id}", of)["status"] not in ("PENDING", "RUNNING")
+
+            wait_until(ended, "the job has ended", PATIENCE_SECONDS)
+            assert ask("GET", f"jobs/{job_id}", of)["status"] == "SUCCEEDED"
+
+        succeeds(judge(server), server)
 
         def given() -> set[tuple[str, str]]:
             trace = ask("GET", f"traces/{asked['trace_ids'][0]}")["trace"]["trace_info"]
@@ -167,12 +180,32 @@ def test_judges_give_their_feedback_and_an_old_trace_goes_to_the_archive(serve: 
         experiment = requests.get(url, headers=headers, timeout=60).json()["experiment"]
         assert experiment["effective_trace_archival_retention"] == "365d"
 
-        stock = server.stock
-        assert stock is not None
-        jobs = job_processes(stock)
+        Provider.answers.clear()
+        Provider.asked = 0
+        under_way = judge(server)
+        wait_until(lambda: Provider.asked == 1, "the first server is at it", PATIENCE_SECONDS)
+        other = serve(*options, env=environment, forks=False)
+        waiting = judge(other)
+        wait_until(lambda: Provider.asked == 2, "the first server has taken the other's job", PATIENCE_SECONDS)
+        assert not jobs_of(other)
+        url = f"{other.url}/ajax-api/3.0/mlflow/issues/invoke"
+        refused = requests.post(url, json={"trace_ids": asked["trace_ids"]}, headers=headers, timeout=60)
+        assert (refused.status_code, refused.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+        Provider.answers.set()
+        succeeds(under_way, other)
+        succeeds(waiting, other)
+        assert Provider.asked == 2  # each was done once
+
+        Provider.answers.clear()
+        broken_off = judge(server)
+        wait_until(lambda: Provider.asked == 3, "the first server is at it", PATIENCE_SECONDS)
+        jobs = jobs_of(server)
         assert len(jobs) > 1
         server.process.stop()
         wait_until(lambda: not any(each.is_running() for each in jobs), "no job's process is left")
+        wait_until(lambda: Provider.asked == 4, "the other has begun it anew", PATIENCE_SECONDS)
+        Provider.answers.set()
+        succeeds(broken_off, other)
 
 
 def test_an_archive_that_mlflow_can_not_use_keeps_the_server_from_starting(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The stock process: `uvicorn mlflow.server.fastapi_app:app` on a Unix socket.
 
-MLflow is imported here and in stock/migrate.py, nowhere else, and is not changed.
+MLflow is imported here, in stock/jobs.py and in stock/migrate.py, nowhere else, and is not changed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from headrace import child
+from headrace.stock.jobs import JobRunner, WhereJobsRun
 from headrace.stock.passwords import let_engines_try_each
 
 Scope = MutableMapping[str, Any]
@@ -61,13 +62,6 @@ def share_engine(uris: set[str]) -> None:
             engines.setdefault(uri, engine)
 
 
-def start_job_runner(environment: dict[str, str]) -> None:
-    """MLflow's own, which starts a process for each kind of job; all of them end soon after this one."""
-    from mlflow.server.jobs.utils import _launch_job_execution_runner
-
-    _launch_job_execution_runner(environment, os.getpid())
-
-
 def main() -> None:
     """Run until SIGTERM, or until the parent ends."""
     parent = child.Parent()
@@ -87,8 +81,10 @@ def main() -> None:
         import uvicorn
         from mlflow.server.fastapi_app import app
 
+    jobs: JobRunner | None = None
     if configuration["jobs"] is not None:
         os.makedirs(os.environ["_MLFLOW_HUEY_STORAGE_PATH"], mode=0o700, exist_ok=True)
+        jobs = JobRunner(configuration["jobs"])
     let_engines_try_each()
     stores = {configuration["stock"][f"_MLFLOW_SERVER_{kind}_STORE"] for kind in ("FILE", "REGISTRY")}
     share_engine({uri for uri in stores if uri.startswith("postgresql")})
@@ -96,14 +92,19 @@ def main() -> None:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if configuration["jobs"] is not None:
-                start_job_runner(configuration["jobs"])
+            if jobs is not None:
+                jobs.start()
             parent.ready()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if jobs is not None:
+                jobs.end()
+            await super().shutdown(sockets)
 
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     config = uvicorn.Config(
-        AsSeenByWorker(app),
+        AsSeenByWorker(app if jobs is None else WhereJobsRun(app, jobs)),
         uds=path,
         log_level="debug" if debug else "warning",
         access_log=debug,
