@@ -18,7 +18,7 @@ import requests
 from headrace.aws import database
 from headrace.aws.client import Cloud
 from headrace.errors import SchemaOutOfDate
-from tests.support import session_manager_plugin
+from tests.support import fork_server, session_manager_plugin
 from tests.support.processes import Process, clean_environment, free_port
 from tests.support.servers import SCRIPTS, Server
 
@@ -45,7 +45,7 @@ class Account:
         path = f"{self.folder}:{clean['PATH']}" if plugin else clean["PATH"]
         # the tests' PostgreSQL has no TLS
         given = {"AWS_ENDPOINT_URL": self.url, "TUNNELS": json.dumps(self.tunnels), "PGSSLMODE": "prefer"}
-        return {**clean, **KEYS, **given, "PATH": path}
+        return {**clean, **fork_server.environment("aws"), **KEYS, **given, "PATH": path}
 
     def run(self, *arguments: str, given: str = "", plugin: bool = True) -> subprocess.CompletedProcess[str]:
         """`headrace aws ...`, to its end."""

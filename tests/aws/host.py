@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg2
 
 from tests.aws.conftest import KEYS, Account
+from tests.support import fork_server
 from tests.support.postgres import Postgres
 from tests.support.processes import Process, free_port
 from tests.support.servers import SCRIPTS, Server
@@ -45,6 +46,7 @@ class HostStandIn:
         parameters = self.parameters()
         environment = {
             **KEYS,
+            **fork_server.environment(),
             "AWS_ENDPOINT_URL": self.account.url,
             "MLFLOW_S3_ENDPOINT_URL": self.account.url,
             "HOST": "127.0.0.1",

@@ -25,6 +25,7 @@ from headrace.errors import AwsError
 from headrace.server_role import create_server_role
 from headrace.settings import Settings
 from tests.aws.conftest import KEYS, Account
+from tests.support import fork_server
 from tests.support.databases import Databases
 from tests.support.postgres import ROTATED, Postgres
 from tests.support.processes import PATIENCE_SECONDS, Process, clean_environment, free_port, wait_until
@@ -54,6 +55,7 @@ class Place:
             self.cloud.put_secret(f"/lab/{name}", value, KEY)
         environment = {
             **KEYS,
+            **fork_server.environment(),
             "AWS_ENDPOINT_URL": account.url,
             "HEADRACE_SSM_PREFIX": "/lab",
             "HEADRACE_AUTH": "true",

@@ -25,6 +25,7 @@ from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
 from tests.aws.conftest import Account
 from tests.aws.host import HostStandIn
 from tests.aws.template import Template
+from tests.support import fork_server
 from tests.support.databases import OLD_REVISION, Database, made_by_an_older_mlflow
 from tests.support.postgres import Postgres
 from tests.support.processes import clean_environment
@@ -194,7 +195,8 @@ def test_a_database_of_an_older_mlflow_is_migrated_in_place(
 
 def _made_by_headrace(database: Database) -> None:
     command = [str(SCRIPTS / "headrace"), "db", "create", database.uri]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=120)
+    env = clean_environment() | fork_server.environment()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 

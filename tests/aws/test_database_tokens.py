@@ -32,7 +32,7 @@ from headrace.settings import Settings
 from headrace.settings.resolve import resolve
 from tests.aws.conftest import KEYS, REGION
 from tests.aws.template import Template
-from tests.support import tls
+from tests.support import fork_server, tls
 from tests.support.databases import Database, Databases
 from tests.support.postgres import Postgres
 from tests.support.processes import Process, free_port, wait_until
@@ -109,7 +109,8 @@ def test_a_server_without_a_password(
     """Its own connections and stock's begin with tokens that are good, longer than the first one was."""
     port = free_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--stock-wait", str(STOCK_SECONDS)]
-    process = Process([sys.executable, "-c", QUICK, "serve", *options], tmp_path / "log", env=environment, cwd=tmp_path)
+    env = environment | fork_server.environment()
+    process = Process([sys.executable, "-c", QUICK, "serve", *options], tmp_path / "log", env=env, cwd=tmp_path)
     server = Server("headrace", f"http://127.0.0.1:{port}", process)
     try:
         process.wait_until(lambda: server.answers("/health"), "Headrace answers")

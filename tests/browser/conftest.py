@@ -24,7 +24,8 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response
 
 from tests.support.databases import Database, Databases
-from tests.support.processes import GUESSED_REQUIREMENTS, clean_environment
+from tests.support.fork_server import client_environment
+from tests.support.processes import GUESSED_REQUIREMENTS
 from tests.support.servers import Server, start_headrace
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +177,7 @@ def _follow(url: str) -> tuple[str, dict[str, str]]:
     from mlflow import MlflowClient
 
     options = ["--run-name", "first", "--trees", str(TREES), "--customers", "800", "--project", "churn", "--user", "me"]
-    environment = clean_environment() | GUESSED_REQUIREMENTS | {"MLFLOW_TRACKING_URI": url}
+    environment = client_environment() | GUESSED_REQUIREMENTS | {"MLFLOW_TRACKING_URI": url}
     command = [sys.executable, str(EXAMPLE), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import BACKENDS, Backend, Databases
+from tests.support.fork_server import client_environment
 from tests.support.processes import clean_environment
 from tests.support.servers import Server, start_headrace
 
@@ -31,12 +32,13 @@ def server(
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_what_a_training_script_does(server: Server, client: str) -> None:
+    environment = client_environment() if client == "newest" else clean_environment()
     done = subprocess.run(
         [CLIENTS[client], SCRIPT, server.url, f"by the {client}"],
         capture_output=True,
         text=True,
         timeout=120,
-        env=clean_environment() | {"MLFLOW_TRACKING_USERNAME": "", "GIT_PYTHON_REFRESH": "quiet", "USER": "me"},
+        env=environment | {"MLFLOW_TRACKING_USERNAME": "", "GIT_PYTHON_REFRESH": "quiet", "USER": "me"},
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from headrace.cli.commands import cli
 from headrace.errors import ConfigurationError
 from tests.server.conftest import Serve, run_headrace
+from tests.support import fork_server
 from tests.support.databases import Database, Databases
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.postgres import LOCKED, Postgres
@@ -139,6 +140,7 @@ def test_it_is_said_in_one_line(
         pytest.skip("PgBouncer is not installed")
     situation = situations[name]
     environment = {"MLFLOW_BACKEND_STORE_URI": situation.backend, "HOME": str(tmp_path)} | situation.environment
+    environment |= fork_server.environment()
     serving = Process([SCRIPTS / "headrace", *COMMANDS["serve"]], tmp_path / "serve", env=environment, cwd=tmp_path)
     monkeypatch.chdir(tmp_path)
     for variable, value in environment.items():
@@ -196,7 +198,7 @@ def test_a_database_that_is_not_up_yet(late_postgres: Postgres, serve: Serve, tm
     port = free_port()
     backend = f"postgresql://postgres@127.0.0.1:{late_postgres.port}/mlflow"
     command: list[str | Path] = [SCRIPTS / "headrace", "serve", "--port", str(port), "--backend-store-uri", backend]
-    process = Process([*command, "--stock", "lazy"], tmp_path / "log", cwd=tmp_path)
+    process = Process([*command, "--stock", "lazy"], tmp_path / "log", env=fork_server.environment(), cwd=tmp_path)
     try:
         wait_until(lambda: "Connection refused" in process.tail(), "the wait is said")
         # of the 60, what a busy machine took to be told that nobody is there is gone

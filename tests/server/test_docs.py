@@ -15,8 +15,8 @@ import requests
 
 from tests.server.guarded import ADMIN_TOKEN, PASSWORD, start_guarded
 from tests.support.databases import Databases
+from tests.support.fork_server import client_environment
 from tests.support.pages import DOCS, README, ROOT, blocks, typed
-from tests.support.processes import clean_environment
 from tests.support.servers import Server, start_headrace
 
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
@@ -29,7 +29,7 @@ def test_the_readme_example_runs(databases: Databases, tmp_path: Path) -> None:
         script = shown.replace("http://localhost:5000", server.url)
         assert script != shown
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=clean_environment()
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=client_environment()
         )
         assert done.returncode == 0, done.stderr
         search = {"experiment_ids": ["1"], "max_results": 5}

@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 
 from tests.server.conftest import Serve
 from tests.support.databases import Databases
+from tests.support.fork_server import client_environment
 from tests.support.postgres import Postgres
-from tests.support.processes import clean_environment, free_port
+from tests.support.processes import free_port
 from tests.support.servers import Server
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "churn_xgboost.py"
@@ -50,7 +51,7 @@ def test_without_a_server_it_says_so(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     done = subprocess.run(
         [sys.executable, EXAMPLE],
-        env=clean_environment() | {"MLFLOW_TRACKING_URI": url},
+        env=client_environment() | {"MLFLOW_TRACKING_URI": url},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -86,7 +87,7 @@ def test_the_user_guide(
     options = ["--trees", str(TREES), "--customers", "800", "--project", "churn", "--user", "me"]
     done = subprocess.run(
         [sys.executable, EXAMPLE, *options],
-        env=clean_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN},
+        env=client_environment() | {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": TOKEN},
         cwd=tmp_path,
         capture_output=True,
         text=True,

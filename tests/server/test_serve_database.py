@@ -16,6 +16,7 @@ from headrace.database import _aside, installed_revisions
 from headrace.database_url import SqliteURL
 from headrace.errors import ConfigurationError
 from tests.server.conftest import Serve, run_headrace
+from tests.support import fork_server
 from tests.support.databases import (
     BACKENDS,
     OLD_REVISION,
@@ -150,7 +151,7 @@ def test_an_upgrade_of_sqlite_that_is_broken_off_has_changed_nothing(databases: 
         return False
 
     for how, left in ((signal.SIGKILL, True), (signal.SIGINT, False)):  # the second finds what the first has left
-        process = Process(command, tmp_path / how.name, cwd=tmp_path)
+        process = Process(command, tmp_path / how.name, env=fork_server.environment(), cwd=tmp_path)
         try:
             process.wait_until(is_under_way, "some of MLflow's migrations are done")
             process.send_signal(how)

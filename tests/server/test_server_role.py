@@ -23,6 +23,7 @@ from headrace.server_role import join_owners
 from headrace.settings import Settings
 from headrace.sql.files import read
 from tests.server.conftest import Serve, run_headrace
+from tests.support import fork_server
 from tests.support.databases import Database
 from tests.support.postgres import Postgres
 from tests.support.processes import clean_environment
@@ -34,9 +35,8 @@ ROLE = "mlflow server"  # to be quoted wherever it is used
 def create(database_uri: str, folder: Path, password: str, role: str = ROLE) -> subprocess.CompletedProcess[str]:
     """As the master user, the role's password through standard input."""
     command = [str(SCRIPTS / "headrace"), "db", "create", database_uri, "--server-role", role, "--password-stdin"]
-    return subprocess.run(
-        command, input=password, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=120
-    )
+    env = clean_environment() | fork_server.environment()
+    return subprocess.run(command, input=password, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
 
 
 def as_role(database: Database) -> str:

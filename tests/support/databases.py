@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,10 @@ from typing import Any, Literal
 import sqlalchemy
 
 from headrace.database_url import PostgresURL, parse
+from tests.support import fork_server
+from tests.support.fork_server import ROOT
 from tests.support.postgres import Postgres
-from tests.support.processes import clean_environment
+from tests.support.processes import clean_environment, one_at_a_time
 
 Backend = Literal["postgresql", "sqlite"]
 # The revision before the last of MLflow 2.0, when the tables of 3.x were not there.
@@ -83,7 +84,7 @@ class Databases:
 
     def migrated(self, backend: Backend) -> Database:
         """A database as stock leaves it after its first start: its schema and the experiment "Default"."""
-        with _one_at_a_time(self._shared / f"{backend}.lock"):
+        with one_at_a_time(self._shared / f"{backend}.lock"):
             made = self._made_by_stock(backend)
         if backend == "sqlite":
             file = self._next_file()
@@ -117,37 +118,18 @@ class Databases:
         return self._folder / f"mlflow_{self._count}.db"
 
 
-@contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def initialise(database: Database) -> None:
     """Let stock's own code make its tables and first rows, in a process of its own."""
-    script = (
-        "import sys; from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Store; "
-        "Store(sys.argv[1], 'mlflow-artifacts:/')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, database.uri], capture_output=True, text=True, env=clean_environment()
-    )
-    assert done.returncode == 0, done.stderr
+    _make_tables(database.uri)
 
 
 def made_by_an_older_mlflow(database: Database) -> None:
     """Make the tables of `OLD_REVISION` in an empty database, by stock's own migrations."""
-    script = (
-        "import sys; from mlflow.store.db import utils; from alembic import command; "
-        "engine = utils.create_sqlalchemy_engine_with_retry(sys.argv[1]); "
-        "utils.InitialBase.metadata.create_all(engine); config = utils._get_alembic_config(sys.argv[1]); "
-        "command.upgrade(config, sys.argv[2])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, database.uri, OLD_REVISION],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-    )
+    _make_tables(database.uri, OLD_REVISION)
+
+
+def _make_tables(*arguments: str) -> None:
+    command = [sys.executable, "-m", "tests.support.stock_tables", *arguments]
+    env = clean_environment() | {"PYTHONPATH": str(ROOT)} | fork_server.environment()
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr

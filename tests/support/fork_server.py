@@ -1,22 +1,25 @@
-"""Stock's servers and MLflow's clients as forks of a process that has imported MLflow: 5 and 3 s of processor time.
+"""Stock's servers, MLflow's clients and `headrace aws` as forks of a process that has imported what they import.
 
-Who wants one starts the same command as ever, with `environment()` or `client_environment()`. Before that command
+Who wants one starts the same command as ever, with `environment()` of its kind. Before that command
 Python imports forks/sitecustomize.py: it hands the arguments, the environment, the folder and the streams to the fork
 server, and stands in for the fork until that ends: it passes signals on, and ends as the fork ends. The fork goes on as
 a new interpreter would after its imports. Where these would now find another value of a variable than they have found,
-it becomes a new interpreter.
+it becomes a new interpreter. That saves 5, 3 and 0.5 s of processor time.
+
+All of pytest-xdist's workers use the same fork servers: who wants one first starts it, and it ends with them.
 """
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -29,10 +32,10 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from headrace.child import importing
-from tests.support.processes import Process, clean_environment
+from tests.support.processes import clean_environment, one_at_a_time
 
 ROOT = Path(__file__).parents[2]
-PLACE = "TESTS_FORK_SERVER"  # the variable with the fork server's address
+PLACE = "TESTS_FORK_SERVERS"  # the variable: in which folder which kinds of fork servers are to be used
 NO_FORK = {PLACE: ""}  # in a server's environment: for who stops its stock, or looks into it
 STAND_IN = Path(__file__).with_name("forks")  # has sitecustomize.py
 # A variable that is another one for each test; the imports look whether it is set.
@@ -41,19 +44,29 @@ TEST = "PYTEST_CURRENT_TEST"
 SET_BY_DEFAULT = {"MLFLOW_SERVER_X_FRAME_OPTIONS": "SAMEORIGIN"}
 # Not seen by `_noting_reads`: what the interpreter, libc and BLAS look at when they start.
 READ_IN_C = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "OMP_", "OPENBLAS_")
+UNCOUNTED = {"__iter__", "get_exec_path", "_candidate_tempdir_list"}
 LONGEST_REQUEST = 200_000
 PR_SET_PDEATHSIG = 1
 
 _found: dict[str, str | None] = {}  # what the imports of this process, or of the one it is a fork of, have found
+_set: dict[str, str] = {}  # and what they have set, as scikit-learn does
 _lock = threading.Lock()
 
 
-def environment(kind: Literal["server", "client"] = "server") -> dict[str, str]:
-    """With this in its environment, a stock server is a fork. Nothing on a system where it can't be."""
+def environment(kind: Literal["server", "client", "aws"] = "server") -> dict[str, str]:
+    """With this in its environment, a stock server is a fork; by "client" any Python, by "aws" `headrace aws` with the
+    stock servers that it starts. Nothing on a system where it can't be."""
     if sys.platform != "linux":
         return {}
     with _lock:
-        return {PLACE: _start(kind), "PYTHONPATH": f"{STAND_IN}:{ROOT}", "PYTHONHASHSEED": "0"}
+        kinds = (kind, "server") if kind == "aws" else (kind,)
+        for each in kinds:
+            _start(each)
+        return {
+            PLACE: f"{_folder()}/{'+'.join(kinds)}",
+            "PYTHONPATH": f"{STAND_IN}:{ROOT}",
+            "PYTHONHASHSEED": "0",
+        }
 
 
 def client_environment() -> dict[str, str]:
@@ -61,44 +74,76 @@ def client_environment() -> dict[str, str]:
     return clean_environment() | environment("client")
 
 
+def _session() -> int:
+    """The process of all these tests."""
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+
+def _folder() -> Path:
+    return Path(tempfile.gettempdir(), f"fork-servers-{_session()}")
+
+
 @cache
-def _start(kind: str) -> str:
-    """The address of this process's fork server; its last part is the kind."""
+def _start(kind: str) -> None:
+    """Unless it is there."""
     from tests.support.servers import STOCK_ENVIRONMENT
 
-    folder = tempfile.TemporaryDirectory(prefix="fork-server-")
-    atexit.register(folder.cleanup)
-    place = f"{folder.name}/{kind}"
-    command = [sys.executable, "-c", f"from {__name__} import main; main({place!r})"]
-    env = {TEST: "any", "PYTHONPATH": str(ROOT)} | STOCK_ENVIRONMENT | SET_BY_DEFAULT
-    process = Process(command, Path(folder.name, "log"), env=env, cwd=ROOT)
-    atexit.register(process.stop)
-    process.wait_until(lambda: _accepts(place), "the fork server accepts")
-    return place
+    place, log = _folder() / kind, _folder() / f"{kind}.log"
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    with one_at_a_time(_folder() / f"{kind}.lock"):
+        if _accepts(place):
+            return
+        place.unlink(missing_ok=True)  # of a session before, of the same process id
+        command = [sys.executable, "-c", f"from {__name__} import main; main({str(place)!r}, {_session()})"]
+        env = clean_environment() | {TEST: "any", "PYTHONPATH": str(ROOT)} | STOCK_ENVIRONMENT | SET_BY_DEFAULT
+        with log.open("w") as output:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=ROOT)
+        assert done.returncode == 0, log.read_text()
 
 
-def _accepts(place: str) -> bool:
+def _accepts(place: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        return connection.connect_ex(place) == 0
+        return connection.connect_ex(str(place)) == 0
 
 
-def main(place: str) -> None:
-    """Import stock, and fork for whoever connects."""
+def main(place: str, session: int) -> None:
+    """Import stock, or what clients import, listen, and go on without who has started this; fork for whoever connects,
+    until the process `session` ends."""
     with _noting_reads(), importing():
         if place.endswith("/server"):
             import uvicorn  # noqa: F401 - MLflow looks whether it is there
             from mlflow.server.fastapi_app import app  # noqa: F401
-        else:
+        elif place.endswith("/aws"):
+            import boto3  # noqa: F401
+
+            import headrace.cli.aws
+            import headrace.cli.commands  # noqa: F401
+        else:  # with what several of them import
+            import matplotlib.pyplot  # noqa: F401
             import mlflow  # noqa: F401
+            import shap  # noqa: F401
+            import sklearn.linear_model  # noqa: F401
+            import xgboost  # noqa: F401
+        if place.endswith("/aws"):
+            _read_descriptions()
+    ended = os.pidfd_open(session)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(place)
     listener.listen()
+    if os.fork():
+        os._exit(0)
+    os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that keep the forks
     while True:
+        readable, _, _ = select.select([listener.fileno(), ended], [], [])
+        if ended in readable:
+            shutil.rmtree(Path(place).parent, ignore_errors=True)
+            os._exit(0)
         channel, _ = listener.accept()
         if os.fork() == 0:
             break
         channel.close()
+    os.close(ended)
     listener.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _end_with_parent()
@@ -116,14 +161,30 @@ def main(place: str) -> None:
     _run(**json.loads(message))
 
 
+def _read_descriptions() -> None:
+    """AWS's, of the services that several commands call: boto3 reads them anew for each client."""
+    import botocore.session
+
+    botocore.session.create_loader = cache(botocore.session.create_loader)
+    loader = botocore.session.create_loader(None)
+    for service in ("autoscaling", "cloudformation", "ec2", "ecr", "elbv2", "iam", "logs", "rds", "s3", "ssm", "sts"):
+        for description in ("service-2", "endpoint-rule-set-1"):
+            loader.load_service_model(service, description, api_version=None)
+    loader.load_data_with_path("endpoints")
+
+
 @contextmanager
 def _noting_reads() -> Iterator[None]:
-    """Of os.environ. Who looks through all of it looks for names of its own, as tqdm does for TQDM_*."""
+    """Of os.environ. Who looks through all of it looks for names of its own, as tqdm does for TQDM_*.
+
+    Who runs a program looks for it in PATH, in which nobody here puts another of that name. `tempfile` looks again.
+    """
+    before = dict(os.environ)
     variables: Any = type(os.environ)
     original = variables.__getitem__
 
     def noted(self: Any, name: str | bytes) -> Any:
-        if sys._getframe(1).f_code.co_name != "__iter__":
+        if not {sys._getframe(depth).f_code.co_name for depth in (1, 2, 3)} & UNCOUNTED:
             _found[os.fsdecode(name)] = None
         return original(self, name)
 
@@ -132,7 +193,8 @@ def _noting_reads() -> Iterator[None]:
         yield
     finally:
         variables.__getitem__ = original
-    _found.update(_of_imports(os.environ))
+    _found.update(_of_imports(before))
+    _set.update({name: value for name, value in os.environ.items() if before.get(name) != value})
 
 
 def _end_with_parent() -> None:
@@ -159,14 +221,16 @@ def _run(arguments: list[str], path: list[str], environ: dict[str, str], folder:
     """`arguments`: an interpreter, and what it is to run."""
     os.environ.clear()
     os.environ.update(environ)
+    tempfile.tempdir = None
     time.tzset()
     os.chdir(folder)
     os.umask(umask)
     sys.orig_argv[:], sys.path[:] = arguments, path
     match arguments[1:]:
         case ["-m", module, *rest]:
-            if module.startswith("headrace.stock."):
-                become_new_unless_as_found(SET_BY_DEFAULT | os.environ | _told_by_headrace())
+            told = _told_by_headrace() if module.startswith("headrace.stock.") else {}
+            if module != "tests.support.stock":  # which looks itself
+                become_new_unless_as_found(SET_BY_DEFAULT | os.environ | told)
             sys.argv[:], sys.path[:0] = [module, *rest], [folder]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         case ["-c", script, *rest]:
@@ -201,6 +265,7 @@ def become_new_unless_as_found(environ: Mapping[str, str]) -> None:
     """In a fork: go on where imports with this environment would do what ours have done, else start anew."""
     if _of_imports(environ) != _found:
         os.execv(sys.executable, sys.orig_argv)
+    os.environ.update(_set)
 
 
 def _of_imports(environ: Mapping[str, str]) -> dict[str, str | None]:

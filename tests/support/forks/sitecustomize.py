@@ -3,11 +3,25 @@
 import os
 import sys
 
-SERVERS = (["-m", "headrace.stock.launch"], ["-m", "headrace.stock.migrate"], ["-m", "tests.support.stock"])
+MODULES = (
+    *("headrace.stock.launch", "headrace.stock.migrate", "headrace.copy.server", "headrace.copy.filestore"),
+    *("tests.support.stock", "tests.support.stock_tables"),
+)
 
-place = os.environ.get("TESTS_FORK_SERVER", "")
-if place.endswith("/client") or (place and sys.orig_argv[1:3] in SERVERS):
-    del os.environ["TESTS_FORK_SERVER"]
+
+def kind_of(arguments: "list[str]") -> str:
+    match arguments:
+        case ["-m", module] if module in MODULES:
+            return "server"
+        case [script, "aws"] if script.endswith("/headrace"):
+            return "aws"
+    return "client"
+
+
+folder, kinds = os.path.split(os.environ.get("TESTS_FORK_SERVERS", ""))
+if folder and (kind := kind_of(sys.orig_argv[1:3])) in kinds.split("+"):
+    if kind != "aws":  # whose children are stock servers
+        del os.environ["TESTS_FORK_SERVERS"]
     import json
     import signal
     import socket
@@ -22,7 +36,7 @@ if place.endswith("/client") or (place and sys.orig_argv[1:3] in SERVERS):
             "folder": os.getcwd(),
             "umask": umask,
         }
-        channel.connect(place)
+        channel.connect(f"{folder}/{kind}")
         socket.send_fds(channel, [json.dumps(request).encode()], [0, 1, 2])
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, lambda number, _: channel.send(bytes([number])))
