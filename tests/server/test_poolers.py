@@ -12,7 +12,7 @@ import requests
 from headrace.database_url import PostgresURL, parse
 from headrace.db import postgres_indexes
 from headrace.db.connections import READING, WRITING, Connection, connect
-from headrace.db.indexes import HISTORIES, INDEXES
+from headrace.db.indexes import ON_POSTGRESQL
 from headrace.db.postgres import PostgresDatabase
 from headrace.db.query import Query
 from headrace.errors import Unavailable
@@ -227,7 +227,7 @@ async def test_indexes_are_built_and_no_lock_stays(start: Start, databases: Data
     url = url_of(start("transaction").uri(database.name))
     await asyncio.gather(*(postgres_indexes.build(url) for _ in range(2)))
     await postgres_indexes.build_or_fail(url)
-    assert await postgres_indexes.existing(url) == {index.name: True for index in (*INDEXES, HISTORIES)}
+    assert await postgres_indexes.existing(url) == {index.name: True for index in ON_POSTGRESQL}
     assert not database.query("SELECT * FROM pg_locks WHERE locktype = 'advisory'")
 
 

@@ -31,10 +31,10 @@ def indexes() -> None:
 def show(settings: Settings) -> None:
     """Say of each index whether it is there."""
     from headrace.db import postgres_indexes
-    from headrace.db.indexes import HISTORIES, INDEXES
+    from headrace.db.indexes import ON_POSTGRESQL
 
     existing = _done(settings, postgres_indexes.existing)
-    for index in (*INDEXES, HISTORIES):
+    for index in ON_POSTGRESQL:
         click.echo(f"{index.name} on {index}: {index.state(existing.get(index.name))}")
 
 

@@ -5,13 +5,18 @@ first page that everybody opens, without reading the others, and `headrace_logge
 `headrace_latest_metrics_value` gives the top runs by a metric, `headrace_traces_failed` the newest traces that failed,
 which may be few among many. docs/search.md says what they cost.
 
-On PostgreSQL `HISTORIES` stands in the place of an index of MLflow's own, whose columns it begins with.
+On PostgreSQL `HISTORIES` stands in the place of an index of MLflow's own, whose columns it begins with:
+`ON_POSTGRESQL` are all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 from msgspec.structs import replace
+
+from headrace.db.query import Bound, Sql
 
 
 class Index(Struct, frozen=True):
@@ -54,3 +59,23 @@ INDEXES = (
 # A run that trained beside others has its points on as many pages of the table, and on 20 to 50 of this index.
 MLFLOWS_STEPS = Index("index_metrics_run_uuid_key_step", "metrics", "run_uuid, key, step")
 HISTORIES = replace(MLFLOWS_STEPS, include=("timestamp", "value", "is_nan"), otherwise="as MLflow makes it")
+ON_POSTGRESQL = (*INDEXES, HISTORIES)
+
+_WHICH_ARE_READY = Sql(
+    postgresql="""
+SELECT c.relname AS name, i.indisvalid AND i.indnatts - i.indnkeyatts = wanted.included AS ready
+FROM unnest(:names::name[], :tables::text[], :included::int[]) AS wanted (name, tbl, included)
+JOIN pg_class c ON c.relname = wanted.name
+JOIN pg_index i ON i.indexrelid = c.oid AND i.indrelid = to_regclass(wanted.tbl)
+""",
+    sqlite="SELECT name, 1 AS ready FROM sqlite_master WHERE type = 'index' AND name IN :names",
+)
+
+
+def which_are_ready(indexes: Sequence[Index]) -> Bound:
+    """Of those that are there a row each: `name`, and whether it is whole and has these columns (`ready`)."""
+    return _WHICH_ARE_READY(
+        names=[index.name for index in indexes],
+        tables=[index.table for index in indexes],
+        included=[len(index.include) for index in indexes],
+    )

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from headrace.database_url import PostgresURL
 from headrace.db import connections
 from headrace.db.connections import Connection
-from headrace.db.indexes import HISTORIES, INDEXES, MLFLOWS_STEPS, Index
+from headrace.db.indexes import HISTORIES, INDEXES, MLFLOWS_STEPS, ON_POSTGRESQL, Index, which_are_ready
+from headrace.db.query import Dialect
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +29,6 @@ DEADLOCKS = 10
 SMALL_TABLE_BYTES = 1_000_000_000
 # HISTORIES, or MLflow's index again, until it takes the place of the other
 _INSTEAD = "headrace_metrics_history"
-
-_READY = """
-SELECT c.relname AS name, i.indisvalid AND i.indnatts - i.indnkeyatts = wanted.included AS ready
-FROM unnest($1::name[], $2::text[], $3::int[]) AS wanted (name, tbl, included)
-JOIN pg_class c ON c.relname = wanted.name
-JOIN pg_index i ON i.indexrelid = c.oid AND i.indrelid = wanted.tbl::regclass
-"""
 
 _IS_BUILT = """
 SELECT count(*) > 0 FROM pg_stat_progress_create_index
@@ -89,7 +83,7 @@ async def _alone(database: PostgresURL, wait: bool) -> AsyncIterator[Connection 
 async def _is_alone(connection: Connection) -> bool:
     """Whether nobody else builds. A lock of a session would stay behind on a pooler's connection: there we look."""
     if connection.pooled:
-        return not await connection.fetchval(_IS_BUILT, [index.table for index in (*INDEXES, HISTORIES)])
+        return not await connection.fetchval(_IS_BUILT, [index.table for index in ON_POSTGRESQL])
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK))
 
 
@@ -139,10 +133,10 @@ async def _beside_others(work: Callable[[], Awaitable[None]], name: str) -> None
 
 
 async def existing(database: PostgresURL) -> dict[str, bool]:
-    """Name -> whether it is ready, of those of INDEXES that are there, and of HISTORIES."""
+    """Name -> whether it is ready, of those that are there."""
     connection = await connections.connect(database)
     try:
-        return await _ready(connection, [*INDEXES, HISTORIES])
+        return await _ready(connection, ON_POSTGRESQL)
     finally:
         await connections.close(connection)
 
@@ -157,7 +151,6 @@ async def drop(database: PostgresURL) -> None:
 
 
 async def _ready(connection: Connection, indexes: Sequence[Index]) -> dict[str, bool]:
-    """Name -> whether it is whole and has these columns, of those that are there."""
-    names, tables = [index.name for index in indexes], [index.table for index in indexes]
-    rows = await connection.fetch(_READY, names, tables, [len(index.include) for index in indexes])
-    return {row["name"]: row["ready"] for row in rows}
+    """Name -> whether it is ready, of those that are there."""
+    query = which_are_ready(indexes).render(Dialect.POSTGRESQL)
+    return {row["name"]: row["ready"] for row in await connection.fetch(query.text, *query.values)}

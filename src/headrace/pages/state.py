@@ -17,7 +17,7 @@ from headrace.api.message import Message
 from headrace.auth.objects import NOTHING
 from headrace.auth.principals import Right
 from headrace.database_url import SqliteURL
-from headrace.db.indexes import HISTORIES, INDEXES, Index
+from headrace.db.indexes import INDEXES, ON_POSTGRESQL, which_are_ready
 from headrace.db.query import Dialect, Sql
 from headrace.errors import HeadraceError
 from headrace.pages.layout import bars, page, share, table
@@ -36,13 +36,6 @@ SELECT coalesce(host(client_addr), 'a socket') AS address, coalesce(application_
 FROM pg_stat_activity WHERE datname = current_database() GROUP BY 1, 2 ORDER BY 1, 2
 """,
     sqlite="SELECT 1 WHERE 0",
-)
-_INDEXES = Sql(
-    postgresql="""
-SELECT c.relname, i.indisvalid, i.indnatts - i.indnkeyatts FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
-WHERE pg_table_is_visible(i.indrelid) AND c.relname IN :names
-""",
-    sqlite="SELECT name, 1, 0 FROM sqlite_master WHERE type = 'index' AND name IN :names",
 )
 _SIZE = Sql(
     postgresql="SELECT pg_database_size(current_database())",
@@ -114,21 +107,15 @@ def _stock(settings: Settings) -> str:
     return f"<h2>Stock MLflow</h2><p>{state}</p>"
 
 
-def _state(index: Index, there: tuple[bool, int] | None) -> str:
-    return index.state(None if there is None else there == (True, len(index.include)))
-
-
 async def _database(call: Call, counted: Mapping[str, Metric]) -> str:
     address = escape(uri.redact(call.settings.backend_store_uri))
-    wanted = INDEXES if call.db.dialect is Dialect.SQLITE else (*INDEXES, HISTORIES)
+    wanted = INDEXES if call.db.dialect is Dialect.SQLITE else ON_POSTGRESQL
     try:
-        size, indexes, connected = await call.db.rows_of(
-            _SIZE(), _INDEXES(names=[index.name for index in wanted]), _CONNECTED()
-        )
+        size, indexes, connected = await call.db.rows_of(_SIZE(), which_are_ready(wanted), _CONNECTED())
     except HeadraceError as error:
         return f'<h2>Database</h2><p class="bad">{address}: {escape(str(error))}</p>'
-    there = {name: (bool(valid), included) for name, valid, included in indexes}
-    states = [[f"<code>{index.name}</code>", index.table, _state(index, there.get(index.name))] for index in wanted]
+    ready = {name: bool(whole) for name, whole in indexes}
+    states = [[f"<code>{index.name}</code>", index.table, index.state(ready.get(index.name))] for index in wanted]
     text = f"<h2>Database</h2><p><code>{address}</code>, {_bytes(size[0][0])}.</p>"
     if call.db.dialect is Dialect.POSTGRESQL:
         rows = [
