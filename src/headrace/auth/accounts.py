@@ -16,7 +16,7 @@ from msgspec import Struct
 from headrace.auth import account_sql as sql
 from headrace.clock import now_ms
 from headrace.db import connected
-from headrace.db.database import Database
+from headrace.db.database import Database, NotPermitted
 from headrace.db.own_tables import NEXT_VERSION
 from headrace.db.query import Query, Runnable
 from headrace.errors import ConfigurationError, Declined, Unavailable
@@ -220,7 +220,7 @@ class Accounts:
 
 
 def _broken(error: Declined) -> Unavailable:
-    if "permission denied" in str(error):
+    if isinstance(error, NotPermitted):
         return Unavailable(
             f"This role can't make or use Headrace's own tables: {error}. Use the role that owns MLflow's tables, or "
             "let it grant what is missing: `headrace db create --server-role`."

@@ -39,6 +39,10 @@ class TableChanged(Declined):
     """A table or column is gone that was there at the start: stock's migrations have changed the schema meanwhile."""
 
 
+class NotPermitted(Declined):
+    """This server's role may not do that in the database. Nothing was done."""
+
+
 class ValueRefused(Malformed):
     """The database can't hold a value: out of range, too long, a NUL in a text. Nothing was done."""
 
