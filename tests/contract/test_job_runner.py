@@ -22,11 +22,10 @@ def make(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SQLAlchemy's of MLflow
         from mlflow.server import handlers
-        from mlflow.server.jobs import lock_manager, utils
+        from mlflow.server.jobs import lock_manager, utils  # noqa: F401
         from mlflow.store.jobs.sqlalchemy_store import SqlAlchemyJobStore
 
         store = SqlAlchemyJobStore(databases.migrated("postgresql").uri)
-    assert lock_manager
 
     def launch(environment: dict[str, str], parent: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["tail", "-f", "/dev/null"])

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from headrace.stock.app import AsSeenByWorker
 from headrace.stock.forward import Forwarder
-from headrace.stock.launch import AsSeenByWorker
 from tests.support.asgi import running
 from tests.support.processes import PATIENCE_SECONDS
 

@@ -22,7 +22,7 @@ import httpcore
 
 from headrace.asgi.responses import error_id
 from headrace.errors import Unavailable
-from headrace.stock.launch import CLIENT_HEADER
+from headrace.stock.app import CLIENT_HEADER
 from headrace.stock.supervisor import LONGEST_REQUEST, WANTED
 
 Scope = MutableMapping[str, Any]

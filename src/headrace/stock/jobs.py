@@ -17,9 +17,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from headrace.asgi.responses import send_error
-from headrace.errors import Unavailable
-
 if TYPE_CHECKING:
     from mlflow.entities._job import Job
     from mlflow.server.jobs.lock_manager import JobLockManager, SchedulerLease
@@ -31,8 +28,6 @@ PARTS = 12
 END_SECONDS = 5
 # After its start the runner looks for what is older than itself.
 RECOVERY_SECONDS = 120
-# The key of a provider that comes with it is in the queue of the server that was asked, and nowhere else.
-WITH_A_KEY = "/mlflow/issues/invoke"
 
 
 class JobRunner(threading.Thread):
@@ -121,6 +116,7 @@ class JobRunner(threading.Thread):
                     self._process.wait(END_SECONDS)
                 except subprocess.TimeoutExpired:
                     self._process.kill()
+                    self._process.wait()
                 self._process = None
                 _say("this server runs MLflow's jobs no longer")
 
@@ -168,19 +164,6 @@ class JobRunner(threading.Thread):
         mlflow._get_or_init_huey_instance(job.job_name).submit_task(
             job.job_id, place, job.job_name, json.loads(job.params), job.timeout, function._job_fn_metadata.exclusive
         )
-
-
-class WhereJobsRun:
-    """The app, without what is of use alone where the jobs run."""
-
-    def __init__(self, app: Any, runner: JobRunner) -> None:
-        self.app, self.runner = app, runner
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"].endswith(WITH_A_KEY) and not self.runner.is_here:
-            await send_error(scope, send, Unavailable("Another server of this database runs MLflow's jobs. Try again."))
-        else:
-            await self.app(scope, receive, send)
 
 
 def _say(text: str) -> None:

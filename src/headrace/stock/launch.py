@@ -9,40 +9,12 @@ import contextlib
 import os
 import socket
 import warnings
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from headrace import child
-from headrace.stock.jobs import JobRunner, WhereJobsRun
+from headrace.stock.app import AsSeenByWorker, WhereJobsRun
+from headrace.stock.jobs import JobRunner
 from headrace.stock.passwords import let_engines_try_each
-
-Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Any, Any], Awaitable[None]]
-
-# The client's address and scheme as our worker saw them; stock/forward.py sets it and drops a client's own.
-CLIENT_HEADER = b"headrace-client"
-
-
-class AsSeenByWorker:
-    """Gives stock the client and the scheme of the connection to our worker instead of the Unix socket's.
-
-    MLflow opens its assistant to clients on 127.0.0.1, so the address must be the true one, and anyone can send
-    X-Forwarded-For: that's why this is a header of our own, taken off again here.
-    """
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            headers = scope["headers"]
-            for index, (name, value) in enumerate(headers):
-                if name == CLIENT_HEADER:
-                    scheme, port, host = value.decode().split(" ", 2)
-                    scope["client"], scope["scheme"] = (host, int(port)) if host else None, scheme
-                    del headers[index]
-                    break
-        await self.app(scope, receive, send)
 
 
 def share_engine(uris: set[str]) -> None:
