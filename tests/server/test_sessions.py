@@ -62,6 +62,18 @@ def test_a_browser_is_sent_to_the_sign_in_page_and_back(guarded: Guarded) -> Non
     assert guarded.request("GET", "/headrace/style.css").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/?a=b", SIGN_IN, "/headrace/style.css", TOKENS, "/headrace/state", CURRENT])
+def test_head_is_get_without_the_body(guarded: Guarded, path: str) -> None:
+    for browser in (requests.Session(), signed_in(guarded)):
+        got, head = (
+            browser.request(method, guarded.server.url + path, headers=PAGE, allow_redirects=False, timeout=60)
+            for method in ("GET", "HEAD")
+        )
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        for name in ("Location", "Content-Type", "Content-Security-Policy", "Cache-Control"):
+            assert head.headers.get(name) == got.headers.get(name), name
+
+
 @pytest.mark.parametrize(
     "elsewhere",
     ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", "/a\r\nX: y", "", "/a\\b"],

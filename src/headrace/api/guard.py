@@ -85,9 +85,10 @@ class Guard:
         return True
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
             principal = await self._admit(scope)
-            page = self._pages.answers.get((scope["method"], scope["path"]))
+            page = self._pages.answers.get((method, scope["path"]))
             if page is not None:
                 await page(scope, receive, send, principal)
                 return
@@ -95,7 +96,7 @@ class Guard:
             await self._pages.sign_out_by_ui(scope, send, by.principal)
         except ApiError as error:
             is_asked = scope[MATCH].endpoint.right is not Right.OPEN  # where all may come, a login has failed
-            if isinstance(error, Unauthenticated) and is_asked and scope["method"] == "GET" and wants_page(scope):
+            if isinstance(error, Unauthenticated) and is_asked and method == "GET" and wants_page(scope):
                 await self._pages.ask(scope, send)
             else:
                 await send_refusal(scope, send, error)
