@@ -27,6 +27,7 @@ from tests.support.faults import Fault, FaultyProxy
 from tests.support.fork_server import client_environment
 from tests.support.processes import wait_until
 from tests.support.servers import Server, start_headrace
+from tests.support.tls import TLSProxy, certificate
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 MEBIBYTE = 1024 * 1024
@@ -369,15 +370,19 @@ def failing(databases: Databases, s3: Server, tmp_path_factory: pytest.TempPathF
     [
         ({"AWS_PROFILE": "nobody"}, 403, "S3 can't be used: The config profile (nobody) could not be found. Look at"),
         ({"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:1"}, 503, "S3 can't be reached at http://127.0.0.1:1: "),
+        ({"MLFLOW_S3_ENDPOINT_URL": "https://127.0.0.1:{tls}"}, 503, "self-signed certificate. Let AWS_CA_BUNDLE name"),
     ],
 )
 def test_a_bucket_that_can_not_be_used_is_answered_without_stock(
-    variables: dict[str, str], status: int, says: str, databases: Databases, tmp_path: Path
+    variables: dict[str, str], status: int, says: str, s3: Server, databases: Databases, tmp_path: Path
 ) -> None:
     """Stock would come up for each, answer 500 without a word, and fill the log with tracebacks."""
-    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    tls = TLSProxy(int(s3.url.rpartition(":")[2]), *certificate(tmp_path))
+    tls.start()
+    env = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    env |= {name: value.format(tls=tls.port) for name, value in variables.items()}
     destination = ("--artifacts-destination", "s3://bucket")
-    server = start_headrace(databases.migrated("sqlite"), tmp_path, *destination, env=keys | variables, until="/health")
+    server = start_headrace(databases.migrated("sqlite"), tmp_path, *destination, env=env, until="/health")
     try:
         for method, path in (("PUT", f"{ARTIFACTS}/a"), ("GET", f"{ARTIFACTS}/a"), ("GET", f"{ARTIFACTS}?path=a")):
             answer = requests.request(method, server.url + path, data=b"1" if method == "PUT" else None, timeout=60)
@@ -385,6 +390,7 @@ def test_a_bucket_that_can_not_be_used_is_answered_without_stock(
             assert "artifact store" in answer.json()["message"]
     finally:
         server.stop()
+        tls.stop()
     log = server.process.log.read_text()
     assert says in log
     assert "Traceback" not in log

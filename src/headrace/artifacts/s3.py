@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -96,9 +97,16 @@ class Bucket:
     """A bucket, and whether it can be used from here: no wrong region, no missing credentials."""
 
     def __init__(
-        self, client: Client, calls: Calls, credentials: Credentials, endpoint: str, uploads: asyncio.Semaphore
+        self,
+        client: Client,
+        calls: Calls,
+        credentials: Credentials,
+        endpoint: str,
+        trusted: ssl.SSLContext | None,
+        uploads: asyncio.Semaphore,
     ) -> None:
-        self.client, self.calls, self._credentials, self._endpoint = client, calls, credentials, endpoint
+        self.client, self.calls, self._credentials = client, calls, credentials
+        self._endpoint, self._trusted = endpoint, trusted
         self.uploads = uploads
         self._usable = False
         self._probed = -PROBE_AGAIN_SECONDS
@@ -122,7 +130,7 @@ class Bucket:
         self._usable = True
 
     async def declined(self, what: str, error: Exception) -> Declined:
-        """What is left to stock; StoreUnusable where nobody takes a connection, which stock would only find, too."""
+        """What is left to stock; StoreUnusable where nobody takes a connection, or not one that stock would trust."""
         if self._credentials.failure:
             return _unusable(self._credentials.failure)
         if isinstance(error, exceptions.GenericError):
@@ -131,10 +139,12 @@ class Bucket:
                 port = parts.port or (443 if parts.scheme == "https" else 80)
                 try:
                     async with asyncio.timeout(_CONNECTION_SECONDS):
-                        _, writer = await asyncio.open_connection(parts.hostname, port)
+                        _, writer = await asyncio.open_connection(parts.hostname, port, ssl=self._trusted)
                     writer.close()
                 except OSError as failure:  # TimeoutError, too
                     why = failure.strerror or type(failure).__name__
+                    if isinstance(failure, ssl.SSLCertVerificationError):
+                        why = f"{failure.verify_message}. Let AWS_CA_BUNDLE name a file with who signed its certificate"
                     logger.warning("S3 can't be reached at %s: %s", self._endpoint, why)
                     answer = Unavailable("The server can't reach its artifact store. Try again.")
                     return StoreUnusable(f"S3 can't be reached: {why}", answer)
@@ -373,10 +383,13 @@ def _unusable(why: object) -> StoreUnusable:
     return StoreUnusable(f"S3 can't be used: {reason}", answer)
 
 
-def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls, Credentials, str]:
+def _clients(
+    bucket: str, environment: Mapping[str, str]
+) -> tuple[Client, Calls, Credentials, str, ssl.SSLContext | None]:
     # Imported here, because it takes 0.3 s and only S3 needs it.
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
+    from botocore.httpsession import get_cert_path
     from botocore.session import Session
 
     # with tracebacks; what can't be had is told by `_unusable`, in a line
@@ -433,7 +446,10 @@ def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls
         )
     except (exceptions.BaseError, BotoCoreError, ValueError, TypeError) as error:
         raise Declined(f"no client for S3: {error}") from error
-    return client, calls, credentials, endpoint or f"https://s3.{region}.amazonaws.com"
+    endpoint = endpoint or f"https://s3.{region}.amazonaws.com"
+    checked = endpoint.startswith("https:") and not ignore_tls
+    trusted = ssl.create_default_context(cafile=get_cert_path(True)) if checked else None
+    return client, calls, credentials, endpoint, trusted
 
 
 def _endpoint(session: Any, environment: Mapping[str, str]) -> str | None:
