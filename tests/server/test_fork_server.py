@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,24 +12,20 @@ import psutil
 import pytest
 import requests
 
+from tests.support import fork_server
 from tests.support.databases import Databases
-from tests.support.processes import wait_until
-from tests.support.servers import PASSED_THROUGH, Server, start_headrace, start_stock
+from tests.support.fork_server import fork_of
+from tests.support.processes import clean_environment, wait_until
+from tests.support.servers import PASSED_THROUGH, SCRIPTS, Server, start_headrace, start_stock
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks need Linux's prctl and pidfd_open")
 ORIGIN = "https://pages.example.com"
 
 
-def fork_of(server: Server) -> psutil.Process:
-    """The process that serves: not the one that was started, which stands in for it."""
-    [pid] = re.findall(r"Started server process \[(\d+)\]", server.process.tail())
-    assert int(pid) != server.process.pid
-    return psutil.Process(int(pid))
-
-
 def test_it_is_a_fork_and_ends_with_its_stand_in(databases: Databases, tmp_path: Path) -> None:
     server = start_stock(databases.migrated("sqlite"), tmp_path)
-    fork = fork_of(server)
+    fork = fork_of(psutil.Process(server.process.pid))
+    assert fork is not None
     assert "fork_server" in " ".join(fork.cmdline())
     assert fork.cwd() == str(tmp_path)
     server.process.stop(signal.SIGKILL)
@@ -60,3 +56,12 @@ def test_what_mlflow_reads_when_imported_counts(
         return answer.headers.get("access-control-allow-origin")
 
     assert (allowed(), allowed("--cors-allowed-origins", ORIGIN)) == (None, ORIGIN)
+
+
+def test_where_it_can_not_be_a_fork_it_is_a_new_process() -> None:
+    """Whose children may be forks: it has the variable still."""
+    env = clean_environment() | fork_server.environment("aws") | {"PYTHON_OF_NO_MEANING": "1"}
+    command = [str(SCRIPTS / "headrace"), "aws", "--help"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: headrace aws")

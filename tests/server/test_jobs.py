@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,12 +20,12 @@ import psutil
 import requests
 
 from tests.server.conftest import Serve, Serving, run_headrace
-from tests.support.fork_server import client_environment
+from tests.support import fork_server
+from tests.support.fork_server import client_environment, fork_of
 from tests.support.processes import wait_until
 from tests.unit.traces.spans import body, span
 
 TOKEN = "0123456789abcdef0123456789abcdef"
-# The runner starts a process for each kind of job, and each of these imports MLflow.
 PATIENCE_SECONDS = 300
 
 
@@ -88,10 +88,20 @@ def provider() -> Iterator[str]:
         server.shutdown()
 
 
+def wait_for(done: Callable[[], bool], what: str) -> None:
+    """Most of it takes a minute."""
+    wait_until(done, what, PATIENCE_SECONDS, every=0.5)
+
+
 def jobs_of(server: Serving) -> Sequence[psutil.Process]:
+    def below(process: psutil.Process) -> Iterator[psutil.Process]:
+        for child in (fork_of(process) or process).children():
+            if "mlflow.server.jobs" in " ".join(child.cmdline()):
+                yield from filter(None, (child, fork_of(child)))
+            yield from below(child)
+
     assert server.stock is not None
-    processes = server.stock.children(recursive=True)
-    return [each for each in processes if "mlflow.server.jobs" in " ".join(each.cmdline())]
+    return list(below(server.stock))
 
 
 def test_judges_and_the_archive_and_another_server_that_takes_over(serve: Serve, tmp_path: Path) -> None:
@@ -103,14 +113,15 @@ def test_judges_and_the_archive_and_another_server_that_takes_over(serve: Serve,
         f"trace_archival:\n  enabled: true\n  location: {archive.as_uri()}\n  retention: 365d\n  interval_seconds: 1\n"
     )
     with provider() as model:
-        environment = {"HEADRACE_ADMIN_TOKEN": TOKEN, "OPENAI_API_KEY": "x", "OPENAI_API_BASE": model}
+        environment = fork_server.environment("jobs")
+        environment |= {"HEADRACE_ADMIN_TOKEN": TOKEN, "OPENAI_API_KEY": "x", "OPENAI_API_BASE": model}
         environment |= {
             "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": "true",
             "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http",
             "MLFLOW_ONLINE_SCORING_DEFAULT_TRACE_COMPLETION_BUFFER_SECONDS": "0",
         }
         options = ("--auth", "--enable-all", "--trace-archival-config", str(configuration))
-        server = serve(*options, env=environment, forks=False)
+        server = serve(*options, env=environment)
         headers = {"Authorization": f"Bearer {TOKEN}"}
 
         def ask(method: str, path: str, of: Serving = server, **more: Any) -> Any:
@@ -151,7 +162,7 @@ def test_judges_and_the_archive_and_another_server_that_takes_over(serve: Serve,
             def ended() -> bool:
                 return ask("GET", f"jobs/{job_id}", of)["status"] not in ("PENDING", "RUNNING")
 
-            wait_until(ended, "the job has ended", PATIENCE_SECONDS)
+            wait_for(ended, "the job has ended")
             assert ask("GET", f"jobs/{job_id}", of)["status"] == "SUCCEEDED"
 
         succeeds(judge(server), server)
@@ -161,13 +172,9 @@ def test_judges_and_the_archive_and_another_server_that_takes_over(serve: Serve,
             return {(each["assessment_name"], each["feedback"]["value"]) for each in trace["assessments"]}
 
         assert ("good", "yes") in given()
-        wait_until(
-            lambda: given() == {("good", "yes"), ("by_itself", "yes")}, "the judge judges by itself", PATIENCE_SECONDS
-        )
+        wait_for(lambda: given() == {("good", "yes"), ("by_itself", "yes")}, "the judge judges by itself")
 
-        wait_until(
-            lambda: any(each.is_file() for each in archive.rglob("*")), "the old trace is archived", PATIENCE_SECONDS
-        )
+        wait_for(lambda: any(each.is_file() for each in archive.rglob("*")), "the old trace is archived")
 
         def archived() -> bool:
             info = ask("GET", f"traces/{old['trace_id']}")["trace"]["trace_info"]
@@ -183,10 +190,10 @@ def test_judges_and_the_archive_and_another_server_that_takes_over(serve: Serve,
         Provider.answers.clear()
         Provider.asked = 0
         under_way = judge(server)
-        wait_until(lambda: Provider.asked == 1, "the first server is at it", PATIENCE_SECONDS)
-        other = serve(*options, env=environment, forks=False)
+        wait_for(lambda: Provider.asked == 1, "the first server is at it")
+        other = serve(*options, env=environment)
         waiting = judge(other)
-        wait_until(lambda: Provider.asked == 2, "the first server has taken the other's job", PATIENCE_SECONDS)
+        wait_for(lambda: Provider.asked == 2, "the first server has taken the other's job")
         assert not jobs_of(other)
         url = f"{other.url}/ajax-api/3.0/mlflow/issues/invoke"
         refused = requests.post(url, json={"trace_ids": asked["trace_ids"]}, headers=headers, timeout=60)
@@ -198,12 +205,12 @@ def test_judges_and_the_archive_and_another_server_that_takes_over(serve: Serve,
 
         Provider.answers.clear()
         broken_off = judge(server)
-        wait_until(lambda: Provider.asked == 3, "the first server is at it", PATIENCE_SECONDS)
+        wait_for(lambda: Provider.asked == 3, "the first server is at it")
         jobs = jobs_of(server)
         assert len(jobs) > 1
         server.process.stop()
         wait_until(lambda: not any(each.is_running() for each in jobs), "no job's process is left")
-        wait_until(lambda: Provider.asked == 4, "the other has begun it anew", PATIENCE_SECONDS)
+        wait_for(lambda: Provider.asked == 4, "the other has begun it anew")
         Provider.answers.set()
         succeeds(broken_off, other)
 

@@ -1,4 +1,4 @@
-"""Stock's servers, MLflow's clients and `headrace aws` as forks of a process that has imported what they import.
+"""Stock's servers, their jobs, MLflow's clients and `headrace aws` as forks of a process that has imported the same.
 
 Who wants one starts the same command as ever, with `environment()` of its kind. Before that command
 Python imports forks/sitecustomize.py: it hands the arguments, the environment, the folder and the streams to the fork
@@ -26,16 +26,19 @@ import threading
 import time
 import types
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn
+
+import psutil
 
 from headrace.child import importing
 from tests.support.processes import clean_environment, one_at_a_time
 
 ROOT = Path(__file__).parents[2]
 PLACE = "TESTS_FORK_SERVERS"  # the variable: in which folder which kinds of fork servers are to be used
+NEW = "TESTS_NEW_INTERPRETER"  # the variable: this process is not to be a fork, those that it starts may be
 NO_FORK = {PLACE: ""}  # in a server's environment: for who stops its stock, or looks into it
 STAND_IN = Path(__file__).with_name("forks")  # has sitecustomize.py
 # A variable that is another one for each test; the imports look whether it is set.
@@ -46,22 +49,23 @@ SET_BY_DEFAULT = {"MLFLOW_SERVER_X_FRAME_OPTIONS": "SAMEORIGIN"}
 READ_IN_C = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "OMP_", "OPENBLAS_")
 UNCOUNTED = {"__iter__", "get_exec_path", "_candidate_tempdir_list"}
 LONGEST_REQUEST = 200_000
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 _found: dict[str, str | None] = {}  # what the imports of this process, or of the one it is a fork of, have found
 _set: dict[str, str] = {}  # and what they have set, as scikit-learn does
 _lock = threading.Lock()
 
 
-def environment(kind: Literal["server", "client", "aws"] = "server") -> dict[str, str]:
-    """With this in its environment, a stock server is a fork; by "client" any Python, by "aws" `headrace aws` with the
-    stock servers that it starts. Nothing on a system where it can't be."""
+def environment(kind: Literal["server", "jobs", "client", "aws"] = "server") -> dict[str, str]:
+    """With this in its environment, a stock server is a fork; by "jobs" what its job runner starts, too, by "client"
+    any Python, by "aws" `headrace aws` with the stock servers that it starts. Nothing on a system where it can't be."""
     if sys.platform != "linux":
         return {}
     with _lock:
-        kinds = (kind, "server") if kind == "aws" else (kind,)
+        kinds = {"aws": ("aws", "server"), "jobs": ("server", "jobs")}.get(kind, (kind,))
         for each in kinds:
-            _start(each)
+            if each != "jobs":  # which are forks of the server's
+                _start(each)
         return {
             PLACE: f"{_folder()}/{'+'.join(kinds)}",
             "PYTHONPATH": f"{STAND_IN}:{ROOT}",
@@ -113,6 +117,7 @@ def main(place: str, session: int) -> None:
         if place.endswith("/server"):
             import uvicorn  # noqa: F401 - MLflow looks whether it is there
             from mlflow.server.fastapi_app import app  # noqa: F401
+            from mlflow.server.jobs import utils  # noqa: F401
         elif place.endswith("/aws"):
             import boto3  # noqa: F401
 
@@ -150,15 +155,16 @@ def main(place: str, session: int) -> None:
     message, streams, _, _ = socket.recv_fds(channel, LONGEST_REQUEST, 3)
     if not message:  # it has looked whether we are here
         os._exit(0)
-    if fork := os.fork():
-        _keep(fork, channel)
-    _end_with_parent()
+    request = json.loads(message)
     os.setsid()
+    if fork := os.fork():
+        _keep(fork, channel, request["stand_in"])
+    _end_with_parent()
     channel.close()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    _run(**json.loads(message))
+    _run(**request)
 
 
 def _read_descriptions() -> None:
@@ -201,24 +207,58 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _keep(fork: int, stand_in: socket.socket) -> NoReturn:
+def _keep(fork: int, channel: socket.socket, stand_in: int) -> NoReturn:
     """Pass on signals to the fork and its end to who stands in for it; end it where that has been killed."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, _name_of_keeper(stand_in).encode())
     end = os.pidfd_open(fork)
     while True:
-        readable, _, _ = select.select([stand_in.fileno(), end], [], [])
+        readable, _, _ = select.select([channel.fileno(), end], [], [])
         if end in readable:
             _, status = os.waitpid(fork, 0)
-            stand_in.send(b"%d" % os.waitstatus_to_exitcode(status))
+            channel.send(b"%d" % os.waitstatus_to_exitcode(status))
             os._exit(0)
-        signals = stand_in.recv(100)
+        signals = channel.recv(100)
         for number in signals:
             os.kill(fork, number)
         if not signals:
             os._exit(0)  # and the fork with us
 
 
-def _run(arguments: list[str], path: list[str], environ: dict[str, str], folder: str, umask: int) -> None:
+def _name_of_keeper(stand_in: int) -> str:
+    return f"for {stand_in}"
+
+
+def fork_of(stand_in: psutil.Process) -> psutil.Process | None:
+    """The fork that `stand_in` stands in for, once it is there."""
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == _name_of_keeper(stand_in.pid):
+                return next(iter(process.children()), None)
+    return None
+
+
+def _take_the_place_of(stand_in: int) -> None:
+    """As MLflow's jobs look for: whose child one is, and whether one leads a process group."""
+    pid, getppid = os.getpid(), os.getppid
+
+    def parent() -> int:
+        if os.getpid() != pid:
+            return getppid()
+        with suppress(FileNotFoundError):
+            return int(Path(f"/proc/{stand_in}/stat").read_text().rpartition(")")[2].split()[1])
+        return 1  # where orphans go
+
+    os.getppid = parent
+    with suppress(ProcessLookupError):
+        if os.getpgid(stand_in) == stand_in:
+            os.setpgid(0, 0)
+
+
+def _run(
+    stand_in: int, arguments: list[str], path: list[str], environ: dict[str, str], folder: str, umask: int
+) -> None:
     """`arguments`: an interpreter, and what it is to run."""
+    _take_the_place_of(stand_in)
     os.environ.clear()
     os.environ.update(environ)
     tempfile.tempdir = None
@@ -264,7 +304,7 @@ def is_fork() -> bool:
 def become_new_unless_as_found(environ: Mapping[str, str]) -> None:
     """In a fork: go on where imports with this environment would do what ours have done, else start anew."""
     if _of_imports(environ) != _found:
-        os.execv(sys.executable, sys.orig_argv)
+        os.execve(sys.executable, sys.orig_argv, os.environ | {NEW: "1"})
     os.environ.update(_set)
 
 

@@ -107,12 +107,14 @@ async def eventually(done: Callable[[], bool], seconds: float = PATIENCE_SECONDS
             await asyncio.sleep(0.01)
 
 
-def wait_until(done: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+def wait_until(
+    done: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS, every: float = POLL_SECONDS
+) -> None:
     """Poll `done` until it is true; AssertionError with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(POLL_SECONDS)
+        time.sleep(every)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import sys
 MODULES = (
     *("headrace.stock.launch", "headrace.stock.migrate", "headrace.copy.server", "headrace.copy.filestore"),
     *("tests.support.stock", "tests.support.stock_tables"),
+    *("mlflow.server.jobs._job_runner", "huey.bin.huey_consumer", "mlflow.server.jobs._job_subproc_entry"),
 )
 
 
@@ -19,8 +20,9 @@ def kind_of(arguments: "list[str]") -> str:
 
 
 folder, kinds = os.path.split(os.environ.get("TESTS_FORK_SERVERS", ""))
-if folder and (kind := kind_of(sys.orig_argv[1:3])) in kinds.split("+"):
-    if kind != "aws":  # whose children are stock servers
+is_new = os.environ.pop("TESTS_NEW_INTERPRETER", "")
+if folder and not is_new and (kind := kind_of(sys.orig_argv[1:3])) in kinds.split("+"):
+    if kind != "aws" and "jobs" not in kinds.split("+"):  # whose children are forks, too
         del os.environ["TESTS_FORK_SERVERS"]
     import json
     import signal
@@ -30,6 +32,7 @@ if folder and (kind := kind_of(sys.orig_argv[1:3])) in kinds.split("+"):
     try:
         os.umask(umask := os.umask(0o022))
         request = {
+            "stand_in": os.getpid(),
             "arguments": sys.orig_argv,
             "path": sys.path,
             "environ": dict(os.environ),
