@@ -20,7 +20,7 @@ import msgspec
 
 from headrace.access_log import AccessLog
 from headrace.api.bad_request import instead_of_failure
-from headrace.api.decode import check_content_type, check_for_stock, decode, rewrite
+from headrace.api.decode import LARGE, beside_others, check_content_type, check_for_stock, decode, rewrite
 from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Note, Response, Router
 from headrace.api.message import Message, check_values
 from headrace.api.permits import Permit
@@ -249,7 +249,10 @@ class App:
                 return
             if body and not match.endpoint.raw:
                 check_content_type(scope, match.endpoint.form)
-            message = decode(match, scope, body, permit)
+            if len(body) < LARGE:  # the usual one, without a call more
+                message = decode(match, scope, body, permit)
+            else:
+                message = await beside_others(body, decode, match, scope, body, permit)
             call = self._call
             if permit is not None:
                 await permit.check(message)
@@ -413,9 +416,9 @@ class App:
             if permit is not None:
                 if encoding and not match.endpoint.raw:
                     raise Forbidden("A compressed request can't be checked. Send it as it is.")
-                message = decode(match, scope, body, permit)
+                message = await beside_others(body, decode, match, scope, body, permit)
                 await permit.check(message)
-            body = _look_at(match, scope, body)
+            body = await beside_others(body, _look_at, match, scope, body)
             if self._workspaces is not None:
                 body = for_stock(match, scope, body)
             await self._check_quota(match, scope, body, message)
