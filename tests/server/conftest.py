@@ -46,6 +46,12 @@ class Serving(Server):
     def stock(self) -> psutil.Process | None:
         return next(iter(self.children("headrace.stock.launch")), None)
 
+    @property
+    def stock_itself(self) -> psutil.Process:
+        """The fork for which `stock` stands in, or that one."""
+        assert self.stock is not None
+        return fork_server.fork_of(self.stock) or self.stock
+
     def get(self, path: str, timeout: float = 60) -> requests.Response:
         return requests.get(self.url + path, timeout=timeout)
 

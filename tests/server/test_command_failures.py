@@ -267,7 +267,7 @@ def test_it_says_that_it_waits(databases: Databases, tmp_path: Path, name: str, 
         holder.execute(f"PRAGMA journal_mode = {journal}")
         holder.execute("PRAGMA locking_mode = EXCLUSIVE")  # in WAL, too, others can't even read then
         holder.execute("BEGIN EXCLUSIVE")
-        environment = {"MLFLOW_BACKEND_STORE_URI": database.uri}
+        environment = fork_server.environment() | {"MLFLOW_BACKEND_STORE_URI": database.uri}
         process = Process([SCRIPTS / "headrace", *arguments], tmp_path / "log", env=environment, cwd=tmp_path)
         try:
             process.wait_until(lambda: "headrace: " in process.tail(), "a line")

@@ -52,10 +52,10 @@ def test_it_is_small(serve: Serve, databases: Databases, backend: Backend) -> No
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_leaves_nothing(serve: Serve, sqlite: tuple[str, str], how: signal.Signals) -> None:
-    server = serve(*sqlite, until=PASSED_THROUGH, forks=False)
+    server = serve(*sqlite, until=PASSED_THROUGH)
     assert server.stock is not None
-    children = [*server.workers, server.stock]
-    (directory,) = {Path(c.laddr).parent for c in server.stock.net_connections("unix") if "headrace-" in c.laddr}
+    children = [*server.workers, server.stock, server.stock_itself]
+    (directory,) = {Path(c.laddr).parent for c in server.stock_itself.net_connections("unix") if "headrace-" in c.laddr}
     assert directory.stat().st_mode & 0o777 == 0o700
     server.process.send_signal(how)
     assert server.process.wait(PATIENCE_SECONDS) == 0
@@ -104,10 +104,10 @@ def wait_until_refused(url: str) -> None:
 
 
 def test_kill_9_of_the_server_takes_everything_along(serve: Serve, sqlite: tuple[str, str]) -> None:
-    server = serve(*sqlite, until=PASSED_THROUGH, forks=False)
+    server = serve(*sqlite, until=PASSED_THROUGH)
     assert server.stock is not None
-    children = [*server.workers, server.stock]
-    (directory,) = {Path(c.laddr).parent for c in server.stock.net_connections("unix") if "headrace-" in c.laddr}
+    children = [*server.workers, server.stock, server.stock_itself]
+    (directory,) = {Path(c.laddr).parent for c in server.stock_itself.net_connections("unix") if "headrace-" in c.laddr}
     server.process.send_signal(signal.SIGKILL)
     wait_until_gone(children)
     assert not directory.exists()

@@ -246,6 +246,8 @@ def test_a_registry_that_cannot_work_is_named_by_its_option(tmp_path: Path) -> N
 
 def test_the_newest_revision_is_what_mlflow_says() -> None:
     script = "from mlflow.store.db.utils import _get_latest_schema_revision as latest; print(latest())"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=fork_server.client_environment(), capture_output=True, text=True, check=True
+    )
     assert installed_revisions().head == done.stdout.split()[-1]
     assert OLD_REVISION in installed_revisions().known

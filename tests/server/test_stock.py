@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from tests.server.conftest import HEALTH, Serve, Serving
+from tests.support import fork_server
 from tests.support.databases import Databases
 from tests.support.processes import PATIENCE_SECONDS, Process, free_port, wait_until
 from tests.support.servers import PASSED_THROUGH
@@ -138,13 +139,13 @@ main()
 def test_one_that_hangs_is_started_again(sqlite: tuple[str, str], tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-c", IMPATIENT, "serve", "--port", str(port), "--stock-wait", "60", *sqlite]
-    process = Process(command, tmp_path / "log", cwd=tmp_path)
+    process = Process(command, tmp_path / "log", env=fork_server.environment(), cwd=tmp_path)
     server = Serving(f"http://127.0.0.1:{port}", process)
     try:
         process.wait_until(lambda: server.answers(PASSED_THROUGH), "stock answers")
         first = server.stock
         assert first is not None
-        first.suspend()  # SIGSTOP
+        server.stock_itself.suspend()  # SIGSTOP
         assert server.get(PASSED_THROUGH).status_code == 200
         assert server.stock is not None
         assert server.stock.pid != first.pid
@@ -154,9 +155,8 @@ def test_one_that_hangs_is_started_again(sqlite: tuple[str, str], tmp_path: Path
 
 
 def test_while_it_is_away_the_answer_is_503_and_the_rest_works(serve: Serve, sqlite: tuple[str, str]) -> None:
-    server = serve(*sqlite, "--stock-wait", "0", until=PASSED_THROUGH, forks=False)
-    assert server.stock is not None
-    server.stock.kill()
+    server = serve(*sqlite, "--stock-wait", "0", until=PASSED_THROUGH)
+    server.stock_itself.kill()
     wait_until(lambda: server.answers(PASSED_THROUGH, 503), "503")
     answer = server.get(PASSED_THROUGH)
     assert answer.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"

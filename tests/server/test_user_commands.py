@@ -18,7 +18,7 @@ from headrace.settings import Settings
 from tests.server.conftest import run_headrace
 from tests.server.guarded import PASSWORD, start_guarded
 from tests.support.databases import Databases
-from tests.support.processes import clean_environment
+from tests.support.fork_server import client_environment
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ store.add_role_permission(role.id, "experiment", "*", "EDIT")
 
 
 def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", BASIC_AUTH], cwd=tmp_path, check=True, env=clean_environment(), timeout=120)
+    subprocess.run([sys.executable, "-c", BASIC_AUTH], cwd=tmp_path, check=True, env=client_environment(), timeout=120)
     before = (tmp_path / "basic_auth.db").read_bytes()
     guarded = start_guarded(databases.migrated("sqlite"), tmp_path, "--stock", "lazy", users={"here": "viewer"})
     try:

@@ -5,6 +5,7 @@ import sys
 
 MODULES = (
     *("headrace.stock.launch", "headrace.stock.migrate", "headrace.copy.server", "headrace.copy.filestore"),
+    *("headrace.copy.tensorboard", "headrace.copy.wandb"),
     *("tests.support.stock", "tests.support.stock_tables"),
     *("mlflow.server.jobs._job_runner", "huey.bin.huey_consumer", "mlflow.server.jobs._job_subproc_entry"),
 )
