@@ -94,7 +94,7 @@ def cells(page: Page, row: str) -> list[str]:
     return [cell.inner_text() for cell in page.get_by_role("row").filter(has_text=row).first.locator("th, td").all()]
 
 
-def test_best_values(guarded: Guarded, page: Page, tmp_path: Path) -> None:
+def test_best_values(guarded: Guarded, page: Page) -> None:
     number = made(guarded)
     page.goto(f"{guarded.server.url}/headrace/")
     tab_to(page, "experiment_id")
@@ -103,10 +103,9 @@ def test_best_values(guarded: Guarded, page: Page, tmp_path: Path) -> None:
     expect(page.get_by_role("heading", name=f"Best values of {NAME}")).to_be_visible()
     rows = [row.inner_text().split() for row in page.locator("tbody tr").all()]
     assert rows == [["loss", "0.1", "first", "0.9", "first", "0.2", "second", "2"]]
-    page.screenshot(path=tmp_path / "best.png")
 
 
-def test_what_is_stored_where(guarded: Guarded, page: Page, tmp_path: Path) -> None:
+def test_what_is_stored_where(guarded: Guarded, page: Page) -> None:
     number = made(guarded)
     follow(page, guarded, "What is stored where")
     expect(page.get_by_role("heading", name="What is stored where")).to_be_visible()
@@ -115,7 +114,6 @@ def test_what_is_stored_where(guarded: Guarded, page: Page, tmp_path: Path) -> N
     tab_to(page, f"Count the files of {row.locator('th').inner_text()}")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text("has 2 files, 20 B.")
-    page.screenshot(path=tmp_path / "storage.png")
 
 
 def test_state(guarded: Guarded, page: Page, tmp_path: Path) -> None:
@@ -137,7 +135,6 @@ def test_state(guarded: Guarded, page: Page, tmp_path: Path) -> None:
     assert "0 failed (status 500 and more)" in text
     assert guarded.database.name in text
     assert page.locator("section, tr", has_text="artifacts").locator("svg.share").count() == 1
-    page.screenshot(path=tmp_path / "state.png", full_page=True)
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -157,7 +154,7 @@ def receiver() -> Iterator[str]:
         server.shutdown()
 
 
-def test_events_are_set_up(guarded: Guarded, page: Page, tmp_path: Path) -> None:
+def test_events_are_set_up(guarded: Guarded, page: Page) -> None:
     follow(page, guarded, "Events")
     expect(page.get_by_text("Nobody is told anything yet.")).to_be_visible()
     with receiver() as url:
@@ -181,14 +178,12 @@ def test_events_are_set_up(guarded: Guarded, page: Page, tmp_path: Path) -> None
         page.keyboard.type("below")
         page.keyboard.press("Tab")
         page.keyboard.type("0.5")
-        page.screenshot(path=tmp_path / "events-form.png", full_page=True)
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_contain_text("The secret that signs its requests")
         secret = page.get_by_role("status").locator("pre").inner_text()
         assert len(secret) > 40
         assert cells(page, NAME)[2:8] == ["run.finished, metric.passed", "Default loss below 0.5", "0", "0", "0", ""]
         assert "a-secret-path" not in page.content()
-        page.screenshot(path=tmp_path / "events.png", full_page=True)
         tab_to(page, f"Try {NAME}")
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_have_text(f"{NAME} took it: 204")
@@ -216,7 +211,6 @@ def test_who_did_what(guarded: Guarded, page: Page, tmp_path: Path) -> None:
     assert row[5] in ("200", "303")
     assert f"name={NAME}" in row[6]
     assert "a-secret-path" not in page.content()
-    page.screenshot(path=tmp_path / "audit.png")
 
 
 @pytest.mark.parametrize("path", PAGES)

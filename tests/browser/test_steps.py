@@ -14,7 +14,7 @@ import requests
 from bench.page import visits
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import TIMEOUT_MS, Guide, Visit, new_context
+from tests.browser.conftest import TIMEOUT_MS, Guide, Visit, cleared
 from tests.support.fork_server import NO_FORK
 from tests.support.processes import wait_until
 from tests.support.servers import PASSED_THROUGH, Server, answered_by_stock, start_headrace
@@ -189,7 +189,7 @@ def without_stock(guide: Guide, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.mark.parametrize(
-    ("tab", "content"),
+    ("below", "content"),
     [
         (None, "text=first"),
         ("", "text=learning_rate"),
@@ -198,15 +198,12 @@ def without_stock(guide: Guide, tmp_path_factory: pytest.TempPathFactory) -> Ite
     ],
 )
 def test_nothing_waits_for_stock(
-    browser: Browser, guide: Guide, without_stock: Server, tab: str | None, content: str
+    tab: Page, guide: Guide, without_stock: Server, below: str | None, content: str
 ) -> None:
     """The first content is there while stock is still starting, and the UI works below a prefix."""
     url = f"{without_stock.url}{PREFIX}"
     visit = Visit(url)
-    context = new_context(browser, visit)
-    page = context.new_page()
-    page.goto(guide.runs_page(url=url) if tab is None else guide.run_page(tab, url))
-    expect(page.locator(content).first).to_be_visible()
-    assert visit.answered_by("stock") == set()
-    context.close()
-    assert visit.faults == []
+    with cleared(tab, visit) as page:
+        page.goto(guide.runs_page(url=url) if below is None else guide.run_page(below, url))
+        expect(page.locator(content).first).to_be_visible()
+        assert visit.answered_by("stock") == set()
