@@ -21,8 +21,9 @@ import pytest
 import requests
 
 from tests.container.data import Data, make_data
+from tests.support import fork_server
 from tests.support.databases import Database, Databases
-from tests.support.processes import Process, clean_environment, free_port
+from tests.support.processes import Process, free_port
 from tests.support.servers import PASSED_THROUGH, STOCK_ENVIRONMENT, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,13 +48,12 @@ class Servers:
     data: Data
 
 
-def start(python: Path, database: Database, folder: Path, name: str) -> Server:
+def start(python: Path, env: dict[str, str], database: Database, folder: Path, name: str) -> Server:
     """`headrace serve` under an interpreter, ready with its stock; the artifacts are the same for both."""
     port = free_port()
     command: list[str | Path] = [python, "-m", "headrace.cli.main", "serve", "--port", str(port)]
     command += ["--backend-store-uri", database.uri, "--artifacts-destination", str(folder / "artifacts")]
-    environment = STOCK_ENVIRONMENT | {"PYTHONPATH": str(ROOT / "src")}
-    process = Process(command, folder / f"{name}.log", env=environment, cwd=folder)
+    process = Process(command, folder / f"{name}.log", env=STOCK_ENVIRONMENT | env, cwd=folder)
     server = Server(name, f"http://127.0.0.1:{port}", process)
     process.wait_until(lambda: server.answers(PASSED_THROUGH), f"{name} answers")
     return server
@@ -64,9 +64,11 @@ def servers(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
     assert SLIM.exists(), "run: make .venv-container/.ready"
     database, folder = databases.migrated("postgresql"), tmp_path_factory.mktemp("container")
     with ThreadPoolExecutor() as pool:
-        full, slim = pool.map(
-            lambda pair: start(pair[0], database, folder, pair[1]), [(Path(sys.executable), "full"), (SLIM, "slim")]
+        starts = (
+            pool.submit(start, Path(sys.executable), fork_server.environment(), database, folder, "full"),
+            pool.submit(start, SLIM, {"PYTHONPATH": str(ROOT / "src")}, database, folder, "slim"),
         )
+        full, slim = (each.result() for each in starts)
     try:
         yield Servers(full, slim, make_data(slim.url))
     finally:
@@ -118,9 +120,8 @@ def test_the_image_leaves_the_clients_packages_out() -> None:
 
 def calls(data: Data) -> list[tuple[str, str]]:
     """(method, path) of every route of stock that is safe to call; placeholders filled from the data."""
-    done = subprocess.run(
-        [sys.executable, "-c", ROUTES], capture_output=True, text=True, env=clean_environment(), check=True
-    )
+    env = fork_server.client_environment()
+    done = subprocess.run([sys.executable, "-c", ROUTES], capture_output=True, text=True, env=env, check=True)
     found = []
     for path, methods in json.loads(done.stdout.splitlines()[-1]):
         for method in {"GET", "POST"} & set(methods):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import BACKENDS, Backend, Databases
-from tests.support.processes import GUESSED_REQUIREMENTS, Process, clean_environment, free_port
+from tests.support.fork_server import client_environment
+from tests.support.processes import GUESSED_REQUIREMENTS, Process, free_port
 from tests.support.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,12 +39,14 @@ def server(
 
 def test_the_fourteen_flows(server: Server, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", ROOT / "tests" / "server" / "flows.py", server.url, "new"],
+        [sys.executable, ROOT / "tests" / "server" / "flows.py", server.url, "new"],
         input="\n" * 14,
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=clean_environment() | GUESSED_REQUIREMENTS | {"GIT_PYTHON_REFRESH": "quiet"},
+        env=client_environment()
+        | GUESSED_REQUIREMENTS
+        | {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_TRACKING_USERNAME": ""},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("begins: ") == 14
