@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from tests.server.conftest import Serve, run_headrace
+from tests.support import fork_server
 from tests.support.databases import Databases
 from tests.support.fork_server import client_environment
 from tests.support.servers import Server
@@ -123,14 +124,15 @@ def test_a_laptops_server_moves_to_postgresql_and_s3(
     serve: Serve, databases: Databases, tmp_path: Path, bucket: dict[str, str]
 ) -> None:
     laptop, team = databases.migrated("sqlite"), databases.migrated("postgresql")
-    folder = tmp_path / "laptop"
+    folder, forks = tmp_path / "laptop", fork_server.environment("copy")
     there = ["--artifacts-destination", "s3://moved/artifacts"]
     server = serve("--backend-store-uri", laptop.uri, "--artifacts-destination", str(folder), until="/ready")
     client(WRITE, server)
     read = client(READ, server)
 
     def copy(*options: str) -> dict[str, Any]:
-        done = run_headrace("copy", laptop.uri, team.uri, *there, *options, "--json", cwd=tmp_path, env=bucket)
+        arguments = [laptop.uri, team.uri, *there, *options, "--json"]
+        done = run_headrace("copy", *arguments, cwd=tmp_path, env=forks | bucket)
         assert done.returncode == 0, done.stderr
         counted: dict[str, Any] = json.loads(done.stdout)
         return counted
@@ -154,7 +156,8 @@ def test_a_laptops_server_moves_to_postgresql_and_s3(
         (last.uri, third.url, "--source-artifacts", files),
     ):
         for runs in (1, 0):
-            done = run_headrace("copy", source, target, *options, "--experiment", "churn", "--json", cwd=tmp_path)
+            arguments = [source, target, *options, "--experiment", "churn", "--json"]
+            done = run_headrace("copy", *arguments, cwd=tmp_path, env=forks)
             assert (done.returncode, done.stderr) == (0, "")
             counted = json.loads(done.stdout)
             assert (counted["runs"], counted["logged_models"], counted["model_versions"]) == (runs, runs, runs)
@@ -163,7 +166,7 @@ def test_a_laptops_server_moves_to_postgresql_and_s3(
                 read = read.replace(mapped["source"], mapped["target"])
     for table in ("assessments", "trace_request_metadata", "trace_tags"):  # as if broken off after the spans
         empty.execute(f"DELETE FROM {table}")
-    done = run_headrace("copy", last.uri, third.url, "--without-artifacts", "--json", cwd=tmp_path)
+    done = run_headrace("copy", last.uri, third.url, "--without-artifacts", "--json", cwd=tmp_path, env=forks)
     assert (done.returncode, json.loads(done.stdout)["traces"]) == (0, 1), done.stderr
     found = json.loads(client(READ, third))
     assert found["runs"][0][6].pop("headrace.copied_from") == last.query("SELECT run_uuid AS id FROM runs")[0]["id"]
@@ -171,7 +174,7 @@ def test_a_laptops_server_moves_to_postgresql_and_s3(
     assert found == json.loads(read)
 
     # all of a server to another: with its prompts
-    done = run_headrace("copy", new.url, third.url, "--without-artifacts", cwd=tmp_path)
+    done = run_headrace("copy", new.url, third.url, "--without-artifacts", cwd=tmp_path, env=forks)
     assert (done.returncode, done.stderr) == (0, "")
     prompt = f"{third.url}/api/2.0/mlflow/registered-models/alias?name=asks&alias=production"
     assert requests.get(prompt, timeout=60).json()["model_version"]["version"] == "1"

@@ -56,13 +56,15 @@ _set: dict[str, str] = {}  # and what they have set, as scikit-learn does
 _lock = threading.Lock()
 
 
-def environment(kind: Literal["server", "jobs", "client", "aws"] = "server") -> dict[str, str]:
+def environment(kind: Literal["server", "jobs", "client", "copy", "aws"] = "server") -> dict[str, str]:
     """With this in its environment, a stock server is a fork; by "jobs" what its job runner starts, too, by "client"
-    any Python, by "aws" `headrace aws` with the stock servers that it starts. Nothing on a system where it can't be."""
+    any Python, by "copy" and "aws" `headrace copy` and `headrace aws` with what they start. Nothing on a system where
+    it can't be."""
     if sys.platform != "linux":
         return {}
     with _lock:
-        kinds = {"aws": ("aws", "server"), "jobs": ("server", "jobs")}.get(kind, (kind,))
+        together = {"aws": ("aws", "server"), "jobs": ("server", "jobs"), "copy": ("client", "server")}
+        kinds = together.get(kind, (kind,))
         for each in kinds:
             if each != "jobs":  # which are forks of the server's
                 _start(each)

@@ -23,7 +23,7 @@ def kind_of(arguments: "list[str]") -> str:
 folder, kinds = os.path.split(os.environ.get("TESTS_FORK_SERVERS", ""))
 is_new = os.environ.pop("TESTS_NEW_INTERPRETER", "")
 if folder and not is_new and (kind := kind_of(sys.orig_argv[1:3])) in kinds.split("+"):
-    if kind != "aws" and "jobs" not in kinds.split("+"):  # whose children are forks, too
+    if "+" not in kinds:  # else its children are forks, too
         del os.environ["TESTS_FORK_SERVERS"]
     import json
     import signal
