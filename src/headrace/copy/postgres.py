@@ -14,7 +14,7 @@ import asyncpg
 from headrace.copy.store import ROWS_AT_ONCE, Row, Rows, away
 from headrace.copy.tables import Table
 from headrace.database_url import PostgresURL
-from headrace.db import connections
+from headrace.db import connections, postgres_statistics
 from headrace.db.connections import TOOL, Connector
 from headrace.db.pool import Pool
 from headrace.db.postgres import cause_of, translate
@@ -76,6 +76,10 @@ class PostgresStore:
     async def transaction(self) -> AsyncIterator[PostgresWriter]:
         async with self._connected() as connection, connection.transaction():
             yield PostgresWriter(connection, self._rights)
+
+    async def finish(self) -> None:
+        async with self._connected() as connection:
+            await postgres_statistics.complete(connection)
 
     async def close(self) -> None:
         await self._pool.close()

@@ -74,6 +74,9 @@ class SqliteStore:
                 count += await self._in_thread(lambda db, chunk=chunk: db.executemany(text, chunk).rowcount)  # type: ignore[misc]
         return count
 
+    async def finish(self) -> None:
+        """Nothing: SQLite plans without statistics."""
+
     async def close(self) -> None:
         if self._db is not None:
             await self._in_thread(lambda db: db.close())

@@ -90,6 +90,10 @@ class Store(Source, Protocol):
         """What is done in it is durable at the end, or not done where it raises."""
         ...
 
+    async def finish(self) -> None:
+        """Once all is written: what searches need to be quick."""
+        ...
+
 
 # The experiment that stock makes with its tables.
 _DEFAULT = (0, "Default", "default", "active", "")
@@ -116,6 +120,9 @@ class Nothing:
 
     async def put(self, table: Table, rows: Rows, fresh: bool = False) -> int:
         raise AssertionError("a dry run writes nothing")
+
+    async def finish(self) -> None:
+        pass
 
     async def close(self) -> None:
         pass

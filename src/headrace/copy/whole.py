@@ -75,6 +75,8 @@ async def copy(
             dry=options.dry,
             told=told,
         ).copy()
+        if not options.dry:
+            await store.finish()
     finally:
         await source.close()
         await store.close()

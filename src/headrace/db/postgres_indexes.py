@@ -1,4 +1,7 @@
-"""Building, listing and dropping Headrace's indexes on PostgreSQL, while everybody goes on working."""
+"""Building, listing and dropping Headrace's indexes on PostgreSQL, while everybody goes on working.
+
+Who builds them has PostgreSQL make statistics, too, where it has none.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import asyncpg
 from msgspec.structs import replace
 
 from headrace.database_url import PostgresURL
-from headrace.db import connections
+from headrace.db import connections, postgres_statistics
 from headrace.db.connections import Connection
 from headrace.db.indexes import HISTORIES, INDEXES, MLFLOWS_STEPS, ON_POSTGRESQL, Index, which_are_ready
 from headrace.db.query import Dialect
@@ -53,6 +56,7 @@ async def build_or_fail(database: PostgresURL, wait: bool = True) -> None:
     async with _alone(database, wait) as connection:
         if connection is None:
             return
+        await postgres_statistics.complete(connection)
         for index in INDEXES:
             await _make(connection, index)
         size = "SELECT pg_total_relation_size($1::text::regclass)"
