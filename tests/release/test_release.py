@@ -76,7 +76,7 @@ def test_what_is_made(dist: Path) -> None:
     lines = (dist / "SHA256SUMS").read_text().splitlines()
     sums = {name: checksum for checksum, name in (line.split() for line in lines)}
     assert sums == {name: hashlib.sha256((dist / name).read_bytes()).hexdigest() for name in names - {"SHA256SUMS"}}
-    assert (dist / "notes.md").read_text().startswith("- `headrace serve`: ")
+    assert (dist / "notes.md").read_text().startswith("The first release. ")
     assert not run("git", "status", "--porcelain", cwd=dist.parent)
 
 
