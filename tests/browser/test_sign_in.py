@@ -103,14 +103,14 @@ def test_by_keyboard(page: Page, guarded: Guarded, screenshot: Screenshot) -> No
     """The sign-in page, with a wrong password first; it leads to where one wanted to go."""
     page.set_viewport_size({"width": 800, "height": 560})
     page.goto(guarded.server.url + "/#/experiments")
-    assert focused(page) == "name"
+    expect(page.get_by_label("User name")).to_be_focused()  # with the page's first frame
     page.keyboard.type("grace")
     press(page, "Tab")
     page.keyboard.type("wrong")
     press(page, "Enter")
     expect(page.get_by_role("alert")).to_have_text("The user name or the password is wrong.")
     expect(page.get_by_label("User name")).to_have_value("grace")
-    assert focused(page) == "password"
+    expect(page.get_by_label("Password")).to_be_focused()
     screenshot("sign-in-refused")
     page.keyboard.type(PASSWORD)
     tab_to(page, "Sign in")
