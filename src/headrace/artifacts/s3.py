@@ -102,11 +102,11 @@ class Bucket:
         calls: Calls,
         credentials: Credentials,
         endpoint: str,
-        trusted: ssl.SSLContext | None,
+        authorities: str | None,
         uploads: asyncio.Semaphore,
     ) -> None:
         self.client, self.calls, self._credentials = client, calls, credentials
-        self._endpoint, self._trusted = endpoint, trusted
+        self._endpoint, self._authorities = endpoint, authorities
         self.uploads = uploads
         self._usable = False
         self._probed = -PROBE_AGAIN_SECONDS
@@ -137,9 +137,10 @@ class Bucket:
             parts = urlsplit(self._endpoint)
             if parts.scheme not in getproxies() or proxy_bypass(parts.hostname or ""):
                 port = parts.port or (443 if parts.scheme == "https" else 80)
+                trusted = ssl.create_default_context(cafile=self._authorities) if self._authorities else None
                 try:
                     async with asyncio.timeout(_CONNECTION_SECONDS):
-                        _, writer = await asyncio.open_connection(parts.hostname, port, ssl=self._trusted)
+                        _, writer = await asyncio.open_connection(parts.hostname, port, ssl=trusted)
                     writer.close()
                 except OSError as failure:  # TimeoutError, too
                     why = failure.strerror or type(failure).__name__
@@ -383,9 +384,8 @@ def _unusable(why: object) -> StoreUnusable:
     return StoreUnusable(f"S3 can't be used: {reason}", answer)
 
 
-def _clients(
-    bucket: str, environment: Mapping[str, str]
-) -> tuple[Client, Calls, Credentials, str, ssl.SSLContext | None]:
+def _clients(bucket: str, environment: Mapping[str, str]) -> tuple[Client, Calls, Credentials, str, str | None]:
+    """With the endpoint, and the file of the authorities that its certificate is checked by; None: it is not."""
     # Imported here, because it takes 0.3 s and only S3 needs it.
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -448,8 +448,7 @@ def _clients(
         raise Declined(f"no client for S3: {error}") from error
     endpoint = endpoint or f"https://s3.{region}.amazonaws.com"
     checked = endpoint.startswith("https:") and not ignore_tls
-    trusted = ssl.create_default_context(cafile=get_cert_path(True)) if checked else None
-    return client, calls, credentials, endpoint, trusted
+    return client, calls, credentials, endpoint, get_cert_path(True) if checked else None
 
 
 def _endpoint(session: Any, environment: Mapping[str, str]) -> str | None:
