@@ -20,7 +20,7 @@ import msgspec
 
 from headrace.access_log import AccessLog
 from headrace.api.bad_request import instead_of_failure
-from headrace.api.decode import LARGE, beside_others, check_content_type, check_for_stock, decode, rewrite
+from headrace.api.decode import beside_others, check_content_type, check_for_stock, decode, rewrite
 from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Note, Response, Router
 from headrace.api.message import Message, check_values
 from headrace.api.permits import Permit
@@ -249,10 +249,7 @@ class App:
                 return
             if body and not match.endpoint.raw:
                 check_content_type(scope, match.endpoint.form)
-            if len(body) < LARGE:  # the usual one, without a call more
-                message = decode(match, scope, body, permit)
-            else:
-                message = await beside_others(body, decode, match, scope, body, permit)
+            message = await beside_others(body, decode, match, scope, body, permit)
             call = self._call
             if permit is not None:
                 await permit.check(message)

@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_DEPTH = 100  # json_format.ParseDict's
-LARGE = 1024 * 1024  # bytes
+_LARGE = 1024 * 1024  # bytes
 # What stock's parser takes for the beginning of JSON: blanks, also of UTF-16 and -32, and their marks.
 _JSON = re.compile(rb'[\s\0\xef\xbb\xbf\xfe\xff]*[\[{"]')
 # Escapes of NUL and of half a pair, numbers that may be too large, and names that are no JSON.
@@ -58,7 +58,7 @@ def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Me
 
 async def beside_others(body: bytes, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `work` returns, which for a large body is done in a thread: 12 MB of numbers in texts take 3 s to read."""
-    return work(*args, **kwargs) if len(body) < LARGE else await asyncio.to_thread(work, *args, **kwargs)
+    return work(*args, **kwargs) if len(body) < _LARGE else await asyncio.to_thread(work, *args, **kwargs)
 
 
 def check_content_type(scope: Scope, form: bool = False) -> None:
