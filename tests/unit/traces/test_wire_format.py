@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from headrace.errors import PayloadTooLarge
-from headrace.resources.traces import otlp
+from headrace.resources.traces import otlp, wire_format
 from tests.unit.traces.spans import body, span
 
 NESTED = {"text": "a" * 200, "many": [1, 2.5, "b", [b"c", {"d": None}]], "map": {"e": {"f": True}}}
@@ -51,9 +51,9 @@ def test_they_are_counted_as_the_parser_finds_them(monkeypatch: pytest.MonkeyPat
         data = body(*(each for each, _ in zip(cycle(SPANS), range(count), strict=False)))
         there = messages(ExportTraceServiceRequest.FromString(data))
         assert there > 2 * count
-        monkeypatch.setattr(otlp, "MAX_VALUES", there)
+        monkeypatch.setattr(wire_format, "MAX_VALUES", there)
         assert len(otlp.decode(data, otlp.PROTOBUF, None, len(data))) == count
-        monkeypatch.setattr(otlp, "MAX_VALUES", there - 1)
+        monkeypatch.setattr(wire_format, "MAX_VALUES", there - 1)
         with pytest.raises(PayloadTooLarge, match="values, the most that this server takes"):
             otlp.decode(data, otlp.PROTOBUF, None, len(data))
 
@@ -96,8 +96,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     def parsed(body: bytes, kind: str) -> Any:
         raise AssertionError("they are made")
 
-    monkeypatch.setattr(otlp, "MAX_VALUES", 1_000)
-    monkeypatch.setattr(otlp, "MOST_FIELDS", 4_000)
+    monkeypatch.setattr(wire_format, "MAX_VALUES", 1_000)
+    monkeypatch.setattr(wire_format, "MOST_FIELDS", 4_000)
     monkeypatch.setattr(otlp, "_parsed", parsed)
 
 
