@@ -1,7 +1,9 @@
-"""PostgreSQL's statistics of tables that it has none of: made at a start and after a copy."""
+"""PostgreSQL's statistics of tables that it has none of: made at a start, while rows come and after a copy."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -9,7 +11,11 @@ import pytest
 from headrace.copy.postgres import PostgresStore
 from headrace.database_url import PostgresURL, parse
 from headrace.db import postgres_indexes
+from headrace.db.postgres import PostgresDatabase
+from headrace.db.postgres_statistics import GROWTH
+from headrace.db.query import Query
 from tests.support.databases import Database, Databases
+from tests.support.processes import eventually
 
 RUNS = """
 INSERT INTO runs (run_uuid, name, experiment_id, user_id, status, lifecycle_stage, start_time)
@@ -45,6 +51,26 @@ def tables_with_statistics(database: Database) -> set[str]:
     return {row["tablename"] for row in rows}
 
 
+def pages_analyzed(database: Database) -> int:
+    [row] = database.query("SELECT relpages FROM pg_class WHERE oid = 'runs'::regclass")
+    return int(row["relpages"])
+
+
+@asynccontextmanager
+async def server(database: Database) -> AsyncIterator[PostgresDatabase]:
+    """Its connections to the database, after its start."""
+    store = PostgresDatabase(database.url, queue_limit=100, builds_indexes=False)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def write(store: PostgresDatabase) -> None:
+    await store.change(Query("UPDATE experiments SET name = name RETURNING 1", []))
+
+
 def rows_of_tags_looked_at(database: Database) -> int:
     [row] = database.query(SEARCH)
     return looked_at(row["QUERY PLAN"][0]["Plan"])
@@ -61,6 +87,18 @@ async def test_a_start_makes_them(database: Database) -> None:
     assert {"runs", "tags"} <= tables_with_statistics(database)
     assert "params" not in tables_with_statistics(database), "which is empty"
     assert rows_of_tags_looked_at(database) <= 6_000, "each once"
+
+
+async def test_so_does_a_server_while_rows_come(database: Database) -> None:
+    async with server(database) as store:
+        await write(store)
+        await eventually(lambda: {"runs", "tags"} <= tables_with_statistics(database))
+        assert rows_of_tags_looked_at(database) <= 6_000, "each once"
+        for each in range(GROWTH):
+            database.execute(RUNS.replace("md5(n::text)", f"md5('{each} ' || n)"))
+        before = pages_analyzed(database)
+        await write(store)
+        await eventually(lambda: pages_analyzed(database) > GROWTH * before)
 
 
 async def test_so_does_a_copy(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""The Database on PostgreSQL. With postgres_indexes.py the only importer of asyncpg.
+"""The Database on PostgreSQL. Beside the modules named postgres_* and connections.py the only importer of asyncpg.
 
 Reads and changes take a connection from a pool; submitted writes go through one connection of their own, a group at a
 time, and those of traces through another one. A group of one class that is one statement takes one round trip and one
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import asyncpg
 
 from headrace.database_url import PostgresURL
-from headrace.db import connections, postgres_indexes, schema
+from headrace.db import connections, postgres_indexes, postgres_statistics, schema
 from headrace.db.connections import ANSWER_SECONDS, READING, WRITING, Connection, Connector, explain
 from headrace.db.database import (
     Database,
@@ -254,6 +254,7 @@ class PostgresDatabase(Database):
         self._changed: dict[str, str] = {}
         self._replica = Replica(replica, self, readers) if replica else None
         self._indexing: asyncio.Task[None] | None = None
+        self._statistics = postgres_statistics.Upkeep(lambda: self._connected().use(RECONNECT_SECONDS))
 
     async def connect(self) -> None:
         self._pool = Pool(self._readers.connect, self._most_readers)
@@ -273,6 +274,7 @@ class PostgresDatabase(Database):
     async def close(self) -> None:
         if self._indexing is not None:
             self._indexing.cancel()
+        self._statistics.close()
         await self._writer.close()
         await self._of_traces.close()
         if self._replica is not None:
@@ -337,12 +339,14 @@ class PostgresDatabase(Database):
                 await _run(connection, statement)
             return rows
 
+        self._statistics.written()
         # one statement is a transaction of its own
         execute = self._in_transaction if rest else self._on_connection
         rows: Sequence[Any] = await execute(run)
         return rows
 
     def submit(self, write: Write) -> Coroutine[Any, Any, Any]:
+        self._statistics.written()
         return (self._of_traces if write.of_traces else self._writer).commits.submit(write)
 
     async def _in_transaction(self, run: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
