@@ -10,9 +10,8 @@ import pytest
 
 from headrace.copy.postgres import PostgresStore
 from headrace.database_url import PostgresURL, parse
-from headrace.db import postgres_indexes
+from headrace.db import postgres_indexes, postgres_statistics
 from headrace.db.postgres import PostgresDatabase
-from headrace.db.postgres_statistics import GROWTH
 from headrace.db.query import Query
 from tests.support.databases import Database, Databases
 from tests.support.processes import eventually
@@ -89,16 +88,17 @@ async def test_a_start_makes_them(database: Database) -> None:
     assert rows_of_tags_looked_at(database) <= 6_000, "each once"
 
 
-async def test_so_does_a_server_while_rows_come(database: Database) -> None:
+async def test_so_does_a_server_while_rows_come(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_statistics, "SECONDS_AFTER_WRITES", 0.1)
     async with server(database) as store:
         await write(store)
         await eventually(lambda: {"runs", "tags"} <= tables_with_statistics(database))
         assert rows_of_tags_looked_at(database) <= 6_000, "each once"
-        for each in range(GROWTH):
+        for each in range(postgres_statistics.GROWTH):
             database.execute(RUNS.replace("md5(n::text)", f"md5('{each} ' || n)"))
         before = pages_analyzed(database)
         await write(store)
-        await eventually(lambda: pages_analyzed(database) > GROWTH * before)
+        await eventually(lambda: pages_analyzed(database) > postgres_statistics.GROWTH * before)
 
 
 async def test_so_does_a_copy(database: Database) -> None:

@@ -46,24 +46,27 @@ class Upkeep:
 
     def __init__(self, use: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
         self._use = use
-        self._look: asyncio.Task[None] | None = None
+        self._is_written = False
+        self._looking: asyncio.Task[None] | None = None
 
     def written(self) -> None:
         """Rows come now."""
-        if self._look is None:
-            self._look = asyncio.create_task(self._complete())
+        self._is_written = True
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
 
     def close(self) -> None:
         """Look no more."""
-        if self._look is not None:
-            self._look.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
 
-    async def _complete(self) -> None:
-        await asyncio.sleep(SECONDS_AFTER_WRITES)
-        try:
-            async with self._use() as connection:
-                await complete(connection)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, HeadraceError) as error:
-            logger.debug("PostgreSQL's statistics can't be made: %s", error)
-        finally:
-            self._look = None  # what is written from now on is looked at again
+    async def _look(self) -> None:
+        while self._is_written:
+            await asyncio.sleep(SECONDS_AFTER_WRITES)
+            self._is_written = False
+            try:
+                async with self._use() as connection:
+                    await complete(connection)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, HeadraceError) as error:
+                logger.debug("PostgreSQL's statistics can't be made: %s", error)
+        self._looking = None
