@@ -39,7 +39,7 @@ REFUSED = (
     Refused(("--uvicorn-opts",), "MLFLOW_UVICORN_OPTS", _OWN_SERVER),
     Refused(("--dev",), "", "use --log-level debug", takes_value=False),
     Refused((), "MLFLOW_WORKSPACE", "it is for clients only; unset it"),
-    Refused((), "MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "Headrace has not tried them; unset it", _FALSE),
+    Refused((), "MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "what Headrace writes is not queued for it; unset it", _FALSE),
     Refused((), "UVICORN_SSL_CERTFILE", _TLS),
     Refused((), "UVICORN_SSL_KEYFILE", _TLS),
 )

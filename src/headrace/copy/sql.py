@@ -115,4 +115,3 @@ EXPERIMENTS_OF_DATASETS = Sql("""
 SELECT source_id, destination_id FROM entity_associations
 WHERE source_type = 'evaluation_dataset' AND destination_type = 'experiment' AND source_id IN :ids
 """)
-KEEPS_ROLLUPS = Sql("SELECT 1 FROM sql_trace_metric_daily_rollups LIMIT 1")

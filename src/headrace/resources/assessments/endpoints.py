@@ -11,15 +11,15 @@ from headrace.api.endpoint import Call, endpoint
 from headrace.auth.objects import Trace
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
-from headrace.db.query import Bound, Query, Statement
+from headrace.db.query import Query, Statement
 from headrace.errors import InvalidParameter, NotFound, Unavailable
 from headrace.resources import validation as valid
-from headrace.resources.assessments import given, messages, records, rollups, sql
+from headrace.resources.assessments import given, messages, records, sql
 from headrace.resources.assessments.writes import CreateAssessment
 
 PATH = "3.0/mlflow/traces/{trace_id}/assessments"
 TRACE = Trace("trace_id")
-TABLES = ("assessments", "trace_info", "experiments", "sql_trace_rollup_rebuild_queue")
+TABLES = ("assessments", "trace_info", "experiments")
 # all columns of records.COLUMNS but `valid`, the last but one
 _OF_ROW = attrgetter(*(name for name in records.COLUMNS.split(", ") if name != "valid"))
 # How often an update is tried while others change the same metadata.
@@ -47,7 +47,7 @@ async def update_assessment(call: Call, message: messages.UpdateAssessment) -> o
     fields = _mask(message.update_mask)
     for _ in range(_TRIES):
         row = await _row(call, message)
-        *_, changed = await call.db.transact([*_queued(message), _update(call, message, fields, row)])
+        (changed,) = await call.db.transact([_update(call, message, fields, row)])
         if changed:
             return {"assessment": records.assessment(*changed[0])}
     raise Unavailable("Others change this assessment all the time. Try again.")
@@ -57,13 +57,7 @@ async def update_assessment(call: Call, message: messages.UpdateAssessment) -> o
 async def delete_assessment(call: Call, message: messages.AssessmentOnly) -> None:
     """SqlAlchemyStore.delete_assessment; one that is not there is no error. What it overrode counts again."""
     place = _place(message)
-    await call.db.transact([*_queued(message), sql.RESTORE_OVERRIDDEN(**place), sql.DELETE(**place)])
-
-
-def _queued(message: messages.AssessmentOnly | messages.UpdateAssessment) -> list[Bound]:
-    if not rollups.KEEPS_ROLLUPS:
-        return []
-    return [rollups.OF_ASSESSMENT(eligible=rollups.eligible(), **_place(message))]
+    await call.db.transact([sql.RESTORE_OVERRIDDEN(**place), sql.DELETE(**place)])
 
 
 async def _row(call: Call, message: messages.AssessmentOnly | messages.UpdateAssessment) -> Any:

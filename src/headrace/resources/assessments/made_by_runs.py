@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from headrace.db.query import Bound, Sql
-from headrace.resources.assessments import rollups
 from headrace.resources.assessments.given import SOURCE_RUN
 
 _OF_RUN = "assessment_metadata LIKE :made_by_run"
@@ -23,21 +22,13 @@ _DELETE_OF_EXPERIMENT = Sql(
     postgresql=f"DELETE FROM assessments WHERE {_OF_EXPERIMENT['postgresql']}",
     sqlite=f"DELETE FROM assessments WHERE {_OF_EXPERIMENT['sqlite']}",
 )
-_QUEUE_OF_RUN = rollups.queue(_OF_RUN, _OF_RUN)
-_QUEUE_OF_EXPERIMENT = rollups.queue(_OF_EXPERIMENT["postgresql"], _OF_EXPERIMENT["sqlite"])
 
 
-def deleted_with_run(run_id: str) -> list[Bound]:
-    """The statements of the transaction that deletes the run."""
-    pattern = f'%"{SOURCE_RUN}": "{run_id}"%'
-    return _statements(_QUEUE_OF_RUN, _DELETE_OF_RUN, made_by_run=pattern)
+def deleted_with_run(run_id: str) -> Bound:
+    """For the transaction that deletes the run."""
+    return _DELETE_OF_RUN(made_by_run=f'%"{SOURCE_RUN}": "{run_id}"%')
 
 
-def deleted_with_experiment(experiment_id: int) -> list[Bound]:
-    """The statements of the transaction that deletes the experiment with its runs."""
-    return _statements(_QUEUE_OF_EXPERIMENT, _DELETE_OF_EXPERIMENT, experiment_id=experiment_id)
-
-
-def _statements(queue: Sql, delete: Sql, **values: object) -> list[Bound]:
-    queued = [queue(eligible=rollups.eligible(), **values)] if rollups.KEEPS_ROLLUPS else []
-    return [*queued, delete(**values)]
+def deleted_with_experiment(experiment_id: int) -> Bound:
+    """For the transaction that deletes the experiment with its runs."""
+    return _DELETE_OF_EXPERIMENT(experiment_id=experiment_id)

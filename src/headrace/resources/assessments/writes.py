@@ -13,7 +13,6 @@ from headrace.db.query import Dialect, Sql, columns
 from headrace.errors import AlreadyExists, HeadraceError, NotFound
 from headrace.resources.assessments import sql
 from headrace.resources.assessments.given import AssessmentRow
-from headrace.resources.assessments.rollups import KEEPS_ROLLUPS, OF_TRACES, eligible
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,14 +36,11 @@ class CreateAssessment(Write, frozen=True, gc=False):
     is_ours: bool
 
     rank = 20
-    one_statement = not KEEPS_ROLLUPS
+    one_statement = True
     of_traces = True
 
     @classmethod
     async def apply_postgres(cls, session: Session, writes: Sequence[CreateAssessment]) -> Sequence[Outcome]:
-        if KEEPS_ROLLUPS:
-            queue = OF_TRACES.query(_traces(writes), Dialect.POSTGRESQL)
-            await session.fetch(queue.text, *queue.values)
         query = sql.CREATE.query(columns(_COLUMNS, [_OF_WRITE(write) for write in writes]), Dialect.POSTGRESQL)
         made = {row[0] for row in await session.fetch(query.text, *query.values)}
         outcomes: list[Outcome] = []
@@ -59,8 +55,6 @@ class CreateAssessment(Write, frozen=True, gc=False):
 
     @classmethod
     def apply_sqlite(cls, connection: sqlite3.Connection, writes: Sequence[CreateAssessment]) -> Sequence[Outcome]:
-        if KEEPS_ROLLUPS:
-            _run(connection, OF_TRACES, _traces(writes))
         outcomes: list[Outcome] = []
         for write in writes:
             values = {**msgspec.structs.asdict(write.row), "workspace": write.workspace}
@@ -78,10 +72,6 @@ def _run(connection: sqlite3.Connection, statement: Sql, values: dict[str, Any])
     return connection.execute(
         query.text, {str(number): value for number, value in enumerate(query.values, 1)}
     ).fetchall()
-
-
-def _traces(writes: Sequence[CreateAssessment]) -> dict[str, Any]:
-    return {"trace_ids": sorted({write.row.trace_id for write in writes}), "eligible": eligible()}
 
 
 def _question(write: CreateAssessment) -> dict[str, Any]:

@@ -168,7 +168,7 @@ async def delete_experiment(call: Call, message: messages.GetExperiment) -> None
         await call.db.change(
             sql.DELETE(workspace=call.workspace, experiment_id=experiment_id, now=now),
             sql.DELETE_RUNS(experiment_id=experiment_id, now=now),
-            *made_by_runs.deleted_with_experiment(experiment_id),
+            made_by_runs.deleted_with_experiment(experiment_id),
         )
     except GuardFailed:
         if await _stage_of(call, experiment_id) != "active":

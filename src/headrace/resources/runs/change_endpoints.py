@@ -90,7 +90,7 @@ async def delete_run(call: Call, message: messages.RunOnly) -> None:
     """SqlAlchemyStore.delete_run; the assessments that it has made go with it."""
     run_id = valid.without_nul(message.run_id, "run_id")
     try:
-        await call.db.change(DELETE(run_id=run_id, now=now_ms()), *made_by_runs.deleted_with_run(run_id))
+        await call.db.change(DELETE(run_id=run_id, now=now_ms()), made_by_runs.deleted_with_run(run_id))
     except GuardFailed:
         raise unknown_run(run_id) from None
 

@@ -1,8 +1,7 @@
 """Traces as they are started, ended, changed and deleted.
 
-What is declined: traces that come with assessments; experiments whose artifact location only stock can read; a start
-or an end while stock keeps roll-ups of traces, which each write must queue; the deletion of traces that stock has
-archived, whose files go with them.
+What is declined: traces that come with assessments; experiments whose artifact location only stock can read; the
+deletion of traces that stock has archived, whose files go with them.
 """
 
 from __future__ import annotations
@@ -100,8 +99,6 @@ async def start_trace_v2(call: Call, message: messages.StartTraceV2) -> object:
 
 async def _start(call: Call, trace: TraceInfo, metadata: dict[str, str]) -> Started:
     """Write the trace, durably, and give it what the server knows of it."""
-    if deletion.KEEPS_ROLLUPS:
-        raise Declined("roll-ups that each write must queue")
     for column, value in tags.columns_of(metadata).items():
         setattr(trace, column, value)
     started: Started = await call.db.submit(StartTrace(trace, call.workspace, call.sender is not None))
@@ -114,8 +111,6 @@ async def end_trace_v2(call: Call, message: messages.EndTraceV2) -> object:
     """SqlAlchemyStore.deprecated_end_trace_v2. A client sends back all tags that the start has answered with."""
     given, metadata = tags.pairs(message.tags, "tags"), tags.pairs(message.request_metadata, "request_metadata")
     trace_id = valid.without_nul(message.request_id, "request_id")
-    if deletion.KEEPS_ROLLUPS:
-        raise Declined("roll-ups that each write must queue")
     columns: dict[str, Any] = dict.fromkeys(sql.TOLD) | tags.columns_of(metadata)
     status = "STATE_UNSPECIFIED" if message.status == info.V2_UNSPECIFIED else message.status
     end = sql.END(
@@ -218,11 +213,11 @@ def _version(text: str) -> int:
 
 @endpoint(
     "POST", "3.0/mlflow/traces/delete-traces", Right.EDIT, Experiment("experiment_id"), sql.SELECT_BY_ID,
-    sql.SELECT_BY_AGE, sql.DELETE_REVIEWS, sql.QUEUE_REBUILDS,
+    sql.SELECT_BY_AGE, sql.DELETE_REVIEWS,
 )  # fmt: skip
 @endpoint(
     "POST", "2.0/mlflow/traces/delete-traces", Right.EDIT, Experiment("experiment_id"), sql.SELECT_BY_ID,
-    sql.SELECT_BY_AGE, sql.DELETE_REVIEWS, sql.QUEUE_REBUILDS,
+    sql.SELECT_BY_AGE, sql.DELETE_REVIEWS,
 )  # fmt: skip
 async def delete_traces(call: Call, message: messages.DeleteTraces) -> object:
     """AbstractStore.delete_traces, SqlAlchemyStore._delete_traces."""

@@ -6,18 +6,13 @@ Stock deletes all that is meant in one. What is archived is left to stock, whose
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from headrace.clock import now_ms
 from headrace.db.database import Database
 from headrace.errors import Declined
 from headrace.resources.traces import change_sql as sql
 
-# stock's daily sums of traces
-KEEPS_ROLLUPS = os.environ.get("MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "false").lower() in ("true", "1")
-_DAY_MS = 86_400_000
 # A portion of traces of ten spans takes PostgreSQL 40 ms.
 AT_ONCE = 200
 ALL = 2**62
@@ -59,8 +54,7 @@ async def portions(db: Database, experiment_id: int, before: int) -> AsyncIterat
 async def delete_these(db: Database, trace_ids: Sequence[str]) -> int:
     """A portion, in one transaction."""
     ids = list(trace_ids)
-    statements = [sql.LOCK(trace_ids=ids), sql.DELETE(trace_ids=ids), sql.DELETE_REVIEWS(trace_ids=ids)]
-    if KEEPS_ROLLUPS:  # before the traces are locked, as stock does it
-        statements.insert(0, sql.QUEUE_REBUILDS(trace_ids=ids, eligible=now_ms() - _DAY_MS))
-    done = await db.transact(statements)
-    return len(done[-2])
+    _, deleted, _ = await db.transact(
+        [sql.LOCK(trace_ids=ids), sql.DELETE(trace_ids=ids), sql.DELETE_REVIEWS(trace_ids=ids)]
+    )
+    return len(deleted)

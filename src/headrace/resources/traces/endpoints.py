@@ -1,14 +1,13 @@
 """POST /v1/traces: spans by OpenTelemetry's protocol, from MLflow's clients and from anybody's.
 
 What is declined, and goes to stock: see span_rows.py; traces whose spans are not in the database; experiments whose
-artifact location only stock can read; everything while stock keeps roll-ups of traces, which each write must queue.
+artifact location only stock can read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,7 +51,6 @@ _ACCEPTED = Response(b"", content_type=otlp.PROTOBUF.encode())
 _NO_EXPERIMENT = [
     {"type": "missing", "loc": ["header", "x-mlflow-experiment-id"], "msg": "Field required", "input": None}
 ]
-_KEEPS_ROLLUPS = os.environ.get("MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", "false").lower() in ("true", "1")
 # Larger requests, in bytes as they are unpacked, are decoded in a thread, so that others need not wait: of 10 spans
 # 1 ms, of 10,000 a second. And they take turns: from the first byte to the commit a request takes six times its size.
 _LARGE = 200_000
@@ -101,7 +99,7 @@ async def _export(
         return _ACCEPTED
     experiment_id = valid.experiment_id(experiment)
     try:
-        logged: LoggedSpans = await run(partial(_rows, spans))
+        logged: LoggedSpans = await run(partial(span_rows.rows, spans, _PRICES))
         del spans  # while the rows are written there is no need for both
         await call.db.submit(LogSpans(experiment_id, call.workspace, _only_here(call), logged))
     except Declined as reason:
@@ -115,12 +113,6 @@ async def _export(
     if run_id and logged.completed:
         await _link(call, run_id, logged.completed)
     return _ACCEPTED
-
-
-def _rows(spans: list[Span]) -> LoggedSpans:
-    if _KEEPS_ROLLUPS:
-        raise Declined("roll-ups that each write must queue")
-    return span_rows.rows(spans, _PRICES)
 
 
 def _only_here(call: Call) -> bool:

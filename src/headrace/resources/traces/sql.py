@@ -23,9 +23,6 @@ traces an earlier start, and MOVE their assessments, in a transaction.
 
 Nobody can come between LOCK_TRACES and the commit, so the last writer of a trace sees the spans of all before it, and
 the sums are right. start_trace must lock the row, too; it overwrites (stock's _start_trace_once).
-
-Stock's daily roll-ups (MLFLOW_SQL_TRACE_ROLLUPS_ENABLED) queue a rebuild with each write: where they are on, ingestion
-is stock's.
 """
 
 from __future__ import annotations
