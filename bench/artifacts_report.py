@@ -1,4 +1,4 @@
-"""The README's table of artifacts."""
+"""docs/benchmarks.md's table of artifacts."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_markdown(summary: Mapping[str, Any]) -> str:
-    """The README's table, with the day and the machine."""
+    """The table of docs/benchmarks.md, with the day and the machine."""
     lines = table(summary["rows"])
     width = len(lines[0])
     shown = ["| " + " | ".join(lines[0]) + " |", "|---" * width + "|"]
