@@ -10,7 +10,7 @@ import base64
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from joserfc import jwt
@@ -20,13 +20,15 @@ from joserfc.jws import JWSRegistry
 
 from headrace.auth.single_sign_on import Claims, is_jwt
 from headrace.errors import Unauthenticated, Unavailable
+from headrace.uri import what_is_wrong
 
+T = TypeVar("T")
 # The body of a GET. Raises Unavailable.
 Fetch = Callable[[str], Awaitable[bytes]]
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 LEEWAY_SECONDS = 30
 KEEP_SECONDS = 3600.0
-# A provider is asked no more often than that, however many tokens name keys that nobody knows.
+# A provider is asked no more often than that, however many tokens name keys that nobody knows, also one that is away.
 ASK_AGAIN_SECONDS = 5.0
 _ALB_KID = re.compile(r"[0-9a-fA-F-]{8,64}")
 _ALB_KEYS = 100
@@ -37,35 +39,94 @@ class Metadata(msgspec.Struct, frozen=True):
 
     issuer: str
     jwks_uri: str
-    authorization_endpoint: str = ""
-    token_endpoint: str = ""
-    end_session_endpoint: str = ""
-    userinfo_endpoint: str = ""
-    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+    authorization_endpoint: str | None = None
+    token_endpoint: str | None = None
+    end_session_endpoint: str | None = None
+    userinfo_endpoint: str | None = None
+    token_endpoint_auth_methods_supported: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an address that leads nowhere: a file, a path, a port that there is not."""
+        for name in self.__struct_fields__[1:-1]:
+            address = getattr(self, name)
+            if address and (wrong := "is not ASCII" if not address.isascii() else what_is_wrong(address)):
+                raise ValueError(f"{name} {wrong}")
+
+
+class _Published(msgspec.Struct, frozen=True):
+    """A set of keys (RFC 7517), which may have other members."""
+
+    keys: list[Any]
+
+
+class _Kept(Generic[T]):
+    """What a provider publishes: asked for when it is wanted, kept for KEEP_SECONDS, and longer while it is away."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> None:
+        self._ask, self._clock = ask, clock
+        self._lock = asyncio.Lock()
+        self._value: T | None = None
+        self._failure: Unavailable | None = None
+        self._read_at = self._asked_at = float("-inf")
+
+    async def get(self, suffices: Callable[[T], bool] = lambda value: True) -> T:
+        """What there is, read again where that does not suffice. Who can go on with what there is waits for nobody.
+
+        Raises Unavailable where what there is does not suffice, and the provider has not answered.
+        """
+        if self._is_fresh(suffices) or (self._lock.locked() and self._suffices(suffices)):
+            assert self._value is not None
+            return self._value
+        async with self._lock:
+            if not self._is_fresh(suffices) and self._clock() - self._asked_at >= ASK_AGAIN_SECONDS:
+                try:
+                    self._value, self._failure = await self._ask(), None
+                    self._read_at = self._clock()
+                except Unavailable as error:
+                    self._failure = error
+                self._asked_at = self._clock()
+            if self._failure is not None and not self._suffices(suffices):
+                raise Unavailable(str(self._failure))
+            assert self._value is not None
+            return self._value
+
+    def _suffices(self, suffices: Callable[[T], bool]) -> bool:
+        return self._value is not None and suffices(self._value)
+
+    def _is_fresh(self, suffices: Callable[[T], bool]) -> bool:
+        return self._suffices(suffices) and self._clock() - self._read_at < KEEP_SECONDS
+
+
+class _Signatures(JWSRegistry):
+    """How much of a token is looked at: what a request's head, or a provider's answer, can hold."""
+
+    max_header_length = 16 * 1024
+    max_payload_length = 1024 * 1024
 
 
 class Provider:
-    """A provider: what it says of itself and its keys, read when they are needed and kept for KEEP_SECONDS."""
+    """A provider: what it says of itself, and its keys."""
 
     def __init__(self, issuer: str, fetch: Fetch, clock: Callable[[], float] = time.monotonic) -> None:
-        self._issuer, self._fetch, self._clock = issuer, fetch, clock
-        self._lock = asyncio.Lock()
-        self._metadata: Metadata | None = None
-        self._keys = KeySet([])
-        self._read_at = self._asked_at = -KEEP_SECONDS
+        self._issuer, self._fetch = issuer, fetch
+        self._metadata, self._keys = _Kept(self._ask_metadata, clock), _Kept(self._ask_keys, clock)
 
     async def metadata(self) -> Metadata:
         """Raises Unavailable."""
-        if self._metadata is None:
-            address = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
-            try:
-                found = msgspec.json.decode(await self._fetch(address), type=Metadata)
-            except (ValueError, RecursionError) as error:
-                raise Unavailable(f"{address} is no description of an OpenID Connect provider: {error}.") from error
-            if found.issuer != self._issuer:
-                raise Unavailable(f"{address} is of the issuer {found.issuer}; --oidc-issuer must be the same text.")
-            self._metadata = found
-        return self._metadata
+        return await self._metadata.get()
+
+    async def _ask_metadata(self) -> Metadata:
+        address = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
+        try:
+            found = msgspec.json.decode(await self._fetch(address), type=Metadata)
+        except (ValueError, RecursionError) as error:
+            raise Unavailable(f"{address} is no description of an OpenID Connect provider: {error}.") from error
+        if found.issuer != self._issuer:
+            raise Unavailable(f"{address} is of the issuer {found.issuer}; --oidc-issuer must be the same text.")
+        return found
+
+    async def _ask_keys(self) -> KeySet:
+        return _key_set(await self._fetch((await self.metadata()).jwks_uri))
 
     async def claims(self, token: str, audience: str, nonce: str | None = None) -> Claims:
         """What a token says, once it is verified. Raises Unauthenticated, Unavailable."""
@@ -78,27 +139,13 @@ class Provider:
         }
         if nonce is not None:
             options["nonce"] = {"essential": True, "value": nonce}
-        keys = await self._keys_for(header.get("kid"))
+        kid = header.get("kid")
+        keys = await self._keys.get(lambda known: kid is None or any(key.kid == kid for key in known.keys))
         try:
-            claims = jwt.decode(token, keys, algorithms=ALGORITHMS).claims
+            claims = jwt.decode(token, keys, registry=_Signatures(algorithms=ALGORITHMS)).claims
         except (JoseError, ValueError, KeyError, TypeError) as error:
             raise Unauthenticated(f"The token is not valid: {error}.") from error
         return _validate(claims, options)
-
-    async def _keys_for(self, kid: object) -> KeySet:
-        async with self._lock:
-            now = self._clock()
-            known = any(key.kid == kid for key in self._keys.keys) if kid is not None else bool(self._keys.keys)
-            due = now - self._read_at >= KEEP_SECONDS or (not known and now - self._asked_at >= ASK_AGAIN_SECONDS)
-            if due:
-                self._asked_at = now
-                try:
-                    self._keys = _key_set(await self._fetch((await self.metadata()).jwks_uri))
-                    self._read_at = now
-                except Unavailable:
-                    if not known:
-                        raise
-            return self._keys
 
 
 class LoadBalancer:
@@ -161,15 +208,15 @@ def _padded(data: str, key: ECKey) -> Claims:
 def _key_set(body: bytes) -> KeySet:
     """The keys that are for signing, and known. Raises Unavailable."""
     try:
-        keys = msgspec.json.decode(body)["keys"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        keys = msgspec.json.decode(body, type=_Published).keys
+    except (ValueError, RecursionError) as error:
         raise Unavailable(f"What the provider publishes is no set of keys: {error}.") from error
     usable = []
     for key in keys:
         try:
             if key.get("use", "sig") == "sig" and key.get("kty") in ("RSA", "EC", "OKP"):
                 usable += KeySet.import_key_set({"keys": [key]}).keys
-        except (JoseError, ValueError, KeyError, TypeError):
+        except (JoseError, ValueError, KeyError, TypeError, AttributeError):
             continue  # of a kind that we don't have
     return KeySet(usable)
 

@@ -7,6 +7,7 @@ What a login needs to know when it comes back (state, nonce, verifier) is in a c
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -99,7 +100,9 @@ class SignOnPages:
 
     async def _login(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         """Send the browser to the provider."""
-        metadata = await self._provider.metadata()
+        address = (await self._provider.metadata()).authorization_endpoint
+        if not address:
+            raise Unavailable("The provider says of no page where one signs in.")
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         login = Login(state, nonce, verifier, self._pages.next_of(scope), now_ms() + LIFETIME_MS)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(login.verifier.encode()).digest()).rstrip(b"=")
@@ -113,7 +116,6 @@ class SignOnPages:
             "code_challenge": challenge.decode(),
             "code_challenge_method": "S256",
         }
-        address = metadata.authorization_endpoint
         address += ("&" if "?" in address else "?") + urlencode(query)
         await self._redirect(scope, send, address, (await self._cookie(scope, await self._seal(login)),))
 
@@ -135,6 +137,8 @@ class SignOnPages:
         """The claims of the ID token that the code stands for."""
         metadata = await self._provider.metadata()
         client, secret = self._settings.oidc_client_id, self._settings.oidc_client_secret
+        if not metadata.token_endpoint:
+            raise Unavailable("The provider says of no address where a login is redeemed.")
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -143,7 +147,9 @@ class SignOnPages:
             "code_verifier": login.verifier,
         }
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-        if secret and "client_secret_basic" in metadata.token_endpoint_auth_methods_supported:
+        # OpenID Connect Discovery 1.0, section 3, for a provider that names none
+        ways = metadata.token_endpoint_auth_methods_supported or ("client_secret_basic",)
+        if secret and "client_secret_basic" in ways:
             pair = f"{quote(client, safe='')}:{quote(secret, safe='')}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
         elif secret:
@@ -151,12 +157,12 @@ class SignOnPages:
         body = await ask("POST", metadata.token_endpoint, headers, urlencode(form).encode())
         try:
             tokens = msgspec.json.decode(body, type=Tokens)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unauthenticated("The provider answered the login without an ID token.") from None
         claims = await self._provider.claims(tokens.id_token, client, login.nonce)
         return await self._completed(claims, tokens.access_token, metadata.userinfo_endpoint)
 
-    async def _completed(self, claims: Claims, access_token: str, endpoint: str) -> Claims:
+    async def _completed(self, claims: Claims, access_token: str, endpoint: str | None) -> Claims:
         """The claims, with those that are only at the user info endpoint (OpenID Connect Core 1.0, section 5.3)."""
         wanted = (self._settings.oidc_user_claim, self._settings.oidc_groups_claim)
         if not endpoint or not access_token or all(name in claims for name in wanted):
@@ -164,7 +170,7 @@ class SignOnPages:
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
         try:
             found = msgspec.json.decode(await ask("GET", endpoint, headers, None), type=dict[str, Any])
-        except ValueError:
+        except (ValueError, RecursionError):
             return claims  # a signed answer; what is needed has to be in the ID token then
         if found.get("sub") != claims["sub"]:
             raise Unauthenticated("The provider's user info is of somebody else.")
@@ -175,7 +181,7 @@ class SignOnPages:
         try:
             end = (await self._provider.metadata()).end_session_endpoint
         except Unavailable:
-            end = ""
+            end = None
         if not end:
             return after
         query = {"client_id": self._settings.oidc_client_id, "post_logout_redirect_uri": self._own(scope, after)}
@@ -238,17 +244,17 @@ async def fetch(address: str) -> bytes:
 
 async def ask(method: str, address: str, headers: dict[str, str], body: bytes | None) -> bytes:
     """The body of an answer 200 of a provider; redirects are not followed. Raises Unavailable."""
-    timeout = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
     try:
-        async with _client.pool.stream(
-            method, address, headers=list(headers.items()), content=body, extensions={"timeout": timeout}
-        ) as response:
+        async with (
+            asyncio.timeout(TIMEOUT_SECONDS),  # for all of it: a provider may send a byte now and then
+            _client.pool.stream(method, address, headers=list(headers.items()), content=body) as response,
+        ):
             found = b""
             async for chunk in response.aiter_stream():
                 found += chunk
                 if len(found) > MAX_ANSWER:
                     raise Unavailable(f"{address} answers with too much.")
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+    except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         raise Unavailable(f"{address} does not answer: {error or type(error).__name__}.") from error
     if response.status == 400 and method == "POST":
         raise Unauthenticated("The provider does not take this login. Sign in again.")

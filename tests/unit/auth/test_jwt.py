@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -29,16 +30,20 @@ class Site:
 
     def __init__(self, *keys: RSAKey | ECKey) -> None:
         self.keys, self.asked, self.away = keys, 0, False
-        self.issuer = ISSUER
+        self.issuer, self.more = ISSUER, {}  # type: str, dict[str, Any]
+        self.answers, self.waiting = asyncio.Event(), asyncio.Event()
+        self.answers.set()
 
     async def fetch(self, address: str) -> bytes:
         if self.away:
             raise Unavailable("away")
         if address == f"{ISSUER}/.well-known/openid-configuration":
-            return json.dumps({"issuer": self.issuer, "jwks_uri": f"{ISSUER}/keys"}).encode()
+            return json.dumps({"issuer": self.issuer, "jwks_uri": f"{ISSUER}/keys", **self.more}).encode()
         assert address == f"{ISSUER}/keys"
         self.asked += 1
-        odd = [{"kty": "oct", "k": unpadded(SECRET), "kid": "secret"}, {"kty": "new", "kid": "odd"}]
+        self.waiting.set()
+        await self.answers.wait()
+        odd = [{"kty": "oct", "k": unpadded(SECRET), "kid": "secret"}, {"kty": "new", "kid": "odd"}, 5, None]
         return json.dumps({"keys": [*(key.as_dict(private=False) for key in self.keys), *odd]}).encode()
 
 
@@ -65,6 +70,7 @@ async def test_a_good_token() -> None:
         signed(claims(), CURVE, "ES256"),
         signed(claims(nbf=int(time.time()) + 10)),  # a clock that is a little ahead
         signed(claims(), alg="PS256"),
+        signed(claims(groups=["a group"] * 10_000)),
     ):
         assert (await provider.claims(token, AUDIENCE))["sub"] == "u1"
     assert (await provider.claims(signed(claims(nonce="n")), AUDIENCE, "n"))["nonce"] == "n"
@@ -99,7 +105,6 @@ def forged() -> dict[str, str]:
         "of tomorrow": signed(claims(iat=now + 3600)),
         "no subject": signed(claims(sub=None)),
         "no object": f"{head}.{unpadded([1])}.{signature}",
-        "too long": signed(claims(more="x" * 20_000)),
         "no token": "..",
         "nested without an end": base64.urlsafe_b64encode(b"[" * 10_000).decode() + f".{body}.{signature}",
         "not base64": "\xff.\xff.\xff",
@@ -141,6 +146,55 @@ async def test_a_provider_that_is_away_or_another() -> None:
     site.away, site.issuer = False, "https://evil.example"
     with pytest.raises(Unavailable, match="evil"):
         await Provider(ISSUER, site.fetch).claims(signed(claims()), AUDIENCE)
+
+
+async def test_a_provider_that_does_not_answer_holds_up_nobody_whose_key_is_known() -> None:
+    site, now = Site(KEY), 1000.0
+    provider = Provider(ISSUER, site.fetch, lambda: now)
+    await provider.claims(signed(claims()), AUDIENCE)
+    site.answers.clear()
+    site.waiting.clear()
+    now += KEEP_SECONDS
+    of_nobody = asyncio.create_task(provider.claims(signed(claims(), OTHER), AUDIENCE))
+    await site.waiting.wait()
+    assert await asyncio.wait_for(provider.claims(signed(claims()), AUDIENCE), 60)
+    site.away = True
+    site.answers.set()
+    with pytest.raises(Unauthenticated):
+        await of_nobody
+    now += KEEP_SECONDS
+    for _ in range(2):
+        with pytest.raises(Unavailable):  # it may be good: 401 would end a training
+            await provider.claims(signed(claims(), OTHER), AUDIENCE)
+        assert await provider.claims(signed(claims()), AUDIENCE)
+    asked = site.asked
+    site.away = False
+    with pytest.raises(Unavailable):
+        await provider.claims(signed(claims(), OTHER), AUDIENCE)
+    assert site.asked == asked, "one that was away a moment ago is not asked"
+    now += ASK_AGAIN_SECONDS
+    with pytest.raises(Unauthenticated):
+        await provider.claims(signed(claims(), OTHER), AUDIENCE)
+
+
+@pytest.mark.parametrize("name", ["jwks_uri", "token_endpoint", "authorization_endpoint", "userinfo_endpoint"])
+async def test_addresses_that_lead_nowhere(name: str) -> None:
+    for address in ("file:///etc/passwd", "/keys", "https://h:99999/", "https://[::1/", "https://\u00e9/", "https:///"):
+        site = Site(KEY)
+        site.more = {name: address}
+        with pytest.raises(Unavailable, match=name):
+            await Provider(ISSUER, site.fetch).claims(signed(claims()), AUDIENCE)
+    site.more = {} if name == "jwks_uri" else {name: None}
+    assert await Provider(ISSUER, site.fetch).claims(signed(claims()), AUDIENCE)
+
+
+@pytest.mark.parametrize("keys", [b"", b"null", b"[]", b'{"keys": 5}', b'{"keys": "abc"}', b'{"keys": {}}'])
+async def test_what_is_no_set_of_keys(keys: bytes) -> None:
+    async def fetch(address: str) -> bytes:
+        return keys if address == f"{ISSUER}/keys" else await Site().fetch(address)
+
+    with pytest.raises(Unavailable, match="no set of keys"):
+        await Provider(ISSUER, fetch).claims(signed(claims()), AUDIENCE)
 
 
 def of_aws(content: Mapping[str, Any], key: ECKey = CURVE, padded: bool = True, **header: Any) -> str:
