@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 import requests
 
+from headrace.errors import Unavailable
+from headrace.ui import single_sign_on
 from tests.server.guarded import PASSWORD, Guarded, start_guarded
 from tests.server.provider import CLIENT, SECRET, Provider, running_provider
 from tests.support.databases import Databases
@@ -93,6 +99,41 @@ def test_groups_decide_on_the_role(signing: Signing) -> None:
     assert user["role"] == "editor"
 
 
+def test_claims_of_every_kind(signing: Signing) -> None:
+    """Neither a login nor a token fails, whatever a claim is; what says nothing counts for nothing."""
+
+    def status(**more: Any) -> tuple[int, int]:
+        signing.be(secrets.token_hex(8), "guests")
+        signing.provider.user |= more
+        url = signing.guarded.server.url
+        login = requests.Session().get(url + LOGIN + "?next=/version", timeout=60).status_code
+        return login, signing.guarded.status("GET", SEARCH, signing.provider.token())
+
+    many = [f"a group {number:05}" for number in range(2000)]
+    for groups in ("guests", "x,guests", ["guests", 5, None, ["ml-admins"]], ["a" * 300, "guests"], [*many, "guests"]):
+        assert status(groups=groups) == (200, 200), groups
+    wrong: list[Any] = ["", 0, 5, None, True, {}, {"guests": 1}, [None], ["guests\0"], many]
+    for groups in wrong:
+        assert status(groups=groups) == (403, 403), groups
+    for verified in (True, "true", "True", 1, None):
+        assert status(email_verified=verified) == (200, 200), verified
+    unverified: list[Any] = [False, "false", "False", 0, "no", []]
+    for said in unverified:
+        assert status(email_verified=said) == (403, 403), said
+    for name in ("admin", " admin", "MLflow's jobs", " local", "a\0b", "a\nb", "\u202eb", "x" * 257):
+        assert status(email=name) == (403, 403), name
+    for odd in (None, True, ["a@b"], {"a": 1}, "", " "):
+        assert status(email=odd) == (200, 200) if odd != " " else (403, 403), odd
+    for subject in ("s\0x", "x" * 701):
+        assert status(sub=subject) == (403, 403), subject
+    no_subjects: list[Any] = [5, ["a"], {}, None, ""]
+    for none in no_subjects:
+        assert status(sub=none) == (401, 401), none
+    assert status(exp=10**400) == (200, 200)
+    names = {row["name"] for row in signing.guarded.database.query("SELECT name FROM headrace_users")}
+    assert not names & {"True", "['a@b']", "{'a': 1}"}
+
+
 def test_a_name_that_is_taken_is_not_given_away(signing: Signing) -> None:
     signing.be("eve", "ml-team")
     signing.provider.user["email"] = "local"
@@ -116,6 +157,8 @@ def test_a_login_that_another_began(signing: Signing) -> None:
     assert session.get(f"{url}{CALLBACK}?error=access_denied", timeout=60).status_code == 403
     assert session.get(back, allow_redirects=False, timeout=60).status_code == 303
     assert session.get(back, timeout=60).status_code == 403  # its cookie is gone
+    long = session.get(f"{url}{LOGIN}?next=/{'x' * 8000}", timeout=60, allow_redirects=False)
+    assert len(long.headers["Set-Cookie"]) < 4096, "a browser keeps no longer cookie"
     elsewhere = session.get(url + LOGIN + "?next=https%3A%2F%2Fevil.example", timeout=60, allow_redirects=False)
     assert "evil" not in elsewhere.headers["Location"]
 
@@ -134,6 +177,28 @@ def test_what_fails_at_the_provider_is_said_on_a_page_with_the_way_back(signing:
         assert said in page.text
         links = [urljoin(page.url, each) for each in re.findall('href="(.*?)"', page.text)]
         assert links == [f"{url}/headrace/style.css", f"{url}/", f"{url}/headrace/"]
+
+
+async def test_a_provider_that_sends_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(single_sign_on, "TIMEOUT_SECONDS", 1.0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        writer.close()
+        gone.set()
+
+    gone = asyncio.Event()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with asyncio.timeout(60):
+            with pytest.raises(Unavailable, match="does not answer"):
+                await single_sign_on.fetch(f"http://127.0.0.1:{port}/")
+            await gone.wait()
 
 
 def test_programs_send_the_providers_tokens(signing: Signing) -> None:

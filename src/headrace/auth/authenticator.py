@@ -21,7 +21,7 @@ from typing import Any
 from headrace.auth import sessions, tokens
 from headrace.auth.accounts import Accounts, User
 from headrace.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords, is_werkzeugs
-from headrace.auth.principals import ROLES, SCOPES, Principal, Right
+from headrace.auth.principals import ADMIN, JOBS, ROLES, SCOPES, Principal, Right
 from headrace.auth.single_sign_on import Claims, SingleSignOn, is_jwt
 from headrace.auth.throttle import Throttle
 from headrace.clock import now_ms
@@ -33,11 +33,10 @@ STALE_SECONDS = 5.0
 USED_EVERY = 15  # polls between two writes of when tokens were used
 KEPT = 10_000
 LOAD_BALANCER = "load balancer"
-JOBS = "MLflow's jobs"
-ADMIN = "admin"  # the user of the first token and of HEADRACE_ADMIN_TOKEN
 USED_LINK = "This link was used already, or is too old. `headrace user link NAME` makes another."
 # What is shown, each kind known by itself: one is checked for where it comes from, another is not.
 HEADER, SESSION, ASSERTION = b"header ", b"session ", b"assertion "
+_FAR = 2.0**53  # seconds; an integer in JSON may be more than a float can hold
 HOW_TO = "Set MLFLOW_TRACKING_TOKEN to a token, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
 
 
@@ -266,7 +265,7 @@ class Authenticator:
         """Raises Unauthenticated, Forbidden."""
         assert self.single_sign_on is not None
         user = await self.single_sign_on.user(claims)
-        return _principal(user, via=via, expires=float(claims["exp"]))
+        return _principal(user, via=via, expires=float(min(claims["exp"], _FAR)))
 
     async def _of_session(self, cookie: str) -> Principal | None:
         session = sessions.unseal(cookie, await self.secret(), now_ms())

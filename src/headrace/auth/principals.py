@@ -25,6 +25,8 @@ class Right(IntEnum):
     ADMIN = 4
 
 
+ADMIN = "admin"  # the user of the first token and of HEADRACE_ADMIN_TOKEN
+JOBS = "MLflow's jobs"
 # role -> the most that it may do, anywhere on the server
 ROLES = {"viewer": Right.READ, "editor": Right.MANAGE, "admin": Right.ADMIN}
 # role of a token -> the most that it may do; "user": whatever its user may, grants and later promotions included

@@ -15,8 +15,8 @@ from headrace import child
 from headrace.auth import sessions, tokens
 from headrace.auth.accounts import Accounts, Token, opened_accounts
 from headrace.auth.audit_table import AuditTable
-from headrace.auth.authenticator import ADMIN
 from headrace.auth.identities import Identities
+from headrace.auth.principals import ADMIN
 from headrace.clock import now_ms
 from headrace.database_url import SqliteURL
 from headrace.errors import HeadraceError

@@ -7,12 +7,13 @@ user who was there before (set up by an administrator, say) by having the same n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from headrace.auth.accounts import Accounts, User
 from headrace.auth.identities import Identities
-from headrace.auth.principals import ROLES
+from headrace.auth.principals import ADMIN, JOBS, ROLES
 from headrace.errors import Forbidden, Unauthenticated
 
 Claims = dict[str, Any]
@@ -20,6 +21,7 @@ Claims = dict[str, Any]
 EVERYBODY = "*"
 MAX_GROUPS = 200
 WAIT_SECONDS = 0.5
+_NOT_IN_DATABASES = re.compile("[\0\ud800-\udfff]")
 
 
 def is_jwt(text: str) -> bool:
@@ -51,8 +53,11 @@ class SingleSignOn:
         Raises Forbidden for one who has no role here, Unauthenticated for one who was disabled, Unavailable.
         """
         subject = f"{claims['iss']} {claims['sub']}"
-        groups = self._groups(claims)
-        role = self._role(groups)
+        if len(subject) > 700 or _NOT_IN_DATABASES.search(subject):
+            raise Forbidden("The user's subject at the provider is too long, or has characters that can't be stored.")
+        every = self._groups(claims)
+        role = self._role(every)
+        groups = tuple(sorted(sorted(every, key=lambda group: (group not in self._roles, group))[:MAX_GROUPS]))
         name = await self._identities.user(subject)
         if name is None:
             name = await self._make(subject, claims, role)
@@ -68,13 +73,20 @@ class SingleSignOn:
         return User(name, role, user.password, None, user.sessions_after, user.created_at, groups)
 
     async def _make(self, subject: str, claims: Claims, role: str | None) -> str:
-        name = str(claims.get(self._user_claim) or claims["sub"])
-        if self._user_claim == "email" and "email" in claims and claims.get("email_verified") is False:
+        given = claims.get(self._user_claim)
+        if isinstance(given, bool) or not isinstance(given, str | int):
+            given = ""
+        name = str(given or claims["sub"]).strip()
+        # Cognito and load balancers say it in text
+        is_verified = str(claims.get("email_verified", True)).lower() in ("true", "1", "none")
+        if self._user_claim == "email" and given and not is_verified:
             raise Forbidden(f"The provider has not verified that {name} is this user's address.")
         if role is None:
             raise Forbidden(f"{name} is in no group that has a role on this server. Ask its administrator.")
-        if len(name) > 256 or len(subject) > 700 or not name.isprintable():
+        if not name or len(name) > 256 or not name.isprintable():
             raise Forbidden("The user's name at the provider is too long, or has letters that can't be shown.")
+        if name in (ADMIN, JOBS):  # those whom the log and the commands mean by it
+            raise Forbidden(f"{name} is not a name for a user of a provider: this server has a meaning for it.")
         if not await self._accounts.add_user(name, role, None):
             await asyncio.sleep(WAIT_SECONDS)  # for another request of the same user, if that is why
             if await self._identities.user(subject) == name:
@@ -83,16 +95,16 @@ class SingleSignOn:
         await self._identities.add(subject, name)
         return name
 
-    def _groups(self, claims: Claims) -> tuple[str, ...]:
+    def _groups(self, claims: Claims) -> set[str]:
         given = claims.get(self._groups_claim, ())
         if isinstance(given, str):
             given = given.split(",")
         if not isinstance(given, list | tuple):
-            return ()
-        names = {group.strip() for group in given if isinstance(group, str) and len(group) <= 256 and "\0" not in group}
-        return tuple(sorted(names - {""}))[:MAX_GROUPS]
+            return set()
+        names = (group.strip() for group in given if isinstance(group, str))
+        return {name for name in names if 0 < len(name) <= 256 and not _NOT_IN_DATABASES.search(name)}
 
-    def _role(self, groups: tuple[str, ...]) -> str | None:
+    def _role(self, groups: Collection[str]) -> str | None:
         """The highest of the groups' roles."""
         found = [self._roles[group] for group in (*groups, EVERYBODY) if group in self._roles]
         return max(found, key=ROLES.__getitem__, default=None)

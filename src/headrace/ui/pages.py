@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOGIN, CALLBACK = "/headrace/oidc/login", "/headrace/oidc/callback"
 SIGN_IN, SIGN_OUT, TOKENS, STYLE = "/headrace/sign-in", "/headrace/sign-out", "/headrace/tokens", "/headrace/style.css"
 MAX_FORM_BYTES = 64 * 1024
+MOST_OF_NEXT = 2000  # it goes to the provider and back in a cookie, of which browsers keep 4 KB
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -224,7 +225,7 @@ class Pages:
         """Where to go after signing in: a path of this server, never another's."""
         query = parse_qs(scope["query_string"].decode("ascii", "replace"))
         wanted = query.get("next", [""])[0]
-        return wanted if _SAFE_NEXT.match(wanted) else f"{self.base(scope)}/"
+        return wanted if _SAFE_NEXT.match(wanted) and len(wanted) <= MOST_OF_NEXT else f"{self.base(scope)}/"
 
     async def _redirect(self, scope: Scope, send: Send, to: str, headers: Headers = ()) -> None:
         location = (b"location", to.encode("ascii", "replace"))
