@@ -69,7 +69,7 @@ from headrace.resources.traces.otlp import decompressed
 from headrace.settings import Settings
 from headrace.ui.files import UI
 from headrace.ui.page_head import page_head
-from headrace.ui.refusals import send_refusal
+from headrace.ui.refusals import HTML, send_refusal
 from headrace.ui.stub_answers import Absent
 from headrace.uri import redact
 from headrace.versions import installed_version
@@ -81,15 +81,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
-_HTML = (b"content-type", b"text/html; charset=utf-8")
 _JSON_200 = (JSON, NATIVE)
 _EMPTY = b"{}"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _READING = ("GET", "HEAD")
 # Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
-# Stock says 503 here, which clients send again for minutes.
 _OF_FILES = (500,)  # what stock answers where it only fails at a path; a 501 says that this store can't do that
+# Stock says 503 here, which clients send again for minutes.
 _NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 _BODIES_HELD = 4  # as many of the largest at a time
 _OF_STOCK = frozenset((b"content-encoding", b"x-mlflow-workspace"))
@@ -153,7 +152,7 @@ class App:
         """Answer what no handler of a declaration does."""
         match: Match = scope[MATCH]
         if scope["method"] == "OPTIONS":
-            headers = (self._allow(scope["path"]), _HTML, NATIVE, *(scope[SECURITY] or ()))
+            headers = (self._allow(scope["path"]), HTML, NATIVE, *(scope[SECURITY] or ()))
             await send_whole(scope, send, 204, b"", headers)
             return
         try:

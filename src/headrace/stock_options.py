@@ -1,8 +1,8 @@
 """What `mlflow server` has, options and variables, that is no setting of Headrace's: what becomes of each here.
 
 Refused by name, followed by stock, without effect (said at the start), or nobody's business on a server. What is a
-setting stands in settings.py. docs/reference/mlflow-server-options.md is made of both; a test walks stock's --help and
-its environment_variables.py and fails on what has no row.
+setting stands in settings/table.py. docs/reference/mlflow-server-options.md is made of both; a test walks stock's
+--help and its environment_variables.py and fails on what has no row.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def test_what_rds_refuses_changes_nothing(
 
 def stacks_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """And any call for a host is an error."""
-    monkeypatch.setattr(restore, "_settled", lambda _cloud, name, _say: {"lab-data": DATA, "lab-app": APP}[name])
+    monkeypatch.setattr(restore, "settled", lambda _cloud, name, _say: {"lab-data": DATA, "lab-app": APP}[name])
 
 
 def test_another_restore_waits_for_the_one_under_way(

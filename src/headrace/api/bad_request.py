@@ -6,13 +6,9 @@ Everything else that stock says of a malformed request passes untouched. A 500 i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
 import msgspec
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
+from headrace.asgi.types import Message, Send
 
 
 def instead_of_failure(send: Send, reason: str, failures: tuple[int, ...] = (500, 501)) -> Send:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
+from headrace.api.endpoint import APIS
 from headrace.api.message import missing
 from headrace.api.workspaces import DEFAULT, in_workspace
 from headrace.artifacts import transfer
@@ -21,8 +22,8 @@ from headrace.artifacts.direct import Direct, JsonHandler
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import safe
 from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, SigningStore
-from headrace.artifacts.transfer import Receive, Scope, Send
-from headrace.asgi.types import WORKSPACE
+from headrace.asgi.responses import JSON
+from headrace.asgi.types import WORKSPACE, Header, Receive, Scope, Send
 from headrace.db.database import Database
 from headrace.errors import Declined, NotFound
 from headrace.resources.experiments.sql import IN_WORKSPACE
@@ -43,8 +44,6 @@ _PROXIED_RUN = re.compile(r"(?:workspaces/[-a-z0-9]+/)?\d+/([0-9a-f]{32})/artifa
 _OF_AN_EXPERIMENT = re.compile(r"workspaces/[^/]+/([0-9]{1,9})(?:/|\Z)")
 _IN_A_RUN = re.compile(r"runs:/([0-9a-f]{32})/(.+)")
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
-_APIS = ("api", "ajax-api")
-_JSON = (b"content-type", b"application/json")
 
 
 class Artifacts:
@@ -58,7 +57,7 @@ class Artifacts:
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
         prefix = settings.static_prefix
         # Stock's streaming routes know no prefix; what Flask answers has it (and an upload's answer is JSON there).
-        self._folders = {f"{p}/{api}/2.0/mlflow-artifacts/artifacts/": p for p in {prefix, ""} for api in _APIS}
+        self._folders = {f"{p}/{api}/2.0/mlflow-artifacts/artifacts/": p for p in {prefix, ""} for api in APIS}
         self._prefix = prefix
         closed = settings.artifact_transfer == "always-proxy"
         self._direct = Direct(
@@ -73,8 +72,8 @@ class Artifacts:
         self._exact: dict[str, Handler] = {
             f"{prefix}/get-artifact": self._get_run_artifact,
             f"{prefix}/model-versions/get-artifact": self._get_model_artifact,
-            **{f"{prefix}/{api}/2.0/mlflow/artifacts/list": self._list_run_artifacts for api in _APIS},
-            **{f"{prefix}/{api}/2.0/mlflow-artifacts/artifacts": self._list for api in _APIS},
+            **{f"{prefix}/{api}/2.0/mlflow/artifacts/list": self._list_run_artifacts for api in APIS},
+            **{f"{prefix}/{api}/2.0/mlflow-artifacts/artifacts": self._list for api in APIS},
         }
 
     def find(self, method: str, path: str) -> Handler | None:
@@ -107,7 +106,7 @@ class Artifacts:
 
     async def _put(self, path: str, answer: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """PUT mlflow-artifacts/artifacts/PATH (artifact_router.upload_artifact)."""
-        headers = (_JSON,) if answer else ()
+        headers = (JSON,) if answer else ()
         path = await self._in_workspace(_whole(path, scope), scope)
         await self._upload(self._locations.destination(), path, scope, receive, send, answer, *headers)
 
@@ -125,7 +124,7 @@ class Artifacts:
             (match := _PROXIED_RUN.match(root)) and match.group(1) == run_id
         ):
             raise Declined("a run whose artifacts stock uploads to another place")
-        await self._upload(store, _join(root, path), scope, receive, send, b"", _JSON)
+        await self._upload(store, _join(root, path), scope, receive, send, b"", JSON)
 
     async def _delete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE mlflow-artifacts/artifacts/PATH (handlers._delete_artifact_mlflow_artifacts).
@@ -139,7 +138,7 @@ class Artifacts:
         except Declined as error:
             raise Refused("Invalid path") from error
         await store.delete(await self._in_workspace(path, scope))
-        await _send_all(send, b"{}", _JSON)
+        await _send_all(send, b"{}", JSON)
 
     async def _list(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts?path=PATH (handlers._list_artifacts_mlflow_artifacts)."""
@@ -238,7 +237,7 @@ class Artifacts:
         receive: Receive,
         send: Send,
         answer: bytes,
-        *headers: transfer.Header,
+        *headers: Header,
     ) -> None:
         upload = await store.create(path)
         size = transfer.upload_size(scope)
@@ -326,10 +325,10 @@ async def _send_json(send: Send, value: object) -> None:
         encoded = msgspec.json.encode(value)
     except (UnicodeEncodeError, msgspec.MsgspecError) as error:
         raise Declined("a name that is not UTF-8") from error
-    await _send_all(send, encoded, _JSON)
+    await _send_all(send, encoded, JSON)
 
 
-async def _send_all(send: Send, content: bytes, *headers: transfer.Header) -> None:
+async def _send_all(send: Send, content: bytes, *headers: Header) -> None:
     length = (b"content-length", b"%d" % len(content))
     await send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": content})

@@ -11,21 +11,16 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable
 from email.utils import formatdate
 from mimetypes import guess_type
-from typing import Any
 from urllib.parse import quote
 
 from headrace.artifacts.store import Download
+from headrace.asgi.types import Header, Receive, Scope, Send
 from headrace.errors import ApiError, Declined
 
 logger = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Header = tuple[bytes, bytes]
 
 # A client that neither reads nor writes for so long gives its place to those that wait for one.
 STALLED_SECONDS = 120.0

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
 import brotli
 
-from headrace.asgi.types import Headers
-
-Scope = MutableMapping[str, Any]
+from headrace.asgi.types import Headers, Scope
 
 MIN_BYTES = 1024
 # What takes longer than about a millisecond is done beside the event loop.

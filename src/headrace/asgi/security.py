@@ -1,6 +1,6 @@
 """Stock's rules of hosts and origins, and the headers of a native answer.
 
-Source: mlflow/server/fastapi_security.py and security_utils.py. `http/shield.py` holds every request to them, and
+Source: mlflow/server/fastapi_security.py and security_utils.py. `asgi/shield.py` holds every request to them, and
 leaves in its scope what a native answer says; what is left to stock is CORS in its odd corners.
 
 Where stock matches a private address as a text (`10.*` is 10.evil.example, too, whose owner lets it lead here: DNS

@@ -234,7 +234,7 @@ class ModelSource(Target):
         return [
             ref._replace(right=Right.READ)
             for text in self.ids(message)
-            if text not in _PROMPT_SOURCES
+            if text not in PROMPT_SOURCES
             for ref in sources(text)
         ]
 
@@ -249,7 +249,7 @@ class ModelVersionFiles(Target):
         return files_of(name, version)
 
 
-_PROMPT_SOURCES = ("dummy-source", "prompt-template")
+PROMPT_SOURCES = ("dummy-source", "prompt-template")  # mlflow/prompt/constants.py
 _VERSION = re.compile(r"\s*[+-]?[0-9]{1,30}\s*")
 
 

@@ -30,7 +30,6 @@ _STANDARD = re.compile(r"([acdhimrtz]|im|is)\d")
 _VPCS = ("vpc", "L-F678F1CE", "VPCs of a region")
 _DATABASES = ("rds", "L-7B6409FD", "database instances of a region")
 _EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")  # there where Linux runs arm64's programs by QEMU
-_NOT_THERE = {"UnknownOperationException", "InvalidAction", "NotImplemented", "501", "404", "InternalFailure"}
 
 
 class Finding(NamedTuple):

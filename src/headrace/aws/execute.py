@@ -305,6 +305,12 @@ def required(cloud: Cloud, name: str) -> Stack:
     return stack
 
 
+def settled(cloud: Cloud, name: str, say: Say) -> Stack:
+    """The same, once what an earlier command left under way has ended. Raises AwsError."""
+    stacks.settle(cloud, name, say)
+    return required(cloud, name)
+
+
 def new_token() -> str:
     """256 random bits."""
     return secrets.token_urlsafe(32)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from headrace.aws import database, execute, hosts, stacks, templates
 from headrace.aws.client import Answer, Cloud, passing_over, polling
 from headrace.aws.deployment import OWN_KEY, keys_of
-from headrace.aws.execute import required
+from headrace.aws.execute import required, settled
 from headrace.aws.stacks import Say, Stack
 from headrace.errors import AwsError, ConfigurationError, SchemaOutOfDate
 
@@ -55,7 +55,7 @@ def restore(cloud: Cloud, name: str, source: Source, say: Say, again: bool = Fal
     Where it is in service already, nothing happens but with `again`. Raises AwsError. Until the new database is there,
     nothing changes for anybody.
     """
-    data, app = _settled(cloud, f"{name}-data", say), _settled(cloud, f"{name}-app", say)
+    data, app = settled(cloud, f"{name}-data", say), settled(cloud, f"{name}-app", say)
     if yours := data.parameters.get("ExistingDatabase"):
         raise AwsError(
             f"The database {yours} was there before the deployment, which does not replace it. Restore it in RDS to "
@@ -218,7 +218,7 @@ def _serve(cloud: Cloud, name: str, data: Stack, app: Stack, say: Say) -> bool:
     from headrace.server_role import create_server_role
 
     if database.by_token(data):  # its tokens are for another instance
-        app = _settled(cloud, app.name, say)
+        app = settled(cloud, app.name, say)
         given = {**app.parameters, "DatabaseResource": database.resource(cloud, data)}
         stacks.execute(cloud, stacks.propose(cloud, app.name, templates.app(), given), say)
     running = hosts.wait_online(cloud, app, say)
@@ -267,8 +267,3 @@ def _find(cloud: Cloud, identifier: str) -> Answer | None:
 
 def _tags(instance: Answer | None) -> dict[str, str]:
     return {one["Key"]: one["Value"] for one in (instance or {}).get("TagList", [])}
-
-
-def _settled(cloud: Cloud, name: str, say: Say) -> Stack:
-    stacks.settle(cloud, name, say)
-    return required(cloud, name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from headrace.aws import database, hosts, images, journal, stacks, templates
 from headrace.aws.client import Cloud
-from headrace.aws.execute import required
+from headrace.aws.execute import settled
 from headrace.aws.hosts import Host
 from headrace.aws.journal import Journal
 from headrace.aws.stacks import Say, Stack
@@ -21,7 +21,7 @@ def upgrade(cloud: Cloud, name: str, version: str, say: Say) -> str:
     healthy, and keeps the old one otherwise. Raises AwsError; then what runs is what ran before, unless the text says
     otherwise.
     """
-    data, app = _settled(cloud, f"{name}-data", say), _settled(cloud, f"{name}-app", say)
+    data, app = settled(cloud, f"{name}-data", say), settled(cloud, f"{name}-app", say)
     target, deployed = _pinned(cloud, name, version), app.parameters["Image"]
     if target == deployed and _fits(cloud, data, app, say):  # perhaps since a try that was broken off
         say(f"{target} is the image of the stack already; looking at each host")
@@ -55,7 +55,7 @@ def rollback(cloud: Cloud, name: str, say: Say) -> str:
 
     Where an upgrade is under way, that is the image that it began with. Raises AwsError.
     """
-    app = _settled(cloud, f"{name}-app", say)
+    app = settled(cloud, f"{name}-app", say)
     record = journal.read(cloud, name)
     under_way = record is not None and record.source == app.parameters["Image"]
     previous = app.parameters["Image"] if under_way else app.parameters.get("PreviousImage", "")
@@ -75,11 +75,6 @@ def rollback(cloud: Cloud, name: str, say: Say) -> str:
         ) from None
     journal.end(cloud, name)
     return previous
-
-
-def _settled(cloud: Cloud, name: str, say: Say) -> Stack:
-    stacks.settle(cloud, name, say)
-    return required(cloud, name)
 
 
 def _pinned(cloud: Cloud, name: str, version: str) -> str:
@@ -184,7 +179,7 @@ def _swap(cloud: Cloud, name: str, app: Stack, image: str, say: Say, previous: s
         swapped.append(host)
     if previous is None:
         previous = deployed if deployed != image else app.parameters.get("PreviousImage", "")
-    now = _settled(cloud, app.name, say)  # `up` may have changed something else meanwhile
+    now = settled(cloud, app.name, say)  # `up` may have changed something else meanwhile
     parameters = {**now.parameters, "Image": image, "PreviousImage": previous}
     stacks.execute(cloud, stacks.propose(cloud, app.name, templates.app(), parameters), say)
     images.keep(cloud, name, image, previous, say)

@@ -23,7 +23,6 @@ from headrace.cli.accounts import (
 if TYPE_CHECKING:
     from headrace.auth.accounts import Accounts
 
-DAY_MS = 24 * 3600 * 1000
 
 _role = click.Choice(list(ROLES))
 
@@ -136,7 +135,7 @@ async def groups(accounts: Accounts, name: str, group: tuple[str, ...]) -> None:
 async def token(accounts: Accounts, name: str, label: str, role: str | None, days: int | None, json: bool) -> None:
     """Make a token for a user. It is printed this once, and can't be shown again."""
     from headrace.auth.setup_process import make_token
-    from headrace.clock import now_ms
+    from headrace.clock import DAY_MS, now_ms
 
     if await accounts.user(name) is None:
         raise no_such_user(name)

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from headrace.clock import now_ms
+from headrace.clock import DAY_MS, now_ms
 from headrace.copy import move_sql as sql
 from headrace.copy.files import Files, Place
 from headrace.copy.report import Left, Report
@@ -22,8 +22,6 @@ from headrace.db.own_tables import NEXT_VERSION, exists
 from headrace.db.query import Runnable
 from headrace.errors import ApiError, ConfigurationError, Declined
 from headrace.resources.traces import change_sql
-
-_DAY_MS = 86_400_000
 
 
 class Moved(Struct):
@@ -133,7 +131,7 @@ def _rest(run_id: str, to: int, models: list[str], traces: list[str], moves: Seq
     if models:
         statements += [each(ids=models, to=to) for each in sql.OF_MODELS]
     if traces:
-        rebuild = change_sql.QUEUE_REBUILDS(trace_ids=traces, eligible=now_ms() - _DAY_MS)
+        rebuild = change_sql.QUEUE_REBUILDS(trace_ids=traces, eligible=now_ms() - DAY_MS)
         statements += [rebuild, *(each(ids=traces, to=to) for each in sql.OF_TRACES), rebuild]
     for own, before, now in moves:
         statements += [each(own=own, now=now) for each in sql.LOCATED]

@@ -40,13 +40,13 @@ class SqliteStore:
 
     async def rows(self, statement: Bound) -> Sequence[Row]:
         query = statement.render(Dialect.SQLITE)
-        return await self._in_thread(lambda db: db.execute(query.text, _named(query.values)).fetchall())
+        return await self._in_thread(lambda db: db.execute(query.text, query.numbered).fetchall())
 
     def read(self, table: Table, **values: Any) -> Rows:
         query = table.select(**values).render(Dialect.SQLITE)
 
         async def chunks() -> AsyncGenerator[Sequence[Row], None]:
-            cursor = await self._in_thread(lambda db: db.execute(query.text, _named(query.values)))
+            cursor = await self._in_thread(lambda db: db.execute(query.text, query.numbered))
             while rows := await self._in_thread(lambda _: cursor.fetchmany(ROWS_AT_ONCE)):
                 yield [_with_booleans(row, table.booleans) for row in rows] if table.booleans else rows
 
@@ -100,10 +100,6 @@ class SqliteStore:
                 self._db.execute("PRAGMA foreign_keys = ON")
                 self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         return self._db
-
-
-def _named(values: Sequence[Any]) -> dict[str, Any]:
-    return {str(number): value for number, value in enumerate(values, 1)}
 
 
 def _with_booleans(row: Row, indexes: tuple[int, ...]) -> Row:

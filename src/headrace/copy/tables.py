@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from headrace.db import schema
 from headrace.db.query import Sql
+from headrace.resources.experiments.removal_sql import INPUTS_OF_RUNS
 
 _GENERATED = {("spans", "duration_ns")}
 _KEEP = "ON CONFLICT DO NOTHING"
@@ -46,10 +47,6 @@ ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value, timestamp = ex
 WHERE (excluded.step, excluded.timestamp, excluded.value)
   > (latest_metrics.step, latest_metrics.timestamp, latest_metrics.value)
 """
-_INPUTS_OF_RUN = """
-(destination_type = 'RUN' AND destination_id IN :ids)
-OR (source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id IN :ids)
-"""
 
 EXPERIMENTS = Table("experiments", "experiment_id IN :ids")
 OF_EXPERIMENT = _of("experiment_id", "experiment_tags", "datasets", "scorers", "label_schemas", "review_queues")
@@ -62,8 +59,8 @@ RUNS = Table("runs", "run_uuid IN :ids", _RUN_GOES_ON)
 OF_RUN = (
     *_of("run_uuid", "params", "tags", "metrics"),
     Table("latest_metrics", "run_uuid IN :ids", _LATER),
-    Table("inputs", _INPUTS_OF_RUN),
-    Table("input_tags", f"input_uuid IN (SELECT input_uuid FROM inputs WHERE {_INPUTS_OF_RUN})"),
+    Table("inputs", INPUTS_OF_RUNS),
+    Table("input_tags", f"input_uuid IN (SELECT input_uuid FROM inputs WHERE {INPUTS_OF_RUNS})"),
     Table("entity_associations", "destination_type = 'run' AND destination_id IN :ids"),
 )
 

@@ -38,6 +38,11 @@ class Query(NamedTuple):
         """Itself: it was written for one dialect."""
         return self
 
+    @property
+    def numbered(self) -> dict[str, Any]:
+        """The values for Python's sqlite3: ?1 is a name to it, and from 3.14 on it takes no sequence for names."""
+        return {str(number): value for number, value in enumerate(self.values, 1)}
+
 
 class Sql:
     """A static statement with `:name` parameters; called with their values it can be run.

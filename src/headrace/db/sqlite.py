@@ -252,8 +252,7 @@ class _Percentile:
 
 
 def _execute(db: sqlite3.Connection, query: Query) -> sqlite3.Cursor:
-    """A Query's ?1 is a name to Python's driver, which from 3.14 on takes no sequence for names."""
-    return db.execute(query.text, {str(number): value for number, value in enumerate(query.values, 1)})
+    return db.execute(query.text, query.numbered)
 
 
 def _columns(db: sqlite3.Connection) -> schema.Columns:

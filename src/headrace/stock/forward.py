@@ -14,22 +14,16 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
 
 import httpcore
 
 from headrace.asgi.responses import error_id
+from headrace.asgi.types import Header, Receive, Scope, Send
 from headrace.errors import Unavailable
 from headrace.stock.app import CLIENT_HEADER
 from headrace.stock.supervisor import LONGEST_REQUEST, WANTED
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Header = tuple[bytes, bytes]
 
 _CONNECTIONS = 256  # to stock at a time; further requests wait for one
 _IDLE = 1800.0  # seconds; stock's own keep-alive is longer, so it never closes one that we are about to use

@@ -24,7 +24,7 @@ from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
 from headrace.auth.principals import ROLES, Principal, Right
 from headrace.auth.setup_process import make_token
-from headrace.clock import now_ms
+from headrace.clock import DAY_MS, now_ms
 from headrace.errors import Forbidden, InvalidParameter, TooManyAttempts, Unauthenticated
 from headrace.ui import html, identity
 
@@ -35,7 +35,6 @@ LOGIN, CALLBACK = "/headrace/oidc/login", "/headrace/oidc/callback"
 SIGN_IN, SIGN_OUT, TOKENS, STYLE = "/headrace/sign-in", "/headrace/sign-out", "/headrace/tokens", "/headrace/style.css"
 MAX_FORM_BYTES = 64 * 1024
 MOST_OF_NEXT = 2000  # it goes to the provider and back in a cookie, of which browsers keep 4 KB
-DAY_MS = 24 * 3600 * 1000
 
 
 def _html(form_action: str = "'self'") -> Headers:
@@ -90,7 +89,7 @@ class Pages:
         here = scope.get(PREFIX, "") + scope["raw_path"].decode("ascii", "replace")
         if scope["query_string"]:
             here += "?" + scope["query_string"].decode("ascii", "replace")
-        await self._redirect(scope, send, f"{self.base(scope)}{SIGN_IN}?next={quote(here, safe='')}")
+        await self.redirect(scope, send, f"{self.base(scope)}{SIGN_IN}?next={quote(here, safe='')}")
 
     async def _show_style(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         await send_whole(scope, send, 200, html.STYLE, _CSS)
@@ -120,7 +119,7 @@ class Pages:
             page = html.sign_in(self.base(scope) + STYLE, str(error), single=self._single(scope))
             await send_whole(scope, send, error.status, page, _HTML)
         else:
-            await self._redirect(scope, send, f"{self.base(scope)}/", self.set_cookie(scope, cookie))
+            await self.redirect(scope, send, f"{self.base(scope)}/", self.set_cookie(scope, cookie))
 
     async def _sign_in(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         form = await _form(scope, receive)
@@ -139,7 +138,7 @@ class Pages:
             waits = tuple(header for header in error.headers if header[0] == b"retry-after")
             await send_whole(scope, send, error.status, page, (*_HTML, *waits))
             return
-        await self._redirect(scope, send, self.next_of(scope), self.set_cookie(scope, cookie))
+        await self.redirect(scope, send, self.next_of(scope), self.set_cookie(scope, cookie))
 
     async def _sign_out(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         form = await _form(scope, receive)
@@ -149,7 +148,7 @@ class Pages:
         to = self.base(scope) + SIGN_IN
         if self.sign_on is not None:
             to = await self.sign_on.sign_out_address(scope, to)
-        await self._redirect(scope, send, to, self.set_cookie(scope, ""))
+        await self.redirect(scope, send, to, self.set_cookie(scope, ""))
 
     async def sign_out_by_ui(self, scope: Scope, send: Send, who: Principal | None) -> None:
         """The answer to the UI's logout, after which it loads its first page again."""
@@ -176,7 +175,7 @@ class Pages:
         if form.get("action") == "revoke":
             await self._accounts.revoke_token(form.get("id", ""), who.user)
             self._authenticator.forget()
-            await self._redirect(scope, send, self.base(scope) + TOKENS)
+            await self.redirect(scope, send, self.base(scope) + TOKENS)
             return
         name, role, days = form.get("name", "").strip(), form.get("role", ""), form.get("days", "")
         if not name or len(name) > 256 or role not in _roles(who) or not re.fullmatch("[1-9][0-9]{0,3}", days):
@@ -227,7 +226,8 @@ class Pages:
         wanted = query.get("next", [""])[0]
         return wanted if _SAFE_NEXT.match(wanted) and len(wanted) <= MOST_OF_NEXT else f"{self.base(scope)}/"
 
-    async def _redirect(self, scope: Scope, send: Send, to: str, headers: Headers = ()) -> None:
+    async def redirect(self, scope: Scope, send: Send, to: str, headers: Headers = ()) -> None:
+        """Lead a browser to another page."""
         location = (b"location", to.encode("ascii", "replace"))
         await send_whole(scope, send, 303, b"", (location, *headers, (b"cache-control", b"no-store"), NATIVE))
 

@@ -23,8 +23,6 @@ import msgspec
 from msgspec import Struct
 
 from headrace.api.endpoint import Router
-from headrace.asgi.responses import NATIVE
-from headrace.asgi.responses import send as send_whole
 from headrace.asgi.types import PRINCIPAL, Receive, Scope, Send
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
@@ -117,7 +115,7 @@ class SignOnPages:
             "code_challenge_method": "S256",
         }
         address += ("&" if "?" in address else "?") + urlencode(query)
-        await self._redirect(scope, send, address, (await self._cookie(scope, await self._seal(login)),))
+        await self._pages.redirect(scope, send, address, (await self._cookie(scope, await self._seal(login)),))
 
     async def _callback(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         """Take the code that the provider sent the browser with. Raises Unauthenticated, Forbidden, Unavailable."""
@@ -131,7 +129,7 @@ class SignOnPages:
         user = await self._users.user(claims)
         scope[PRINCIPAL] = Principal(user.name, ROLES[user.role], via="single sign-on")  # for the audit log
         headers = await self._pages.start_session(scope, user.name)
-        await self._redirect(scope, send, login.next, (*headers, await self._cookie(scope, "")))
+        await self._pages.redirect(scope, send, login.next, (*headers, await self._cookie(scope, "")))
 
     async def _redeem(self, code: str, login: Login, redirect_uri: str) -> Claims:
         """The claims of the ID token that the code stands for."""
@@ -220,10 +218,6 @@ class SignOnPages:
             b"set-cookie",
             f"{COOKIE}={value}; Path={path}; Max-Age={age}; SameSite=Lax{secure}; HttpOnly".encode(),
         )
-
-    async def _redirect(self, scope: Scope, send: Send, to: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        location = (b"location", to.encode("ascii", "replace"))
-        await send_whole(scope, send, 303, b"", (location, *headers, (b"cache-control", b"no-store"), NATIVE))
 
 
 class _Client:

@@ -6,16 +6,12 @@ up those that show the page.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from headrace.asgi.types import Application, Receive, Scope, Send
 from headrace.settings import Settings
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Answer(NamedTuple):
@@ -55,7 +51,7 @@ class Absent:
         if not environment.get("MLFLOW_DEPLOYMENTS_TARGET"):
             self._answers["GET", f"{api}/2.0/mlflow/gateway-proxy"] = NO_GATEWAY
 
-    def find(self, method: str, path: str) -> Handler | None:
+    def find(self, method: str, path: str) -> Application | None:
         """What answers such a request; None: stock does."""
         answer = self._answers.get((method, path))
         return partial(_send, answer) if answer is not None else None

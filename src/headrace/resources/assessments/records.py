@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from headrace.errors import Declined
 from headrace.resources import proto_json
+from headrace.resources.assessments.messages import SOURCE_TYPES
 
 COLUMNS = (
     "assessment_id, trace_id, name, assessment_type, value, error, created_timestamp, last_updated_timestamp, "
     "source_type, source_id, span_id, rationale, overrides, valid, assessment_metadata"
 )
-_SOURCES = ("SOURCE_TYPE_UNSPECIFIED", "HUMAN", "LLM_JUDGE", "CODE")
 _MOST_OF_A_STACK_TRACE = 10_000
 # characters of a value that is kept
 _SHORT = 50
@@ -119,7 +119,7 @@ def _source(source_type: str, source_id: str | None) -> Source:
     source_type = source_type.upper()
     if source_type == "AI_JUDGE":
         source_type = "LLM_JUDGE"
-    if source_type not in _SOURCES:
+    if source_type not in SOURCE_TYPES:
         raise Declined("an assessment of an unknown source")
     return Source(source_type, source_id)
 

@@ -69,9 +69,7 @@ class CreateAssessment(Write, frozen=True, gc=False):
 
 def _run(connection: sqlite3.Connection, statement: Sql, values: dict[str, Any]) -> list[Any]:
     query = statement.query(values, Dialect.SQLITE)
-    return connection.execute(
-        query.text, {str(number): value for number, value in enumerate(query.values, 1)}
-    ).fetchall()
+    return connection.execute(query.text, query.numbered).fetchall()
 
 
 def _question(write: CreateAssessment) -> dict[str, Any]:

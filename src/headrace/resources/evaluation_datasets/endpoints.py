@@ -23,6 +23,7 @@ from headrace.resources.evaluation_datasets import entities, messages, search, s
 from headrace.resources.evaluation_datasets import records as its_records
 from headrace.resources.evaluation_datasets.records import USER_TAG, parse_json, text
 from headrace.resources.evaluation_datasets.writes import UpsertRecords
+from headrace.resources.experiments.sql import IN_WORKSPACE
 
 PATH = "3.0/mlflow/datasets/"
 DATASET = EvaluationDataset("dataset_id")
@@ -175,7 +176,7 @@ async def get_dataset_experiment_ids(call: Call, message: messages.DatasetOnly) 
 
 @endpoint(
     "POST", f"{PATH}{{dataset_id}}/add-experiments", Right.EDIT, Both(DATASET, EXPERIMENTS),
-    sql.TOUCH, sql.LINK, sql.KNOWN_EXPERIMENTS, *READS,
+    sql.TOUCH, sql.LINK, IN_WORKSPACE, *READS,
 )  # fmt: skip
 async def add_dataset_to_experiments(call: Call, message: messages.DatasetExperiments) -> object:
     """SqlAlchemyStore.add_dataset_to_experiments."""
@@ -184,7 +185,7 @@ async def add_dataset_to_experiments(call: Call, message: messages.DatasetExperi
     experiment_ids = _experiment_ids(message.experiment_ids)
     numbers = [int(each) for each in experiment_ids if re.fullmatch(r"[0-9]{1,9}", each)]
     found, known = await call.db.rows_of(
-        sql.GET(**place), sql.KNOWN_EXPERIMENTS(workspace=call.workspace, experiment_ids=numbers)
+        sql.GET(**place), IN_WORKSPACE(workspace=call.workspace, experiment_ids=numbers)
     )
     if not found:
         raise _unknown(dataset_id)

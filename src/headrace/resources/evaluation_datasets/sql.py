@@ -63,9 +63,6 @@ EXPERIMENTS = Sql(f"""
 SELECT destination_id FROM entity_associations WHERE source_id = :dataset_id AND {_LINK} AND {_IS_MINE}
 ORDER BY created_time, destination_id
 """)
-KNOWN_EXPERIMENTS = Sql("""
-SELECT experiment_id FROM experiments WHERE workspace = :workspace AND experiment_id IN :experiment_ids
-""")
 TOUCH = Sql(f"UPDATE evaluation_datasets SET last_update_time = :now WHERE {_MINE} RETURNING 1")
 
 # --- records

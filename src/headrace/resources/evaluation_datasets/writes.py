@@ -63,8 +63,7 @@ class UpsertRecords(Write, frozen=True, gc=False):
             statement = next(steps)
             while True:
                 query = statement.render(Dialect.SQLITE)
-                numbered = {str(number): value for number, value in enumerate(query.values, 1)}
-                rows = connection.execute(query.text, numbered).fetchall()
+                rows = connection.execute(query.text, query.numbered).fetchall()
                 try:
                     statement = steps.send(rows)
                 except StopIteration as end:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from headrace.db.query import Sql
 
-_INPUTS = """
+INPUTS_OF_RUNS = """
 (destination_type = 'RUN' AND destination_id IN :ids)
 OR (source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id IN :ids)
 """
 REST_OF_RUNS = (
     *(Sql(f"DELETE FROM {table} WHERE run_uuid IN :ids") for table in ("metrics", "latest_metrics", "params", "tags")),
-    Sql(f"DELETE FROM input_tags WHERE input_uuid IN (SELECT input_uuid FROM inputs WHERE {_INPUTS})"),
-    Sql(f"DELETE FROM inputs WHERE {_INPUTS}"),
+    Sql(f"DELETE FROM input_tags WHERE input_uuid IN (SELECT input_uuid FROM inputs WHERE {INPUTS_OF_RUNS})"),
+    Sql(f"DELETE FROM inputs WHERE {INPUTS_OF_RUNS}"),
     Sql("DELETE FROM entity_associations WHERE destination_type = 'run' AND destination_id IN :ids"),
 )
 REST_OF_MODELS = (

@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from headrace.db.query import Dialect, Query, Statement
+from headrace.resources.runs.read_sql import VALUE
 
 # the first and the last step that are wanted, or all
 Steps: TypeAlias = tuple[int, int] | None
-
-# NaN is stored as 0 with is_nan
-_VALUE = "CASE WHEN is_nan THEN 'NaN' ELSE value END"
 
 
 def metric_history(run_id: str, key: str, limit: int | None, offset: int, dialect: Dialect) -> Query:
     """(value, timestamp, step) of a page and one more (SqlAlchemyStore.get_metric_history)."""
     sql = Statement(dialect)
     text = (
-        f"SELECT {_VALUE}, timestamp, step FROM metrics"
+        f"SELECT {VALUE}, timestamp, step FROM metrics"
         f" WHERE run_uuid = {sql.bind(run_id)} AND key = {sql.bind(key)} ORDER BY timestamp, step, value"
     )
     if limit is not None or offset:
@@ -32,7 +30,7 @@ def metric_history_bulk(run_ids: Sequence[str], key: str, limit: int, dialect: D
     """(run_uuid, value, timestamp, step) of several runs (SqlAlchemyStore.get_metric_history_bulk)."""
     sql = Statement(dialect)
     return sql.query(
-        f"SELECT run_uuid, {_VALUE}, timestamp, step FROM metrics"
+        f"SELECT run_uuid, {VALUE}, timestamp, step FROM metrics"
         f" WHERE key = {sql.bind(key)} AND {sql.in_list('run_uuid', run_ids)}"
         f" ORDER BY run_uuid, timestamp, step, value LIMIT {sql.bind(limit)}"
     )
@@ -58,7 +56,7 @@ def metric_at_steps(run_id: str, key: str, steps: Sequence[int], dialect: Dialec
     sql = Statement(dialect)
     ends = (steps[0], steps[-1]) if dialect is Dialect.POSTGRESQL else None
     where = f"{_points(sql, run_id, key, ends)} AND {sql.in_list('step', steps, 'bigint')}"
-    return sql.query(f"SELECT {_VALUE}, timestamp, step FROM metrics WHERE {where} ORDER BY step")
+    return sql.query(f"SELECT {VALUE}, timestamp, step FROM metrics WHERE {where} ORDER BY step")
 
 
 def metric_at_rows(run_id: str, key: str, steps: Steps, row_numbers: Sequence[int], dialect: Dialect) -> Query:
@@ -66,7 +64,7 @@ def metric_at_rows(run_id: str, key: str, steps: Steps, row_numbers: Sequence[in
     sql = Statement(dialect)
     return sql.query(f"""
 SELECT value, timestamp, step FROM (
-  SELECT {_VALUE} AS value, timestamp, step,
+  SELECT {VALUE} AS value, timestamp, step,
     row_number() OVER (ORDER BY step, timestamp, metrics.value, is_nan) AS number
   FROM metrics WHERE {_points(sql, run_id, key, steps)}
 ) points

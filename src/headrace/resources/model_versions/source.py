@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, unquote_plus, urlparse, urlsplit
 
 from headrace.api.endpoint import Call
 from headrace.api.message import invalid
+from headrace.auth.objects import PROMPT_SOURCES
 from headrace.db.query import Bound
 from headrace.errors import ApiError, Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
@@ -25,8 +26,6 @@ from headrace.resources.registered_models import sql as model_sql
 from headrace.resources.registered_models import validation as rules
 
 MAX_SOURCE = 500  # the column's
-# mlflow/prompt/constants.py
-PROMPT_SOURCES = ("dummy-source", "prompt-template")
 # schemes whose URIs name the host that stock would connect to; mlflow-artifacts only where it names one
 _OF_A_HOST = frozenset({"ftp", "sftp", "hdfs", "viewfs", "http", "https", "mlflow-artifacts", "r2", "b2", "abfss"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")

@@ -11,9 +11,9 @@ from headrace.api.endpoint import Call
 from headrace.db.query import Bound
 from headrace.errors import Declined
 from headrace.resources.model_versions import sql as version_sql
+from headrace.resources.model_versions.reads import STATUS
 from headrace.resources.registered_models import sql
 
-STATUS = ("PENDING_REGISTRATION", "FAILED_REGISTRATION", "READY")
 _OPTIONAL = ("last_updated_timestamp", "description", "user_id", "current_stage", "source", "run_id", "run_link")
 
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from headrace.db.query import Dialect, Query, Statement
 
 # NaN is stored as 0 with is_nan
-_VALUE = "CASE WHEN is_nan THEN 'NaN' ELSE value END"
+VALUE = "CASE WHEN is_nan THEN 'NaN' ELSE value END"
 
 
 def latest_metrics(run_ids: Sequence[str], dialect: Dialect) -> Query:
     """(run_uuid, key, value, timestamp, step), in no order."""
     sql = Statement(dialect)
     where = sql.in_list("run_uuid", run_ids)
-    return sql.query(f"SELECT run_uuid, key, {_VALUE}, timestamp, step FROM latest_metrics WHERE {where}")
+    return sql.query(f"SELECT run_uuid, key, {VALUE}, timestamp, step FROM latest_metrics WHERE {where}")
 
 
 def params(run_ids: Sequence[str], dialect: Dialect) -> Query:

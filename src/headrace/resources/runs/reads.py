@@ -17,17 +17,16 @@ from headrace.db.sqlite import SqliteDatabase, fetch
 from headrace.entities import EncodedRun, Run
 from headrace.resources.runs import encoded_postgres, encoded_sqlite, read_sql, search_sql
 from headrace.resources.runs.records import inputs_and_outputs, run_from_columns
-from headrace.resources.runs.rows import RUN_COLUMNS, RunRows
+from headrace.resources.runs.rows import RUN_COLUMNS, RUN_INFO, RunRows
 
 # A page may have 50,000 runs: between portions of it the others on this event loop get their turn.
 RUNS_AT_ONCE = 500
 
-_RUN_INFO = ", ".join(RUN_COLUMNS)
 
 # One statement a run: the arrays come out of asyncpg as lists, without a Python object per cell of a row.
 GET_RUN = Sql(
     postgresql=f"""
-SELECT {_RUN_INFO}, m.*, p.*, t.*,
+SELECT {RUN_INFO}, m.*, p.*, t.*,
   EXISTS (SELECT FROM inputs WHERE destination_type = 'RUN' AND destination_id = r.run_uuid)
   OR EXISTS (SELECT FROM inputs WHERE source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id = r.run_uuid) AS linked
 FROM runs r,
@@ -42,7 +41,7 @@ LATERAL (
 LATERAL (SELECT array_agg(key) AS tag_keys, array_agg(value) AS tag_values FROM tags WHERE run_uuid = r.run_uuid) t
 WHERE r.run_uuid = :run_id
 """,  # noqa: S608  (constants of this module)
-    sqlite=f"SELECT {_RUN_INFO} FROM runs WHERE run_uuid = :run_id",  # noqa: S608
+    sqlite=f"SELECT {RUN_INFO} FROM runs WHERE run_uuid = :run_id",  # noqa: S608
 )
 _METRICS = Sql("SELECT key, value, timestamp, step, is_nan FROM latest_metrics WHERE run_uuid = :run_id")
 _PARAMS = Sql("SELECT key, value FROM params WHERE run_uuid = :run_id")

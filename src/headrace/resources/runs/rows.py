@@ -23,6 +23,7 @@ RUN_COLUMNS = (
     "artifact_uri",
 )
 """What run_info takes, in its order: the first columns of the rows of a search."""
+RUN_INFO = ", ".join(RUN_COLUMNS)
 
 
 class RunRows:

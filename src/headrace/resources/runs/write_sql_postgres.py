@@ -1,4 +1,4 @@
-"""The SQL of postgres.py, and what turns a plan into its array parameters. No value is ever part of a text here."""
+"""The SQL of writes.py on PostgreSQL, and what turns a plan into its array parameters. No value is part of a text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.resources.runs.log_plan import LogPlan, MetricRow
 from headrace.resources.runs.records import PLAIN_LOCATION
+from headrace.resources.runs.rows import RUN_INFO
 
 if TYPE_CHECKING:
     from headrace.resources.runs.writes import CreateRun
-
-_RUN_INFO = "run_uuid, name, experiment_id, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
 
 # A group of one metric, the usual one of a single client: without arrays it takes 260 us instead of 390.
 _LOG_ONE = """
@@ -102,7 +101,7 @@ WITH active AS (SELECT run_uuid, experiment_id FROM runs WHERE run_uuid {"= $1" 
   WHERE (excluded.step, excluded.timestamp, excluded.value) > (old.step, old.timestamp, old.value)
 )"""  # noqa: S608  (constants of this module)
     # A param that has another value would become NULL, which its column refuses: the whole statement fails, and
-    # postgres.py looks for the write at fault. The usual case pays for no check, and no race can slip through.
+    # db/postgres.py looks for the write at fault. The usual case pays for no check, and no race can slip through.
     if batch:
         statement += f""", logged_params AS (
   INSERT INTO params AS old (run_uuid, key, value)
@@ -168,7 +167,7 @@ UPDATE_RUN = f"""
 UPDATE runs SET status = coalesce($2, status), end_time = coalesce($3, end_time), name = coalesce($4, name)
 WHERE run_uuid = $1 AND lifecycle_stage = 'active'
   AND coalesce($4, name, '') <> '' AND start_time IS NOT NULL AND user_id IS NOT NULL
-RETURNING {_RUN_INFO}
+RETURNING {RUN_INFO}
 """  # noqa: S608
 
 SET_TAG = """

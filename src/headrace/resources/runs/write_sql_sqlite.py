@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_RUN_INFO = "run_uuid, name, experiment_id, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri"
+from headrace.resources.runs.rows import RUN_INFO
 
 GET_STAGE = "SELECT lifecycle_stage FROM runs WHERE run_uuid = ?"
 GET_PARAM = "SELECT value FROM params WHERE run_uuid = ? AND key = ?"
@@ -37,6 +37,6 @@ UPDATE_RUN = f"""
 UPDATE runs SET status = coalesce(?, status), end_time = coalesce(?, end_time), name = coalesce(?, name)
 WHERE run_uuid = ? AND lifecycle_stage = 'active'
   AND coalesce(?, name, '') <> '' AND start_time IS NOT NULL AND user_id IS NOT NULL
-RETURNING {_RUN_INFO}
+RETURNING {RUN_INFO}
 """  # noqa: S608
 DELETE_TAG = "DELETE FROM tags WHERE run_uuid = ? AND key = ?"

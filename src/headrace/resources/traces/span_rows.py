@@ -24,6 +24,7 @@ from msgspec import Struct
 from headrace.errors import Declined, Malformed
 from headrace.resources.traces import token_sums
 from headrace.resources.traces.costs import Prices, cost_of
+from headrace.resources.traces.info import NAME
 from headrace.resources.traces.json_text import MOST_DIGITS, dumped, is_nested, loaded, quoted
 from headrace.resources.traces.otlp import Event, Link, Span
 from headrace.resources.traces.preview import preview
@@ -33,7 +34,6 @@ from headrace.resources.traces.translation import INPUTS, MODEL, MODEL_PROVIDER,
 
 _STATUS = {1: "OK", 2: "ERROR"}
 _TAG_PREFIX = "mlflow.traceTag."
-_TRACE_NAME = "mlflow.traceName"
 _NOT_AS_TAGS = ("telemetry.sdk.", "mlflow.")
 _SESSION = ("session.id", "gen_ai.conversation.id")
 _USER = "user.id"
@@ -270,7 +270,7 @@ def _take_root(trace: TraceContribution, attributes: dict[str, str], tags: dict[
     for key, value in attributes.items():
         if key.startswith(_TAG_PREFIX) and _is_tag_key(key := key.removeprefix(_TAG_PREFIX)):
             value = _text(value)[:_MAX_TAG_VALUE]
-            if key == _TRACE_NAME:
+            if key == NAME:
                 trace.trace_name = _at_most(_MAX_TRACE_NAME, value)
             else:
                 tags[key] = _storable(value)

@@ -183,8 +183,7 @@ class StartTrace(Write, frozen=True, gc=False):
     def apply_sqlite(cls, connection: sqlite3.Connection, writes: Sequence[StartTrace]) -> Sequence[Outcome]:
         def rows(statement: Sql, **values: Any) -> list[Any]:
             query = statement.query(values, Dialect.SQLITE)
-            numbered = {str(number): value for number, value in enumerate(query.values, 1)}
-            return [tuple(row) for row in connection.execute(query.text, numbered)]
+            return [tuple(row) for row in connection.execute(query.text, query.numbered)]
 
         experiments = _by_id(rows(_EXPERIMENTS, experiment_ids=sorted({write.info.experiment_id for write in writes})))
         outcomes: list[Outcome] = []

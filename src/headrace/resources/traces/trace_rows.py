@@ -24,14 +24,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from headrace.errors import Declined
+from headrace.resources.runs import records
 from headrace.resources.traces import token_sums
 from headrace.resources.traces.info import TraceRow
 from headrace.resources.traces.span_rows import TraceContribution
 from headrace.resources.traces.token_sums import COST_COLUMNS, TOKEN_COLUMNS, Node
 
 _UNDECIDED = ("IN_PROGRESS", "STATE_UNSPECIFIED")
-# Artifact locations to which stock's append_to_uri_path (mlflow/utils/uri.py) adds a path by plain concatenation.
-PLAIN_LOCATION = re.compile(r"^(/|file:///|[a-z][a-z0-9+.-]*:/{1,2}[^/?#;\\\s])[^?#;\\\s]*$")
+PLAIN_LOCATION = re.compile(records.PLAIN_LOCATION)
 
 
 class Experiment(Struct, frozen=True, gc=False):

@@ -74,8 +74,7 @@ class LogSpans(Write, frozen=True, gc=False):
     def apply_sqlite(cls, connection: sqlite3.Connection, writes: Sequence[LogSpans]) -> Sequence[Outcome]:
         def rows(statement: Sql, **values: Any) -> list[Any]:
             query = statement.query(values, Dialect.SQLITE)
-            numbered = {str(number): value for number, value in enumerate(query.values, 1)}
-            return [tuple(row) for row in connection.execute(query.text, numbered)]
+            return [tuple(row) for row in connection.execute(query.text, query.numbered)]
 
         group = _Group(writes, rows(_EXPERIMENTS, **_experiments(writes)))
         group.found(rows(_TRACE_STATES, trace_ids=group.trace_ids()))

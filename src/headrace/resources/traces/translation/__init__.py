@@ -18,12 +18,12 @@ from typing import Any
 from headrace.errors import Declined
 from headrace.resources.traces.json_text import dumped, loaded
 from headrace.resources.traces.otlp import Event
+from headrace.resources.traces.token_sums import CHAT_USAGE
 from headrace.resources.traces.translation import conventions
 
 SPAN_TYPE = "mlflow.spanType"
 INPUTS = "mlflow.spanInputs"
 OUTPUTS = "mlflow.spanOutputs"
-CHAT_USAGE = "mlflow.chat.tokenUsage"
 CHAT_TOOLS = "mlflow.chat.tools"
 MESSAGE_FORMAT = "mlflow.message.format"
 MODEL = "mlflow.llm.model"
