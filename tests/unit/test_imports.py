@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import headrace
+from tests.support.pages import DOCS
 
 SOURCE = Path(headrace.__file__).parent
 
@@ -32,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "sweeps": {"errors"},
     "access_log": {"asgi"},
     "child": WORDS,
-    "process": WORDS | {"child", "listeners"},
+    "process": WORDS | {"listeners"},
     "listeners": WORDS,
     "asgi": WORDS,
     "db": WORDS,
@@ -72,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "workers": {"process"},
     "database": WORDS | {"db", "process", "sql", "stock"},
     "server_role": WORDS | {"database", "sql"},
-    "serve": WORDS | {"process", "stock", "database", "child", "listeners", "renewal", "workers"},
+    "serve": WORDS | {"process", "stock", "database", "listeners", "renewal", "workers"},
     "aws": WORDS | {"database", "renewal", "server_role", "ssm"},
     "cli": WORDS
     | {
@@ -87,7 +89,6 @@ ALLOWED: dict[str, set[str]] = {
         "serve",
         "server_role",
         "ssm",
-        "stock",
         "stock_options",
         "usage",
         "workers",
@@ -126,6 +127,23 @@ def test_imports_go_downwards() -> None:
 def test_every_part_has_a_line() -> None:
     parts = {path.stem if path.is_file() else path.name for path in SOURCE.iterdir() if not path.name.startswith("__")}
     assert parts == ALLOWED.keys()
+
+
+def test_the_table_of_the_design_says_the_same() -> None:
+    """A row's parts may import one another, the words, and what its last column names."""
+    rows = re.findall(
+        r"^\| (`.*?) \| .* \| (.*?) \|$", (DOCS / "design.md").read_text().split("## Add an endpoint")[0], re.M
+    )
+    table = [tuple(map(parts_in, row)) for row in rows]
+    assert sorted(part for parts, _ in table for part in parts) == sorted(ALLOWED)
+    for (parts, named), (_, said), below in zip(table, rows, range(1, len(table) + 1), strict=True):
+        allowed = set().union(*(ALLOWED[part] for part in parts)) - parts
+        lower = {part for lower, _ in table[below:] for part in lower} if "everything below" in said else set()
+        assert allowed - lower - WORDS == named - lower - WORDS, parts
+
+
+def parts_in(cell: str) -> set[str]:
+    return {name.removesuffix("/").removesuffix(".py") for name in re.findall("`(.*?)`", cell)}
 
 
 def test_our_processes_do_not_import_mlflow() -> None:
