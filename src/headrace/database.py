@@ -500,13 +500,14 @@ async def _asked(database: PostgresURL) -> _Failure | None:
     import asyncpg
 
     from headrace.db import connections
+    from headrace.db.connection_errors import explain, is_temporary
 
     try:
         connection = await connections.connect(database)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # PgBouncer says it in its own way
         missing = isinstance(error, asyncpg.InvalidCatalogNameError) or "no such database" in str(error)
-        return _Failure(connections.explain(error, database), connections.is_temporary(error), missing)
+        return _Failure(explain(error, database), is_temporary(error), missing)
     await connections.close(connection)
     return None
 
@@ -547,12 +548,12 @@ def connect(database: PostgresURL, name: str | None = None) -> psycopg2.extensio
 
 
 def _explained(database: PostgresURL, error: psycopg2.Error) -> ConfigurationError:
-    from headrace.db import connections
+    from headrace.db.connection_errors import NO_TRANSACTIONS
 
     if error.pgcode is None:  # that it ended is not said by the server
         return ConfigurationError(
             f"The connection to the database {database.shown} ended: {_one_line(error)}. Try again. If there is a "
-            f"pooler in between: {connections.NO_TRANSACTIONS}"
+            f"pooler in between: {NO_TRANSACTIONS}"
         )
     return ConfigurationError(
         f"The database {database.shown} can't be used by the role {database.user}: {_one_line(error)}. Let the owner "

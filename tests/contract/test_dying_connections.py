@@ -15,7 +15,8 @@ import pytest_asyncio
 
 from headrace.database_url import DEFAULTS, PostgresURL, parse
 from headrace.db import connections, postgres_indexes
-from headrace.db.connections import ANSWER_SECONDS, READ_SECONDS, WRITING, Connector, connect, explain
+from headrace.db.connection_errors import NotWritable, explain, is_temporary
+from headrace.db.connections import ANSWER_SECONDS, READ_SECONDS, WRITING, Connector, connect
 from headrace.db.postgres import READERS, PostgresDatabase
 from headrace.db.query import Query
 from headrace.errors import Unavailable
@@ -249,7 +250,7 @@ async def test_a_standby_is_passed_over(database: Database, postgres: Postgres) 
         assert await connection.fetchval("SELECT current_setting('port')") == str(postgres.port)
         await connection.close()
         alone = of(database, standby.port, more="?target_session_attrs=read-write")
-        with pytest.raises(connections.NotWritable) as raised:
+        with pytest.raises(NotWritable) as raised:
             await connect(alone)
         assert "takes no writes" in str(explain(raised.value, alone))
     finally:
@@ -286,7 +287,7 @@ async def test_no_connection_left(database: Database, postgres: Postgres) -> Non
     first = await connect(url)
     with pytest.raises(asyncpg.TooManyConnectionsError) as raised:
         await connect(url)
-    assert connections.is_temporary(raised.value)
+    assert is_temporary(raised.value)
     assert "has no connection left" in str(explain(raised.value, url))
     await first.close()
 
@@ -303,7 +304,7 @@ async def test_no_connection_left(database: Database, postgres: Postgres) -> Non
 )
 def test_what_a_pooler_says_of_its_server(words: str, temporary: bool) -> None:
     """PgBouncer has one SQLSTATE for all of it."""
-    assert connections.is_temporary(asyncpg.ProtocolViolationError(words)) is temporary
+    assert is_temporary(asyncpg.ProtocolViolationError(words)) is temporary
 
 
 async def test_a_statement_without_an_answer_ends_its_connection(database: Database) -> None:

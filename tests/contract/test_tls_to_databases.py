@@ -12,7 +12,9 @@ import psycopg2
 import pytest
 
 from headrace.database_url import PostgresURL, parse
-from headrace.db.connections import Unreadable, connect, explain, is_temporary
+from headrace.db.connection_errors import explain, is_temporary
+from headrace.db.connections import connect
+from headrace.db.tls import Unreadable
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.postgres import Postgres
 from tests.support.tls import certificate

@@ -72,7 +72,7 @@ def _done(settings: Settings, work: Callable[[PostgresURL], Awaitable[T]]) -> T:
     import asyncpg
 
     from headrace.database import check
-    from headrace.db.connections import explain
+    from headrace.db.connection_errors import explain
 
     database = _database(settings)
     check(settings)

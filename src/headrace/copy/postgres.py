@@ -14,7 +14,8 @@ import asyncpg
 from headrace.copy.store import ROWS_AT_ONCE, Row, Rows, away
 from headrace.copy.tables import Table
 from headrace.database_url import PostgresURL
-from headrace.db import connections, postgres_statistics
+from headrace.db import postgres_statistics
+from headrace.db.connection_errors import explain
 from headrace.db.connections import TOOL, Connector
 from headrace.db.pool import Pool
 from headrace.db.postgres import cause_of, translate
@@ -95,7 +96,7 @@ class PostgresStore:
         try:
             yield
         except asyncpg.InsufficientPrivilegeError as error:
-            raise connections.explain(error, self._url) from error
+            raise explain(error, self._url) from error
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             meaning = translate(error)
             raise (away(self.shown, cause_of(error)) if isinstance(meaning, Unavailable) else meaning) from error

@@ -12,11 +12,10 @@ import asyncio
 import hashlib
 import os
 import random
-import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple, cast
 from weakref import WeakSet
 
@@ -24,8 +23,9 @@ import asyncpg
 from asyncpg.protocol import protocol
 
 from headrace.database_url import DEFAULTS, Host, PostgresURL
+from headrace.db.connection_errors import NotWritable, is_temporary
 from headrace.db.database import STATEMENT_SECONDS
-from headrace.errors import ConfigurationError
+from headrace.db.tls import contexts
 
 # asyncpg asks of each array and of each element of one whether it is a collection, by abstract classes, in Python: of a
 # text 0.34 us of 0.50, of a number 0.16 of 0.31. Of what is given here only lists and tuples are.
@@ -83,14 +83,6 @@ WRITING = Purpose(
 )
 # Building an index takes as long as it takes; a connection that dies is noticed by its keepalives.
 TOOL = Purpose({}, seconds=None)
-
-
-class NotWritable(ConnectionError):
-    """Servers answered, and none of them is what target_session_attrs asks for."""
-
-
-class Unreadable(ConnectionError):
-    """A certificate or a key; the text says all."""
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]
@@ -402,7 +394,7 @@ class Connector:
     async def _connect_to_host(self, host: Host, kind: type[Connection]) -> Connection:
         problem: Exception | None = None
         for address in await self._addresses(host):
-            for tls in _contexts(self._database, host):
+            for tls in contexts(self._database, host):
                 try:
                     return await self._connect_to_address(host, address, tls, kind)
                 except asyncpg.PostgresError as error:
@@ -543,168 +535,3 @@ def _tune(connection: Connection, given: Mapping[str, str]) -> None:
             value = int(given.get(name, DEFAULTS[name]))
             if value > 0 and hasattr(socket, option):
                 tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-# TLS
-
-
-class _Context(ssl.SSLContext):
-    """A context that knows whom it expects: asyncpg takes the address that it connects to for the host's name."""
-
-    host: str | None = None
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        return super().wrap_bio(incoming, outgoing, server_side, self.host, session)
-
-
-def _contexts(database: PostgresURL, host: Host) -> Iterator[ssl.SSLContext | None]:
-    """What to try in turn; None is without TLS. libpq's sslmode."""
-    mode = "disable" if host.is_socket else database.parameters.get("sslmode", "prefer")
-    if mode in ("disable", "allow"):
-        yield None
-    if mode != "disable":
-        yield _context(database.parameters, mode, host)
-    if mode == "prefer":
-        yield None
-
-
-def _context(given: Mapping[str, str], mode: str, host: Host) -> ssl.SSLContext:
-    """As libpq's: the certificates are read anew for each connection, since they are changed under a running server.
-
-    Raises Unreadable.
-    """
-    home = os.path.join(os.path.expanduser("~"), ".postgresql")
-    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = mode == "verify-full"
-    context.host = None if given.get("sslsni") == "0" else host.name
-    root = given.get("sslrootcert") or _there(f"{home}/root.crt")
-    if mode.startswith("verify") and not root:
-        raise Unreadable(
-            f"sslmode={mode} needs the certificate of who signed the server's. Name its file with sslrootcert, or put "
-            f"it at {home}/root.crt; sslrootcert=system takes those of the operating system"
-        )
-    try:
-        if mode in ("allow", "prefer") or not root:
-            context.verify_mode = ssl.CERT_NONE
-        else:
-            _trust(context, root, given, home)
-        certificate = _there(given.get("sslcert") or f"{home}/postgresql.crt")  # libpq goes without, too
-        if certificate and given.get("sslcertmode") != "disable":
-            key = given.get("sslkey") or _there(f"{home}/postgresql.key")
-            context.load_cert_chain(certificate, key, password=given.get("sslpassword", ""))
-    except OSError as error:  # ssl.SSLError, too
-        raise Unreadable(
-            f"a certificate or key can't be read: {error}. Look at sslrootcert, sslcert, sslkey, sslpassword and sslcrl"
-        ) from None
-    if log := given.get("sslkeylogfile"):
-        context.keylog_filename = log
-    context.minimum_version = _version(given.get("ssl_min_protocol_version", "TLSv1.2"))
-    if highest := given.get("ssl_max_protocol_version"):
-        context.maximum_version = _version(highest)
-    context.set_alpn_protocols(["postgresql"])
-    return context
-
-
-def _trust(context: ssl.SSLContext, root: str, given: Mapping[str, str], home: str) -> None:
-    """Who may have signed the server's certificate, and which are revoked."""
-    if root == "system":
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(root)
-    folder = given.get("sslcrldir")
-    revoked = given.get("sslcrl") or (None if folder else _there(f"{home}/root.crl"))
-    if revoked or folder:
-        context.load_verify_locations(revoked, folder)
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-
-
-def _there(path: str) -> str | None:
-    return path if os.path.exists(path) else None
-
-
-def _version(name: str) -> ssl.TLSVersion:
-    return ssl.TLSVersion[name.replace(".", "_")]
-
-
-# What went wrong
-
-# what to do about a PgBouncer that ends a connection at its first transaction
-NO_TRANSACTIONS = "PgBouncer's pool_mode = statement allows no transactions. Set it to transaction or session."
-_TEMPORARY = ("08", "53", "57P")
-# PgBouncer has one SQLSTATE for all that it says, 08P01.
-_POOLER_WAITS = re.compile(r"connect to server|server (login|conn)|try again later|query_wait_timeout|shutting down")
-
-
-def is_temporary(error: Exception) -> bool:
-    """Whether to wait may help: the server is not up, restarts, or is full."""
-    if isinstance(error, asyncpg.ProtocolViolationError):
-        return _POOLER_WAITS.search(str(error)) is not None
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "").startswith(_TEMPORARY)
-    return isinstance(error, OSError) and not isinstance(error, ssl.SSLCertVerificationError | Unreadable)
-
-
-_BY_SQLSTATE = {
-    "28P01": "it refuses the password of the role {user}. Look at the password (in the URL, PGPASSWORD, PGPASSFILE or "
-    "PASSWORD)",
-    "28000": "it does not let the role {user} in: {words}. Look at the role's name, at pg_hba.conf on the server and, "
-    "with tokens of IAM, at the grant of rds_iam and the right rds-db:connect",
-    "28": "it does not let the role {user} in: {words}. Look at the role's name, and at pg_hba.conf on the server",
-    "3D000": "it does not exist. `headrace db create` makes it, if the role {user} may",
-    "42501": "the role {user} has not got the rights that this needs: {words}. Let its owner grant them, or use the "
-    "owner's role",
-    "42P01": "{words}: it is of another MLflow. An older one becomes the installed MLflow's by `headrace db upgrade`",
-    "42703": "{words}: it is of another MLflow. An older one becomes the installed MLflow's by `headrace db upgrade`",
-    "42704": "{words}. Look at `options` in the URL, or PGOPTIONS",
-    "25006": "{words}. Look at default_transaction_read_only, and at which server is the primary",
-    "53300": "the server has no connection left: {words}. Raise max_connections or close others",
-    "57P03": "it is starting or stopping. Try again in a moment",
-    "57": "the server was stopped: {words}. Try again in a moment",
-    "08": "{words}. Look at the server, or at the pooler in front of it",
-}
-
-
-def allows_no_transactions(error: Exception) -> bool:
-    """Whether a pooler has refused one; a lost connection is what asyncpg makes of it."""
-    return "statement pooling mode" in str(error)
-
-
-def explain(error: Exception, database: PostgresURL) -> ConfigurationError:
-    """One line: what happened, where, and what to do next."""
-    if allows_no_transactions(error):
-        return ConfigurationError(f"The database {database.shown} can't be used: {NO_TRANSACTIONS}")
-    words = " ".join(str(error).split())
-    state = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
-    if state == "08P01" and "authentication failed" in words:  # PgBouncer's
-        state = "28P01"
-    for length in (5, 2):
-        if (text := _BY_SQLSTATE.get(state[:length])) is not None:
-            said = text.format(user=database.user, words=words)
-            return ConfigurationError(f"The database {database.shown} can't be used: {said}.")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        said = (
-            f"the certificate of the server can't be trusted: {error.verify_message}. Look at sslmode and sslrootcert"
-        )
-    elif isinstance(error, Unreadable):
-        said = words
-    elif isinstance(error, NotWritable):
-        said = f"{words}. Look at which server is the primary, and at target_session_attrs"
-    elif isinstance(error, socket.gaierror):
-        said = (
-            f"the host's name is unknown ({error.strerror}). Look at the host in --backend-store-uri (or HOST, PGHOST)"
-        )
-    elif isinstance(error, TimeoutError):
-        said = "nothing answers there in time. Look at the host and port, at firewalls and security groups"
-    elif isinstance(error, OSError):
-        reason = os.strerror(error.errno) if error.errno else words
-        said = f"{reason}. Look at the host and port, and at whether the server is up"
-    else:
-        said = f"{words}. Look at the database's own log"
-    return ConfigurationError(f"The database {database.shown} can't be used: {said}.")

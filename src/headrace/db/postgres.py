@@ -1,4 +1,4 @@
-"""The Database on PostgreSQL. Beside the modules named postgres_* and connections.py the only importer of asyncpg.
+"""The Database on PostgreSQL, by asyncpg.
 
 Reads and changes take a connection from a pool; submitted writes go through one connection of their own, a group at a
 time, and those of traces through another one. A group of one class that is one statement takes one round trip and one
@@ -18,7 +18,8 @@ import asyncpg
 
 from headrace.database_url import PostgresURL
 from headrace.db import connections, postgres_indexes, postgres_statistics, schema
-from headrace.db.connections import ANSWER_SECONDS, READING, WRITING, Connection, Connector, explain
+from headrace.db.connection_errors import NO_TRANSACTIONS, allows_no_transactions, explain
+from headrace.db.connections import ANSWER_SECONDS, READING, WRITING, Connection, Connector
 from headrace.db.database import (
     Database,
     Duplicate,
@@ -94,8 +95,8 @@ def cause_of(error: Exception) -> Exception:
 
 
 def _lost(error: Exception) -> Exception:
-    if connections.allows_no_transactions(error):
-        return Unavailable(connections.NO_TRANSACTIONS)
+    if allows_no_transactions(error):
+        return Unavailable(NO_TRANSACTIONS)
     return Lost("PostgreSQL is away. Try again in a moment.")
 
 

@@ -16,7 +16,8 @@ import msgspec
 
 from headrace.database_url import PostgresURL
 from headrace.db import connections
-from headrace.db.connections import READING, Connector, explain
+from headrace.db.connection_errors import explain
+from headrace.db.connections import READING, Connector
 from headrace.db.database import Database, Load, Write
 from headrace.db.group_commit import Group
 from headrace.db.pool import Pool
