@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import string
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography.fernet import Fernet
 from headrace.clock import now_ms
 from headrace.db.database import Database as Store
 from headrace.errors import AlreadyExists, ConfigurationError, Unavailable
+from headrace.events import delivery as delivering
 from headrace.events import store as stored
 from headrace.events.delivery import Delivery, Untold
 from headrace.events.formats import Event
@@ -113,6 +115,36 @@ async def test_runs(store: Store, world: World) -> None:
     assert await delivery(store, receiver).round() == 0
     counts = await kept.counts()
     assert sorted(each.delivered for each in counts.values()) == [1, 2]
+
+
+async def test_a_slow_receiver_holds_up_no_other(store: Store, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivering, "PATIENCE_SECONDS", 0.01)
+    world.experiment(1)
+    letters = [*string.ascii_lowercase, *"0123"]
+    for each in letters:
+        world.run(each, 1)
+    _, events = await told(store, subscription("slow", "run.failed"), subscription("quick", "run.failed"))
+    for each in letters:
+        await events.run_changed(run_id(each), "FAILED", 5)
+    answer = asyncio.Event()
+
+    class Slow(Receiver):
+        async def tell(self, to: Subscription, delivery_id: str, event: Event, workspace: str | None = None) -> int:
+            if to.name == "slow":
+                await answer.wait()
+            return await super().tell(to, delivery_id, event, workspace)
+
+    receiver = Slow()
+    made = delivery(store, receiver)
+    async with asyncio.timeout(60):
+        while len(receiver.got) < 30:
+            await made.round()
+        assert {to for to, *_ in receiver.got} == {"quick"}
+        answer.set()
+        while len(receiver.got) < 60:
+            await made.round()
+    assert len({delivery_id for _, delivery_id, *_ in receiver.got}) == 60
+    await made.close()
 
 
 async def test_a_threshold_is_passed_once_a_run(store: Store, world: World) -> None:

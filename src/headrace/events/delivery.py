@@ -33,6 +33,7 @@ from headrace.sweeps import again_and_again
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # between two looks for what is due
+PATIENCE_SECONDS = 1.0  # a receiver that takes longer is told beside the next rounds
 AT_ONCE = 20
 ANSWER_SECONDS = 15.0
 FIRST_WAIT, LONGEST_WAIT = 5.0, 3600.0  # seconds between two attempts, doubled each time
@@ -153,10 +154,15 @@ class Delivery:
         self._db, self._store = db, EventStore(db)
         self._allow_private, self._workspaces = settings.events_allow_private, settings.enable_workspaces
         self._sender: Sender | None = None
+        self._under_way: dict[str, asyncio.Task[None]] = {}  # by receiver
 
     async def round(self) -> int:
-        """Make some of the deliveries that are due; how many there were."""
-        taken = await self._store.take(AT_ONCE)
+        """Begin some of the deliveries that are due, and wait a while for them; how many there were.
+
+        A receiver is told of one thing at a time, and one that is slow holds up no other.
+        """
+        await self._wait()
+        taken = await self._store.take(AT_ONCE - len(self._under_way), list(self._under_way))
         if not taken:
             return 0
         try:
@@ -169,8 +175,19 @@ class Delivery:
         by_receiver: dict[str, list[Taken]] = {}
         for each in sorted(taken, key=lambda each: each.at):
             by_receiver.setdefault(each.subscription_id, []).append(each)
-        await asyncio.gather(*(self._to_one(known.get(to), theirs) for to, theirs in by_receiver.items()))
+        for to, theirs in by_receiver.items():
+            self._under_way[to] = asyncio.create_task(self._to_one(known.get(to), theirs))
+        await self._wait(PATIENCE_SECONDS)
         return len(taken)
+
+    async def _wait(self, seconds: float = 0.0) -> None:
+        """For all that are under way, so long at most. Raises what one of them did."""
+        if self._under_way:
+            await asyncio.wait(self._under_way.values(), timeout=seconds)
+        ended = {to: task for to, task in self._under_way.items() if task.done()}
+        for to in ended:
+            del self._under_way[to]
+        await asyncio.gather(*ended.values())
 
     async def _to_one(self, to: Subscription | None, theirs: list[Taken]) -> None:
         if to is None:  # removed meanwhile, and its deliveries with it
@@ -225,7 +242,10 @@ class Delivery:
         } | data
 
     async def close(self) -> None:
-        """End its connections."""
+        """Leave what is under way, and end its connections."""
+        for task in self._under_way.values():
+            task.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
         if self._sender is not None:
             with contextlib.suppress(Exception):
                 await self._sender.close()

@@ -75,7 +75,8 @@ NOTE_OF_RUN = Sql(
     )
 )
 _TAKEN = "id, subscription_id, kind, data, at, attempts"
-_DUE = "SELECT id FROM headrace_deliveries WHERE next_at <= :now ORDER BY next_at LIMIT :most"
+_DUE = """
+SELECT id FROM headrace_deliveries WHERE next_at <= :now AND subscription_id NOT IN :but ORDER BY next_at LIMIT :most"""
 _TAKE = "UPDATE headrace_deliveries SET next_at = :until, attempts = attempts + 1 WHERE id IN ({due}) RETURNING {taken}"
 TAKE = Sql(
     postgresql=_TAKE.format(due=f"{_DUE} FOR UPDATE SKIP LOCKED", taken=_TAKEN),
@@ -194,10 +195,10 @@ class EventStore:
         """Keep them, all or none."""
         await self._db.transact(notes)
 
-    async def take(self, most: int) -> list[Taken]:
-        """Deliveries that are due, which no other process takes for LEASE_MS."""
+    async def take(self, most: int, but: Sequence[str] = ()) -> list[Taken]:
+        """Deliveries that are due, which no other process takes for LEASE_MS. `but`: not to these subscriptions."""
         now = now_ms()
-        [rows] = await self._db.transact([TAKE(now=now, until=now + LEASE_MS, most=most)])
+        [rows] = await self._db.transact([TAKE(now=now, until=now + LEASE_MS, most=most, but=list(but))])
         return [Taken(*row) for row in rows]
 
     async def done(self, taken: Taken) -> None:
