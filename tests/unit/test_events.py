@@ -12,7 +12,7 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 from headrace.errors import InvalidParameter
 from headrace.events import formats
 from headrace.events.addresses import PublicOnly, Refused, is_public
-from headrace.events.delivery import FIRST_WAIT, LONGEST_WAIT, wait_of
+from headrace.events.delivery import FIRST_WAIT, LONGEST_WAIT, Sender, Untold, wait_of
 from headrace.events.formats import Event
 from headrace.events.notes import NOBODY
 from headrace.events.subscriptions import ALIAS, KINDS, METRIC, VERSION, Subscription
@@ -174,6 +174,12 @@ def test_attempts_come_ever_later() -> None:
     assert FIRST_WAIT * 0.75 <= wait_of(1) <= FIRST_WAIT * 1.25
     assert wait_of(5) > wait_of(1)
     assert wait_of(1000) <= LONGEST_WAIT * 1.25
+
+
+async def test_a_scheme_in_capital_letters() -> None:
+    to = subscription(url="HTTPS://127.0.0.1/x")
+    with pytest.raises(Untold, match="not a public address"):
+        await Sender(False).tell(to, "an-id", Event(VERSION, 1, formats.example(VERSION)))
 
 
 async def test_where_nobody_has_subscribed_nothing_is_noted() -> None:

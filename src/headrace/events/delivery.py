@@ -13,6 +13,7 @@ import ssl
 import time
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpcore
 import msgspec
@@ -79,7 +80,7 @@ class Sender:
         """The status of the answer, a 2xx. Raises Untold."""
         if not to.url:
             raise Untold(f"its URL was encrypted with another {KEY_VARIABLE}: set that, or add {to.name} again")
-        if not to.url.startswith("https://") and not self._allow_private:
+        if urlsplit(to.url).scheme != "https" and not self._allow_private:
             raise Untold("http:// is for --events-allow-private only")
         content = formats.body(to.format, event, to.link, workspace)
         headers = formats.headers(delivery_id, int(time.time()), content, to.secret)

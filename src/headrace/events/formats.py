@@ -123,13 +123,14 @@ def _of_slack(text: str) -> str:
 
 
 def _teams(event: Event, link: str) -> dict[str, Any]:
+    facts = [(_of_markdown(key), _of_markdown(value)) for key, value in _facts(event)]
     content: dict[str, Any] = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
         "body": [
             {"type": "TextBlock", "text": _of_markdown(title(event)), "weight": "bolder", "wrap": True},
-            {"type": "FactSet", "facts": [{"title": k, "value": _of_markdown(v)} for k, v in _facts(event)]},
+            {"type": "FactSet", "facts": [{"title": k, "value": v} for k, v in facts]},
         ],
     }
     if address := _address(event, link):
@@ -139,5 +140,5 @@ def _teams(event: Event, link: str) -> dict[str, Any]:
 
 
 def _of_markdown(text: str) -> str:
-    """A name is shown, and never a link: a text block reads Markdown."""
+    """A name is shown, and never a link: a text block, a fact's title and its value read Markdown."""
     return "".join(f"\\{each}" if each in "\\[]()*_`<>" else each for each in " ".join(text.split()))
