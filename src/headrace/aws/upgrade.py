@@ -70,7 +70,8 @@ def rollback(cloud: Cloud, name: str, say: Say) -> str:
         if record is None or not record.migrating:
             raise
         raise AwsError(
-            f"{error}\nAn upgrade has migrated the database; the old image needs the snapshot {record.snapshot}.",
+            f"{error}\nAn upgrade has migrated the database; the old image needs the database of before: "
+            f"`headrace aws restore --snapshot {record.snapshot}`, then this command again.",
             error.code,
         ) from None
     journal.end(cloud, name)

@@ -8,15 +8,12 @@ commit serves them all. A caller that goes away does no harm: its write is done,
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from headrace.errors import Unavailable
-
-logger = logging.getLogger(__name__)
 
 # a group that was committed: how many writes, seconds that the first one waited, seconds until it was durable
 Group = tuple[int, float, float]

@@ -11,8 +11,6 @@ from typing import Any
 from headrace.errors import Malformed
 from headrace.resources.runs.model_signature import is_plain
 
-TAG = "mlflow.log-model.history"
-
 _KEPT = ("run_id", "artifact_path", "utc_time_created", "model_uuid")
 # what does not end up in the tag
 _LEFT_OUT = frozenset(
