@@ -34,6 +34,7 @@ from headrace.aws import selftest as walk_through
 from headrace.aws.client import Cloud
 from headrace.aws.deployment import AWS_KEYS, AWS_KEYS_LACK, OWN_KEY, PORT, SIZES, Choices, check_name
 from headrace.aws.execute import Live, Preview
+from headrace.cli import aws_text
 from headrace.cli.output import if_broken_off
 
 _DURATION = re.compile(r"(\d+)([smhd])\Z")
@@ -295,7 +296,7 @@ def up(target: Target, yes: bool, **chosen: Any) -> None:
     for step in steps:
         live.take(step)
     found = status.status(target.cloud, target.name, drift=False)
-    for line in [*_unconfirmed(found), *found["old"]]:
+    for line in [*aws_text.unconfirmed(found), *found["old"]]:
         target.say(line)
     target.result(found, f"\nMLflow is at {found['url']}\n\n{_how_to_use(target, found)}")
 
@@ -305,7 +306,7 @@ def up(target: Target, yes: bool, **chosen: Any) -> None:
 def status_(target: Target, drift: bool) -> None:
     """Show the stacks, the hosts, the database and the alarms."""
     found = status.status(target.cloud, target.name, drift)
-    target.result(found, _status_text(found))
+    target.result(found, aws_text.of_status(found))
     if found["app"] is None:
         raise click.exceptions.Exit(1)
 
@@ -559,7 +560,7 @@ def _show(target: Target, steps: list[plan.Step], quiet: bool = False) -> list[P
         "prices_of": prices.DATE,
     }
     if not quiet:
-        lines = [*(_preview_text(one) for one in previews), "", prices.table(items, target.cloud.region)]
+        lines = [*(aws_text.of_preview(one) for one in previews), "", prices.table(items, target.cloud.region)]
         if data["Keys"] == AWS_KEYS:
             lines += ["", f"{AWS_KEYS_LACK}."]
             if not deployed:
@@ -567,66 +568,6 @@ def _show(target: Target, steps: list[plan.Step], quiet: bool = False) -> list[P
                 lines.append(f"{key}; later that can't be changed.")
         target.result(value, "\n".join(lines))
     return previews
-
-
-def _preview_text(preview: Preview) -> str:
-    lines = [f"{'  ' if preview.nothing else '* '}{preview.what}"]
-    for change in preview.changes:
-        why = f" ({', '.join(change.why)})" if change.why else ""
-        mark = "REPLACE" if change.replaced else change.action.lower()
-        lines.append(f"    {mark:<8}{change.resource}  {change.type.removeprefix('AWS::')}{why}")
-    return "\n".join(lines)
-
-
-def _status_text(found: dict[str, Any]) -> str:
-    lines = []
-    for part in ("data", "app"):
-        stack = found[part]
-        said = "not there" if stack is None else f"{stack['stack']}: {stack['status']} {stack['reason']}".rstrip()
-        lines.append(f"{part:<9}{said}")
-        lines += [f"         changed by hand: {line}" for line in (stack or {}).get("drift", [])]
-    if "database" in found:
-        database = found["database"]
-        lines.append(f"database {database['DBInstanceIdentifier']}: {database['DBInstanceStatus']}")
-        lines += [
-            f"database {one}: put aside by a restore, and not in use; `headrace aws restore --delete-old` deletes it"
-            for one in found["put_aside"]
-        ]
-        lines.append(f"bucket   {found['bucket']}")
-        lines.append(f"keys     {found['keys']}")
-        lines += [f"in place {one}: it was there before, and stays after `down`" for one in found["in_place"]]
-    if "hosts" in found:
-        lines.append(f"image    {found['image']}")
-        for host in found["hosts"]:
-            reach = "reachable" if host["online"] else "NOT reachable by Session Manager"
-            lines.append(f"host     {host['id']}: {host['state']}, {host['health']}, {reach}")
-        if found["suspended"]:
-            lines.append(
-                f"group    {', '.join(found['suspended'])} suspended, by an upgrade or restore under way, or killed: "
-                "`headrace aws upgrade`, `rollback` or `up` resumes"
-            )
-        if found["upgrade"] is not None:
-            target = found["upgrade"]["target"]
-            lines.append(
-                f"upgrade  to {target} is under way, or was broken off: `headrace aws upgrade {target}` continues it, "
-                "`headrace aws rollback` takes it back"
-            )
-        lines += [f"setting  {name}={value}" for name, value in found["settings"].items()]
-        lines += [f"alarm    {what}: {state}" for what, state in found["alarms"].items() if state != "OK"]
-        if found["silenced"]:
-            lines.append("alarms   send nothing since an `up` that was broken off: `headrace aws up` finishes it")
-        lines += [f"mail     {line}" for line in _unconfirmed(found)]
-        lines += [f"old      {line}" for line in found["old"]]
-        lines.append(f"url      {found['url']}")
-        lines += [f"in VPC   {address}" for address in found["in_vpc"]]
-    return "\n".join(lines)
-
-
-def _unconfirmed(found: dict[str, Any]) -> list[str]:
-    return [
-        f"{address} gets no alarm until the link in the mail of AWS Notifications is followed"
-        for address in found["unconfirmed"]
-    ]
 
 
 def _how_to_use(target: Target, found: dict[str, Any]) -> str:
