@@ -99,6 +99,27 @@ def test_groups_decide_on_the_role(signing: Signing) -> None:
     assert user["role"] == "editor"
 
 
+def test_a_programs_token_says_nothing_of_the_users_session(signing: Signing) -> None:
+    """Neither one without groups, nor one from before somebody's rights were taken away."""
+
+    def creates(token: str) -> int:
+        return signing.guarded.status("POST", CREATE, token, json={"name": f"of dee {secrets.token_hex(4)}"})
+
+    def role() -> str:
+        [user] = signing.guarded.database.query("SELECT role FROM headrace_users WHERE name = 'dee@example.org'")
+        return str(user["role"])
+
+    signing.be("dee", "guests")
+    less = signing.provider.token()
+    signing.be("dee", "ml-team")
+    more = signing.provider.token()
+    signing.browser()
+    assert (creates(less), role()) == (403, "editor")
+    signing.be("dee", "guests")
+    signing.browser()
+    assert (creates(more), role()) == (200, "viewer")
+
+
 def test_claims_of_every_kind(signing: Signing) -> None:
     """Neither a login nor a token fails, whatever a claim is; what says nothing counts for nothing."""
 

@@ -32,7 +32,7 @@ POLL_SECONDS = 2.0
 STALE_SECONDS = 5.0
 USED_EVERY = 15  # polls between two writes of when tokens were used
 KEPT = 10_000
-LOAD_BALANCER = "load balancer"
+LOAD_BALANCER, JWT = "load balancer", "JWT"
 USED_LINK = "This link was used already, or is too old. `headrace user link NAME` makes another."
 # What is shown, each kind known by itself: one is checked for where it comes from, another is not.
 HEADER, SESSION, ASSERTION = b"header ", b"session ", b"assertion "
@@ -99,7 +99,7 @@ class Authenticator:
         scheme, _, rest = authorization.decode("latin-1").partition(" ")
         if scheme.lower() == "bearer" and self.of_jwt is not None and is_jwt(rest.strip()):
             key = _key(authorization, HEADER)
-            return await self._identify(key, self._of_claims, "JWT", await self.of_jwt(rest.strip()))
+            return await self._identify(key, self._of_claims, JWT, await self.of_jwt(rest.strip()))
         if scheme.lower() == "bearer":
             return await self._identify(_key(authorization, HEADER), self._of_token, rest.strip())
         if scheme.lower() == "basic":
@@ -264,7 +264,7 @@ class Authenticator:
     async def _of_claims(self, via: str, claims: Claims) -> Principal:
         """Raises Unauthenticated, Forbidden."""
         assert self.single_sign_on is not None
-        user = await self.single_sign_on.user(claims)
+        user = await self.single_sign_on.user(claims, is_login=via != JWT)
         return _principal(user, via=via, expires=float(min(claims["exp"], _FAR)))
 
     async def _of_session(self, cookie: str) -> Principal | None:

@@ -47,8 +47,11 @@ class SingleSignOn:
         self._accounts, self._identities = accounts, Identities(accounts)
         self._user_claim, self._groups_claim, self._roles = user_claim, groups_claim, roles
 
-    async def user(self, claims: Claims) -> User:
+    async def user(self, claims: Claims, is_login: bool = True) -> User:
         """The user of verified claims, as they are now at the provider.
+
+        What is not a login is a program's token, whose role and groups are those of its own claims: it may be older
+        than a login, or say nothing of groups, and must not change what the user's sessions and tokens may do.
 
         Raises Forbidden for one who has no role here, Unauthenticated for one who was disabled, Unavailable.
         """
@@ -60,15 +63,16 @@ class SingleSignOn:
         groups = tuple(sorted(sorted(every, key=lambda group: (group not in self._roles, group))[:MAX_GROUPS]))
         name = await self._identities.user(subject)
         if name is None:
+            is_login = True
             name = await self._make(subject, claims, role)
         user = await self._accounts.user(name)
         if user is None or user.disabled_at is not None:
             raise Unauthenticated(f"The user {name} was disabled on this server.")
         if role is None:
             raise Forbidden(f"{name} is in no group that has a role on this server. Ask its administrator.")
-        if user.role != role:
+        if is_login and user.role != role:
             await self._accounts.set_role(name, role)
-        if user.groups != groups:
+        if is_login and user.groups != groups:
             await self._accounts.set_groups(name, groups)
         return User(name, role, user.password, None, user.sessions_after, user.created_at, groups)
 
