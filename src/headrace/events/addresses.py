@@ -14,6 +14,9 @@ import httpcore
 
 _UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Of no host of the internet (IANA's special-purpose registries), which Python's older releases take for public. A
+# cloud's metadata are at 192.0.0.192.
+_SPECIAL = [ipaddress.ip_network(each) for each in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20")]
 
 
 class Refused(httpcore.ConnectError):
@@ -33,6 +36,8 @@ def is_public(text: str) -> bool:
             return True
         if address not in _UNICAST:
             return False
+    if any(address in network for network in _SPECIAL if network.version == address.version):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
