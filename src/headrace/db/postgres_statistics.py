@@ -27,14 +27,16 @@ SECONDS_AFTER_WRITES = 2.0
 _WITHOUT = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = ANY ($1::name[]) AND c.relkind = 'r' AND pg_table_is_visible(c.oid) AND pg_relation_size(c.oid) > $2
+  AND pg_has_role(c.relowner, 'USAGE')
   AND (NOT EXISTS (SELECT 1 FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
     OR pg_relation_size(c.oid) > $3 * c.relpages::bigint * current_setting('block_size')::bigint)
 """
 
 
 async def complete(connection: Connection) -> None:
-    """Have statistics of each table with more than SMALL_BYTES. Who may not make them is passed over by PostgreSQL,
-    with a warning of its own; so is a table that is being analyzed, or gets an index. Raises OSError, asyncpg's errors.
+    """Have statistics of each table with more than SMALL_BYTES that is this role's own.
+
+    PostgreSQL passes over one that is being analyzed, or gets an index. Raises OSError, asyncpg's errors.
     """
     for row in await connection.fetch(_WITHOUT, list(schema.TABLES), SMALL_BYTES, GROWTH):
         logger.debug("PostgreSQL makes statistics of the table %s, of which it has none or old ones", row["relname"])
