@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import signal
 import socket
@@ -41,10 +42,19 @@ class Server:
         self.process = process
 
     def answers(self, path: str, status: int = 200) -> bool:
+        """Whether GET is answered so; http alone. It is asked twenty times a second, where `requests` takes 4 ms."""
+        scheme, _, host = self.url.partition("://")
+        assert scheme == "http"
+        connection = http.client.HTTPConnection(host, timeout=10)
         try:
-            return requests.get(self.url + path, timeout=10).status_code == status
-        except (requests.ConnectionError, requests.Timeout):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()  # who goes before the end breaks off what is under way
+            return answer.status == status
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
 
     def stop(self) -> None:
         # stock takes its time to stop, and has nothing to lose
