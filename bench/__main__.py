@@ -1,8 +1,9 @@
 """`python -m bench`: Headrace beside stock MLflow and FastTrackML.
 
 run: logging, the start, memory. search: reading 50,000 runs. scale: Headrace alone with up to 1,000,000 runs.
-artifacts: files through the server, with options of its own (bench/artifacts.py).
 page: the UI's first page in a browser.
+artifacts, auth, beside (spans beside metrics), between (a pooler, more servers), growth (100,000,000 points), registry,
+traces: modules of bench/ with options of their own.
 table: the tables of docs/benchmarks.md and the plots anew, from the last whole runs.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
+import importlib
 import json
 import shutil
 import signal
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import artifacts, auth, machine, plot, report, scale
+from bench import machine, plot, report, scale
 from bench.databases import KINDS, Databases
 from bench.dataset import Dataset, Size
 from bench.fill import fill
@@ -35,6 +37,7 @@ RESULTS = REPOSITORY / "bench" / "results"
 PLOT = REPOSITORY / "docs" / "images" / "search-scale.png"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 STARTING = "start"
+MODULES = {"artifacts", "auth", "beside", "between", "growth", "registry", "traces"}
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,9 @@ SUITES = {
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["artifacts"]:
-        return artifacts.main(sys.argv[2:])
-    if sys.argv[1:2] == ["auth"]:
-        return auth.main()
+    if set(sys.argv[1:2]) & MODULES:
+        result: int = importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+        return result
     options = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.command == "table":

@@ -6,6 +6,7 @@ of the rates (at least 0.9 is the goal), the CPU time of the workers a request, 
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import statistics
@@ -68,8 +69,9 @@ class Subject:
         return head + b"\r\nAuthorization: Bearer " + self.tokens[number].encode() + b"\r\n" + rest
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Print the table."""
+    argparse.ArgumentParser(prog="bench.auth", description=__doc__).parse_args(arguments)  # --help
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL may run as another user

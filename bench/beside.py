@@ -9,6 +9,7 @@ the cores are shared out, and nobody's goal.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import multiprocessing
 import os
@@ -100,8 +101,9 @@ def _round(runs: _Runs, ports: Sequence[int], rate: int, connections: int, numbe
     return tuple(rates[port] for port in ways)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Print the table; 1 where logging is slowed by more than it may be."""
+    argparse.ArgumentParser(prog="bench.beside", description=__doc__).parse_args(arguments)  # --help
     missed = 0
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
@@ -137,4 +139,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,7 @@ the same 32 clients log over one, two and three servers on one database.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import statistics
 import sys
@@ -94,8 +95,9 @@ def told(name: str, rounds: Sequence[tuple[float, ...]]) -> None:
     print(f"| {name} | {', '.join(f'{value:,.0f}/s' for value in rates)} | {shown} |", flush=True)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Print the table."""
+    argparse.ArgumentParser(prog="bench.between", description=__doc__).parse_args(arguments)  # --help
     postgres = Postgres()
     servers: list[ServerProcess] = []
     pooler: PgBouncer | None = None
@@ -123,4 +125,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -185,13 +185,13 @@ def writes(sides: Sequence[Side]) -> None:
         compare(name, request, 1.3, sides)
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="bench.growth", description=__doc__)
     parser.add_argument("--rows", type=int, default=30_000_000)
     parser.add_argument("--shared-buffers", default="128MB", help="PostgreSQL's memory")
     parser.add_argument("--mlflows", action="store_true", help="once more with MLflow's index of steps")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     runs = options.rows // POINTS // len(AT_ONCE)
     full = [(at_once, range(number * runs, (number + 1) * runs)) for number, at_once in enumerate(AT_ONCE)]
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
@@ -243,4 +243,4 @@ async def _replace_index(uri: str, index: Index) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

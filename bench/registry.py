@@ -8,8 +8,10 @@ own client, and of the time that its requests take.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 from bench import api
@@ -142,10 +144,14 @@ ROWS = (
 )
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table; 1 where Headrace is not as fast as it must be."""
-    rounds, seconds = (1, 2.0) if "--quick" in arguments else (ROUNDS, SECONDS)
-    kinds = [kind for kind in KINDS if f"--{kind}" in arguments]
+    parser = argparse.ArgumentParser(prog="bench.registry", description=__doc__)
+    for option in ("quick", *KINDS):
+        parser.add_argument(f"--{option}", action="store_true")
+    options = parser.parse_args(arguments)
+    rounds, seconds = (1, 2.0) if options.quick else (ROUNDS, SECONDS)
+    kinds = [kind for kind in KINDS if getattr(options, kind)]
     return compare(Table(ROWS, FILL), kinds or KINDS, rounds, seconds)
 
 

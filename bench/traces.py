@@ -9,10 +9,12 @@ There are 50,000 traces (5,000 for --quick) of ten spans, with three tags and tw
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -197,14 +199,18 @@ def check(subject: Subject) -> None:
         raise RuntimeError(f"{subject.name} has lost spans: {sent * SPANS} were acknowledged, {found} are there")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table; 1 where Headrace is not as fast as it must be."""
-    kinds = [kind for kind in KINDS if f"--{kind}" in arguments]
-    only = arguments[arguments.index("--only") + 1] if "--only" in arguments else ""
-    rows = [row for row in ROWS if re.search(only, row.title)]
-    if "--quick" in arguments:
+    parser = argparse.ArgumentParser(prog="bench.traces", description=__doc__)
+    for option in ("quick", "once", *KINDS):
+        parser.add_argument(f"--{option}", action="store_true")
+    parser.add_argument("--only", metavar="PATTERN", default="")
+    options = parser.parse_args(arguments)
+    kinds = [kind for kind in KINDS if getattr(options, kind)]
+    rows = [row for row in ROWS if re.search(options.only, row.title)]
+    if options.quick:
         return compare(Table(rows, fill(QUICK_TRACES), prepare, check), kinds or KINDS[:1], rounds=1, seconds=1.5)
-    rounds = 1 if "--once" in arguments else ROUNDS
+    rounds = 1 if options.once else ROUNDS
     return compare(Table(rows, fill(TRACES), prepare, check), kinds or KINDS, rounds, SECONDS)
 
 
