@@ -14,7 +14,7 @@ import requests
 
 from headrace.artifacts.local import LocalStore
 from headrace.artifacts.s3 import PART_BYTES, Buckets, S3Store
-from headrace.artifacts.store import ArtifactStore, Entry, NotThere, Refused, Size
+from headrace.artifacts.store import ArtifactStore, Entry, IsAFolder, NotThere, Refused, Size
 from headrace.errors import ApiError, Declined, InvalidParameter
 from tests.support.servers import Server, start_moto
 from tests.support.tls import certificate
@@ -122,9 +122,11 @@ async def test_sizes(store: ArtifactStore) -> None:
 
 async def test_what_is_not_there(store: ArtifactStore) -> None:
     await put(store, "a/file", b"1")
-    for path in ("nothing", "a", "a/file/below"):
-        with pytest.raises(Declined):
+    for path in ("nothing", "a/file/below", "a/fil", "b/file"):
+        with pytest.raises(NotThere, match=f"No such artifact: '{path}'"):
             await store.open(path)
+    with pytest.raises(IsAFolder, match="refers to a directory, not a file: 'a'"):
+        await store.open("a")
 
 
 async def test_links_do_not_lead_out(tmp_path: Path) -> None:
@@ -204,6 +206,8 @@ async def test_no_bucket(s3: Server, s3_client: Any) -> None:
     store = S3Store(Buckets(s3_environment(s3)).get("there-is-none"), "")
     with pytest.raises(NotThere, match="The bucket of the server's artifacts does not exist"):  # not sent again
         await put(store, "a", b"1")
+    with pytest.raises(Declined):
+        await store.open("a")
 
 
 async def test_encryption_and_types(s3: Server, s3_client: Any) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from headrace.artifacts.paths import UPLOADING
-from headrace.artifacts.store import Entry, Refused, Size
+from headrace.artifacts.store import Entry, IsAFolder, Refused, Size, no_artifact
 from headrace.errors import ApiError, Declined, Forbidden, InvalidParameter, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class LocalStore:
         self._root = os.path.abspath(root)
 
     async def open(self, path: str) -> LocalDownload:
-        opening = _in_thread(lambda: LocalDownload(self._inside(path)))
+        opening = _in_thread(lambda: LocalDownload(path, self._inside(path)))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -134,10 +134,14 @@ class LocalStore:
 class LocalDownload:
     """See store.Download. The ETag is that of Starlette's FileResponse, as stock sends it."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, path: str, file: Path) -> None:
         try:
             # opened without waiting: a pipe would never answer
             self._file = open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise no_artifact(path) from error
+        except IsADirectoryError as error:
+            raise IsAFolder(path) from error
         except OSError as error:
             raise Declined(f"no file to read: {error.strerror}") from error
         found = os.fstat(self._file.fileno())

@@ -21,7 +21,7 @@ from headrace.artifacts import transfer
 from headrace.artifacts.direct import Direct, JsonHandler
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import safe
-from headrace.artifacts.store import ArtifactStore, Download, Entry, Refused, SigningStore
+from headrace.artifacts.store import ArtifactStore, Download, Entry, IsAFolder, Refused, SigningStore
 from headrace.asgi.responses import JSON
 from headrace.asgi.types import WORKSPACE, Header, Receive, Scope, Send
 from headrace.db.database import Database
@@ -102,7 +102,10 @@ class Artifacts:
         """GET mlflow-artifacts/artifacts/PATH (artifact_router.download_artifact)."""
         _no_body(scope)
         path = await self._in_workspace(_whole(path, scope), scope)
-        await self._download(self._locations.destination(), path, scope, receive, send)
+        try:
+            await self._download(self._locations.destination(), path, scope, receive, send)
+        except IsAFolder as error:
+            raise _Detail(str(error)) from error
 
     async def _put(self, path: str, answer: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """PUT mlflow-artifacts/artifacts/PATH (artifact_router.upload_artifact)."""
@@ -261,6 +264,13 @@ class Artifacts:
                     await transfer.send_download(scope, receive, send, download, path, uncached)
             finally:
                 await download.close()
+
+
+class _Detail(Refused):
+    """In the shape of stock's FastAPI half."""
+
+    def content(self) -> dict[str, str]:
+        return {"detail": str(self)}
 
 
 def _is_large(scope: Scope, download: Download) -> bool:

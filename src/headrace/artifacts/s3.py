@@ -24,7 +24,7 @@ from obstore import exceptions
 from obstore.store import S3Store as Client
 
 from headrace.artifacts.s3_calls import Calls
-from headrace.artifacts.store import Entry, NotThere, Size
+from headrace.artifacts.store import Entry, IsAFolder, NotThere, Size, no_artifact
 from headrace.errors import Declined, Forbidden, InvalidParameter, StoreUnusable, Unavailable
 from headrace.uri import what_is_wrong
 
@@ -172,6 +172,8 @@ class S3Store:
     async def open(self, path: str) -> S3Download:
         try:
             result = await obstore.get_async(self._bucket.client, self._key(path))
+        except FileNotFoundError as error:
+            raise IsAFolder(path) if await self._is_a_folder(path) else no_artifact(path) from error
         except _FAILED as error:
             raise await self._bucket.declined("no object to read", error) from error
         return S3Download(self._bucket.client, self._key(path), result)
@@ -179,6 +181,15 @@ class S3Store:
     async def create(self, path: str) -> S3Upload:
         await self._bucket.probe()
         return S3Upload(self._bucket, self._key(path))
+
+    async def _is_a_folder(self, path: str) -> bool:
+        """Whether objects are below it. Raises Declined where there is no bucket."""
+        try:
+            async for objects in obstore.list(self._bucket.client, self._key(path), chunk_size=1):
+                return bool(objects)
+        except _FAILED as error:
+            raise await self._bucket.declined("no listing", error) from error
+        return False
 
     async def list_folder(self, path: str) -> list[Entry]:
         folder = self._key(path).rstrip("/")

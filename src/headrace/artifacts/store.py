@@ -24,6 +24,18 @@ class Refused(ApiError):
     error_code = "INVALID_PARAMETER_VALUE"
 
 
+def no_artifact(path: str) -> NotThere:
+    """What stock says of a file that is not there (LocalArtifactRepository.download_artifacts)."""
+    return NotThere(f"No such artifact: '{path}'")
+
+
+class IsAFolder(Refused):
+    """A folder was asked for as a file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"Artifact path refers to a directory, not a file: '{path}'")
+
+
 class Entry(Struct, frozen=True, gc=False):
     """A file or folder in a listing; `path` is relative to the store's root, `file_size` in bytes, None for a folder.
 
@@ -74,7 +86,7 @@ class ArtifactStore(Protocol):
     """Every method raises Declined, before it has had any effect, for what stock shall answer."""
 
     async def open(self, path: str) -> Download:
-        """Declined: there is no such file."""
+        """The file. Raises NotThere, and IsAFolder."""
         ...
 
     async def create(self, path: str) -> Upload:

@@ -67,7 +67,7 @@ class ServedDownload(LocalDownload):
     """A file that was fetched into a folder of its own, which goes with it."""
 
     def __init__(self, folder: Path, file: Path) -> None:
-        super().__init__(file)
+        super().__init__(file.name, file)
         self._folder = folder
 
     async def close(self) -> None:
