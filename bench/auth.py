@@ -69,7 +69,7 @@ class Subject:
         return head + b"\r\nAuthorization: Bearer " + self.tokens[number].encode() + b"\r\n" + rest
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table."""
     argparse.ArgumentParser(prog="bench.auth", description=__doc__).parse_args(arguments)  # --help
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:

@@ -101,7 +101,7 @@ def _round(runs: _Runs, ports: Sequence[int], rate: int, connections: int, numbe
     return tuple(rates[port] for port in ways)
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table; 1 where logging is slowed by more than it may be."""
     argparse.ArgumentParser(prog="bench.beside", description=__doc__).parse_args(arguments)  # --help
     missed = 0

@@ -95,7 +95,7 @@ def told(name: str, rounds: Sequence[tuple[float, ...]]) -> None:
     print(f"| {name} | {', '.join(f'{value:,.0f}/s' for value in rates)} | {shown} |", flush=True)
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table."""
     argparse.ArgumentParser(prog="bench.between", description=__doc__).parse_args(arguments)  # --help
     postgres = Postgres()

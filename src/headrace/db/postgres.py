@@ -275,9 +275,9 @@ class PostgresDatabase(Database):
     async def close(self) -> None:
         if self._indexing is not None:
             self._indexing.cancel()
-        self._statistics.close()
         await self._writer.close()
         await self._of_traces.close()
+        self._statistics.close()  # nothing is written any more
         if self._replica is not None:
             await self._replica.close()
         if self._pool is not None:

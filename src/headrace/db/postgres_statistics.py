@@ -54,7 +54,7 @@ class Upkeep:
     def written(self) -> None:
         """Rows come now."""
         self._is_written = True
-        if self._looking is None:
+        if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
 
     def close(self) -> None:
@@ -71,4 +71,3 @@ class Upkeep:
                     await complete(connection)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, HeadraceError) as error:
                 logger.debug("PostgreSQL's statistics can't be made: %s", error)
-        self._looking = None
