@@ -27,7 +27,6 @@ from headrace.api.permits import Permit
 from headrace.api.workspaces import Workspaces, for_stock
 from headrace.artifacts.direct import JsonHandler
 from headrace.artifacts.local import longer_than_disks_take
-from headrace.artifacts.locations import Locations
 from headrace.artifacts.routes import Artifacts
 from headrace.artifacts.routes import Handler as StreamHandler
 from headrace.asgi.body import Bodies
@@ -54,17 +53,15 @@ from headrace.asgi.types import (
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.auth.objects import ArtifactFolder, Workspace
+from headrace.background import Background
 from headrace.db import open_database
 from headrace.db.database import Database, TableChanged
-from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotFound, NotServed, StoreUnusable, Unavailable
-from headrace.events import background as deliveries
+from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotFound, NotServed, StoreUnusable
 from headrace.events.notes import Events
-from headrace.gc import background as gc
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
 from headrace.quotas import GROWS, Quotas
 from headrace.readiness import Readiness, check_tables
 from headrace.resources import all_endpoints, needs_runs, server_info
-from headrace.resources.traces import retention
 from headrace.resources.traces.otlp import decompressed
 from headrace.settings import Settings
 from headrace.ui.files import UI
@@ -92,7 +89,6 @@ _OF_FILES = (500,)  # what stock answers where it only fails at a path; a 501 sa
 _NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 _BODIES_HELD = 4  # as many of the largest at a time
 _OF_STOCK = frozenset((b"content-encoding", b"x-mlflow-workspace"))
-RECONNECT_SECONDS = 1.0
 
 
 class App:
@@ -116,8 +112,6 @@ class App:
         self._artifacts_only = settings.artifacts_only
         self._bodies = Bodies(settings.max_body_bytes, _BODIES_HELD * settings.max_body_bytes)
         self._compression = JsonCompression(settings.compress_json)
-        self._connecting: asyncio.Task[None] | None = None
-        self._sweeps: list[asyncio.Task[None]] = []
         self._texts: dict[str, Callable[[], tuple[Header, bytes]]] = {
             f"{prefix}/health": lambda: (_TEXT, b"OK"),
             f"{prefix}/version": lambda: (_TEXT, installed_version("mlflow").encode()),
@@ -130,7 +124,9 @@ class App:
         self._workspaces: Workspaces | None = None
         self._quotas = Quotas(settings, database) if settings.quota and database is not None else None
         if database is not None:
-            self._call = Call(database, settings, events=Events())
+            events = Events()
+            self._call = Call(database, settings, events=events)
+            self._background = Background(settings, database, events, self._quotas, self._leave_to_stock)
             if settings.enable_workspaces:
                 self._workspaces = Workspaces(database)
 
@@ -513,44 +509,7 @@ class App:
                     flag = "--" + name.replace("_", "-")
                     logger.warning("%s does nothing: it needs a database that Headrace works with itself", flag)
             return
-        try:
-            await self._connect(self._database)
-        except Unavailable as error:
-            logger.warning("%s Trying again every %g s.", error, RECONNECT_SECONDS)
-            self._connecting = asyncio.create_task(self._keep_connecting(self._database))
-
-    async def _keep_connecting(self, database: Database) -> None:
-        while True:
-            await asyncio.sleep(RECONNECT_SECONDS)
-            try:
-                await self._connect(database)
-            except Unavailable:
-                continue
-            logger.info("the database is back")
-            return
-
-    async def _connect(self, database: Database) -> None:
-        """Start the database, and leave to stock whatever works on tables that are not as they were."""
-        await database.start()
-        for table, difference in database.changed_tables.items():
-            logger.warning("table %s is not as Headrace knows it (%s): stock answers what needs it", table, difference)
-        self._leave_to_stock(database.changed_tables.keys())
-        await self._call.events.begin(database)
-        self._sweeps.append(asyncio.create_task(self._call.events.keep()))
-        if self._quotas is not None:
-            self._sweeps.append(asyncio.create_task(self._quotas.keep()))
-        if self._settings.builds_indexes:  # one worker does
-            self._start_sweeps(database)
-
-    def _start_sweeps(self, database: Database) -> None:
-        settings = self._settings
-        self._sweeps.append(asyncio.create_task(deliveries.keep(database, settings, self._call.events)))
-        if self._quotas is not None:
-            self._sweeps.append(asyncio.create_task(self._quotas.keep_counting()))
-        if settings.trace_retention and self._not_ours.isdisjoint(retention.TABLES):
-            self._sweeps.append(asyncio.create_task(retention.keep(database, settings.trace_retention)))
-        if settings.gc_after and self._not_ours.isdisjoint(gc.TABLES):
-            self._sweeps.append(asyncio.create_task(gc.keep(database, Locations(settings), settings.gc_after)))
+        await self._background.start()
 
     def _leave_to_stock(self, tables: Collection[str]) -> None:
         """No native answers from these tables."""
@@ -558,10 +517,8 @@ class App:
 
     async def _stop(self) -> None:
         self._metrics.stop()
-        for task in (self._connecting, *self._sweeps):
-            if task is not None:
-                task.cancel()
         if self._database is not None:
+            self._background.stop()
             await self._database.close()
         if "_stock" in vars(self):
             await self._stock.close()

@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "stock": WORDS | {"process", "child", "asgi"},
     "readiness": WORDS | {"db"},
     "monitoring": WORDS | {"access_log", "api", "asgi", "db"},
+    "background": WORDS | {"artifacts", "db", "events", "gc", "quotas", "resources"},
     "app": WORDS
     | {
         "access_log",
@@ -59,9 +60,9 @@ ALLOWED: dict[str, set[str]] = {
         "artifacts",
         "asgi",
         "auth",
+        "background",
         "db",
         "events",
-        "gc",
         "monitoring",
         "quotas",
         "readiness",
