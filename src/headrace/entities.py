@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
+DEFAULT_WORKSPACE = "default"
+WORKSPACES_FOLDER = "workspaces"  # the artifacts of the other workspaces, by name; those of the default lie beside it
+
 
 class Metric(Struct, frozen=True, gc=False):
     """One logged value. `value` is a float, or "NaN", as protobuf's JSON writes it; infinities are +-1.797e308."""

@@ -59,7 +59,7 @@ def test_what_is_as_it_should_be_changes_nothing() -> None:
         # what does not go together, of what is set now and what was set before
         ({}, {"oidc_issuer": "https://id.example.org"}, (), "neither --oidc-client-id"),
         (OIDC, {}, ("oidc_roles",), "nobody has a role"),
-        ({"grants": "true"}, {"enable_workspaces": "true"}, (), "--enable-workspaces and --grants are both set"),
+        ({"grants": "true"}, {"enable_all": "true"}, (), "--enable-all and --grants are both set"),
     ],
 )
 def test_what_the_server_would_refuse_is_refused_before(

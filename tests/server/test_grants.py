@@ -227,13 +227,15 @@ def attempts(world: World) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "GET", f"/ajax-api/2.0/mlflow/metrics/get-history-bulk?run_id={ours}&run_id={theirs}&metric_key=m", {}
     mine, other = world.experiments["open"], world.experiments["closed"]
     for path in (f"{mine}/../{other}/a", f"{mine}/%2e%2e/{other}/a", f"{mine}/%252e%252e/{other}/a", f"./{other}/a",
-                 f"{mine}/..%2f{other}/a", f"{mine}%5c..%5c{other}/a", ""):  # fmt: skip
+                 f"{mine}/..%2f{other}/a", f"{mine}%5c..%5c{other}/a", f"workspaces/w/{mine}/a", ""):  # fmt: skip
         yield "GET", f"{EDITORS_ARTIFACT}/{path}", {}
     yield "GET", f"{EDITORS_ARTIFACT}?path={other}", {}
     yield "GET", EDITORS_ARTIFACT, {}
     source = {"name": "open", "source": f"mlflow-artifacts:/{other}/x/artifacts/model"}
     yield "POST", f"{API}/model-versions/create", {"json": source}
     yield "POST", f"{API}/model-versions/create", {"json": {"name": "open", "source": "file:///etc"}}
+    of_workspace = {"name": "open", "source": f"mlflow-artifacts:/workspaces/w/{mine}/x"}
+    yield "POST", f"{API}/model-versions/create", {"json": of_workspace}
     link = {"trace_ids": [world.traces["closed"]], "run_id": ours}
     yield "POST", f"{API}/traces/link-to-run", {"json": link}
     batch = f"/api/3.0/mlflow/traces/batchGet?trace_ids={world.traces['open']}&trace_ids={world.traces['closed']}"

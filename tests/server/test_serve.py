@@ -200,7 +200,6 @@ def test_the_port_is_taken(tmp_path: Path) -> None:
         (["--dev"], {}, "use --log-level debug"),
         (["--app-name", "plugin"], {}, "--app-name is 'plugin', but must be basic-auth, which is taken for --auth"),
         (["--no-such-option"], {}, "No such option"),
-        (["--enable-workspaces", "--grants"], {}, "a grant says no workspace"),
         ([], {"MLFLOW_ENABLE_WORKSPACES": "true", "MLFLOW_WORKSPACE_STORE_URI": "sqlite:///w.db"}, "another store"),
         ([], {"HOST": "db", "DATABASE": "mlflow", "USERNAME": "me"}, "not PASSWORD, BUCKET"),
         (["--host", "no.such.host.invalid"], {}, "Can't listen on no.such.host.invalid"),

@@ -110,6 +110,13 @@ role = store.create_role("team", "default")
 store.assign_role_to_user(ada.id, role.id)
 store.add_role_permission(role.id, "experiment", "0", "READ")
 store.add_role_permission(role.id, "experiment", "*", "EDIT")
+there = store.create_role("team", "team-a")
+store.assign_role_to_user(ada.id, there.id)
+store.add_role_permission(there.id, "registered_model", "churn", "READ")
+store.add_role_permission(there.id, "workspace", "*", "USE")
+chief = store.create_role("chief", "team-b")
+store.assign_role_to_user(ada.id, chief.id)
+store.add_role_permission(chief.id, "workspace", "*", "MANAGE")
 """
 
 
@@ -123,15 +130,20 @@ def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path
         told = guarded.headrace("user", "import", "basic_auth.db")
         assert told.splitlines() == dry.splitlines()[:-1]
         assert told.splitlines() == [
-            "ada: viewer, the password as it was, 2 permissions; not taken over: EDIT on experiment *",
+            "ada: viewer, the password as it was, 4 permissions; not taken over: EDIT on experiment *; "
+            "not taken over: USE on workspace * in team-a",
             "here: is here already, left alone",
             "new\\nline: viewer, the password as it was, 0 permissions",
             "root: admin, the password as it was, 0 permissions",
         ]
         found = {
-            (each["object"], each["permission"]) for each in json.loads(guarded.headrace("user", "grants", "--json"))
+            (each["kind"], each["object"], each["permission"])
+            for each in json.loads(guarded.headrace("user", "grants", "--json"))
         }
-        assert found == {("0", "edit"), ("churn", "manage")}
+        assert found == {
+            ("experiment", "0", "edit"), ("model", "churn", "manage"), ("model", "team-a/churn", "read"),
+            ("workspace", "team-b", "manage"),
+        }  # fmt: skip
         search = "/api/2.0/mlflow/experiments/search?max_results=5"
         for name, password, status in (
             ("ada", "ada's old password", 200),
@@ -160,7 +172,9 @@ def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path
         (["user", "disable", "nobody"], "There is no user nobody"),
         (["user", "token", "nobody"], "There is no user nobody"),
         (["user", "grant", "nobody", "read", "--model", "m"], "There is no user nobody"),
-        (["user", "grant", "g", "read", "--group"], "either an --experiment or a --model"),
+        (["user", "grant", "g", "read", "--group"], "Name an --experiment, a --model or a --workspace"),
+        (["user", "grant", "g", "read", "--group", "--model", "m", "--experiment", "e"], "either an --experiment or a"),
+        (["user", "grant", "g", "read", "--group", "--workspace", "nowhere"], "There is no workspace nowhere"),
         (["user", "grant", "g", "read", "--group", "--experiment", "no such"], "There is no experiment no such"),
         (["user", "add", "a:b", "--no-password"], "no colon"),
         (["user", "add", "b"], "A password has 12 characters or more"),  # nothing on the standard input

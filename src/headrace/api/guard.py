@@ -46,7 +46,7 @@ class Guard:
     def __init__(self, app: Application, settings: Settings, accounts: Accounts, router: Router) -> None:
         self._app = app
         self._authenticator = Authenticator(accounts, settings.admin_token, settings.admin_hashes, settings.jobs_token)
-        self._access = Access(accounts, self._authenticator, settings.grants)
+        self._access = Access(accounts, self._authenticator, settings.grants, settings.enable_workspaces)
         self._pages = Pages(settings.static_prefix, self._authenticator, accounts)
         self._pages.add_to(router)
         self._policy = SecurityPolicy(settings)

@@ -17,14 +17,25 @@ from urllib.parse import unquote, urlsplit
 from headrace.api.decode import decode, rewrite
 from headrace.api.endpoint import Endpoint, Match
 from headrace.api.message import Message
+from headrace.api.workspace_header import workspace_of
 from headrace.asgi.types import Scope
-from headrace.auth.objects import EXPERIMENT_OF, ArtifactFolder, Both, ObjectRef, OneOf, Target
+from headrace.auth.objects import (
+    EXPERIMENT_OF,
+    IS_WORKSPACE,
+    WORKSPACE_OF_DATASETS,
+    WORKSPACE_OF_EXPERIMENTS,
+    ArtifactFolder,
+    Both,
+    ObjectRef,
+    OneOf,
+    Target,
+    Workspace,
+    experiment_number,
+)
 from headrace.db.database import Database
-from headrace.db.query import Sql
+from headrace.entities import DEFAULT_WORKSPACE, WORKSPACES_FOLDER
 from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
 
-DEFAULT = "default"
-FOLDER = "workspaces"  # the artifacts of the others, by name; those of DEFAULT lie beside it
 _DECODINGS = 10
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _RESERVED = frozenset({"workspaces", "api", "ajax-api", "static-files"})
@@ -33,9 +44,6 @@ _BY_WORKSPACE = frozenset({
     "experiments", "experiment_tags", "registered_models", "registered_model_tags", "registered_model_aliases",
     "model_versions", "model_version_tags",
 })  # fmt: skip
-_EXISTS = Sql("SELECT 1 FROM workspaces WHERE name = :name")
-_WORKSPACE_OF_EXPERIMENTS = Sql("SELECT experiment_id, workspace FROM experiments WHERE experiment_id IN :ids")
-_WORKSPACE_OF_DATASETS = Sql("SELECT dataset_id, workspace FROM evaluation_datasets WHERE dataset_id IN :ids")
 # kinds that are found by name in a workspace
 _NAMED = frozenset({"experiment-name", "model", "model-version"})
 # what stock says where there is none
@@ -61,9 +69,9 @@ class Workspaces:
         Raises NotFound, InvalidParameter, and Declined where only stock knows what of it the workspace shows.
         """
         workspace = workspace_of(scope)
-        if workspace != DEFAULT:
+        if workspace != DEFAULT_WORKSPACE:
             check_name(workspace)
-            if not await self._database.rows(_EXISTS(name=workspace)):
+            if not await self._database.rows(IS_WORKSPACE(name=workspace)):
                 raise NotFound(f"Workspace '{workspace}' not found")
         named = _named(endpoint.target, message)
         if named:
@@ -84,7 +92,7 @@ class Workspaces:
     async def _check(self, workspace: str, refs: Iterable[ObjectRef]) -> None:
         by_kind: dict[str, list[str]] = {}
         for ref in refs:
-            if ref.kind not in _NAMED:
+            if ref.kind not in _NAMED and not (ref.path or "").startswith(f"{WORKSPACES_FOLDER}/"):
                 by_kind.setdefault(ref.kind, []).append(ref.id)
         for kind, ids in by_kind.items():
             homes = await self._homes(kind, ids)
@@ -95,28 +103,20 @@ class Workspaces:
     async def _homes(self, kind: str, ids: list[str]) -> dict[str, str]:
         """object -> workspace, of those that there are."""
         if kind == "dataset":
-            return {str(key): home for key, home in await self._database.rows(_WORKSPACE_OF_DATASETS(ids=ids))}
+            return {str(key): home for key, home in await self._database.rows(WORKSPACE_OF_DATASETS(ids=ids))}
         if kind == "experiment":
             experiments = {each: each for each in ids}
         else:
             rows = await self._database.rows(EXPERIMENT_OF[kind](ids=ids))
             experiments = {str(key): str(experiment) for key, experiment in rows}
-        numbers = {each: number for each in experiments.values() if (number := _number(each)) is not None}
-        rows = await self._database.rows(_WORKSPACE_OF_EXPERIMENTS(ids=list(numbers.values()))) if numbers else []
+        numbers = {each: number for each in experiments.values() if (number := experiment_number(each)) is not None}
+        rows = await self._database.rows(WORKSPACE_OF_EXPERIMENTS(ids=list(numbers.values()))) if numbers else []
         home_of = {int(number): home for number, home in rows}
         return {
             each: home_of[numbers[experiment]]
             for each, experiment in experiments.items()
             if numbers.get(experiment) in home_of
         }
-
-
-def workspace_of(scope: Scope) -> str:
-    """What the header X-MLFLOW-WORKSPACE names. Raises InvalidParameter for two that differ."""
-    names = {value.strip().decode("latin-1") for name, value in scope["headers"] if name == b"x-mlflow-workspace"}
-    if len(names) > 1:
-        raise InvalidParameter("The header X-MLFLOW-WORKSPACE is there twice, with different values. Send it once.")
-    return next(iter(names), "") or DEFAULT
 
 
 def in_workspace(path: str, workspace: str | None) -> str:
@@ -128,7 +128,7 @@ def in_workspace(path: str, workspace: str | None) -> str:
     if workspace is None:
         return path
     first, _, rest = path.partition("/")
-    if first == FOLDER:
+    if first == WORKSPACES_FOLDER:
         named = rest.partition("/")[0]
         if not named:
             raise InvalidParameter("Artifact paths prefixed with 'workspaces/' must include a workspace name.")
@@ -138,9 +138,9 @@ def in_workspace(path: str, workspace: str | None) -> str:
                 f"'{workspace}'."
             )
         return path
-    if workspace == DEFAULT:
+    if workspace == DEFAULT_WORKSPACE:
         return path
-    return f"{FOLDER}/{workspace}/{path}" if path else f"{FOLDER}/{workspace}"
+    return f"{WORKSPACES_FOLDER}/{workspace}/{path}" if path else f"{WORKSPACES_FOLDER}/{workspace}"
 
 
 def for_stock(match: Match, scope: Scope, body: bytes) -> bytes:
@@ -175,10 +175,10 @@ def _check_folder(path: str, workspace: str, reads: bool) -> None:
     if urlsplit(path).scheme.lower() == "file" or (not reads and not {"", "."}.isdisjoint(parts)):
         raise InvalidParameter(f"Invalid path: '{path}'")
     parts = [part for part in parts if part not in ("", ".")]
-    if workspace == DEFAULT and parts[:1] == [FOLDER] and parts[1:2] != [DEFAULT]:
+    if workspace == DEFAULT_WORKSPACE and parts[:1] == [WORKSPACES_FOLDER] and parts[1:2] != [DEFAULT_WORKSPACE]:
         whose = f"workspace '{parts[1]}'" if parts[1:] else "every workspace"
         raise InvalidParameter(
-            f"Artifact path targets {whose} but the workspace specified in the request is '{DEFAULT}'."
+            f"Artifact path targets {whose} but the workspace specified in the request is '{DEFAULT_WORKSPACE}'."
         )
 
 
@@ -195,18 +195,9 @@ def check_name(name: str) -> None:
         raise InvalidParameter(f"Workspace name '{name}' is reserved and cannot be used.")
 
 
-def _number(text: str) -> int | None:
-    """An experiment's number, in every way in which it can be written; None for what the column can't hold."""
-    try:
-        number = int(text)
-    except ValueError:
-        return None
-    return number if 0 <= number < 2**31 else None
-
-
 def _named(target: Target, message: Message) -> list[ObjectRef]:
     """The objects that a message names; what only grants ask for, that it names any, does not matter here."""
-    if isinstance(target, ArtifactFolder):  # in whose workspace it is says its path (in_workspace)
+    if isinstance(target, ArtifactFolder | Workspace):  # in whose workspace it is says its path (in_workspace)
         return []
     if isinstance(target, Both | OneOf):
         return [ref for each in target.targets for ref in _named(each, message)]

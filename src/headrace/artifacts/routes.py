@@ -16,7 +16,7 @@ import msgspec
 
 from headrace.api.endpoint import APIS
 from headrace.api.message import missing
-from headrace.api.workspaces import DEFAULT, in_workspace
+from headrace.api.workspaces import in_workspace
 from headrace.artifacts import transfer
 from headrace.artifacts.direct import Direct, JsonHandler
 from headrace.artifacts.locations import Locations
@@ -25,6 +25,7 @@ from headrace.artifacts.store import ArtifactStore, Download, Entry, IsAFolder, 
 from headrace.asgi.responses import JSON
 from headrace.asgi.types import WORKSPACE, Header, Receive, Scope, Send
 from headrace.db.database import Database
+from headrace.entities import DEFAULT_WORKSPACE
 from headrace.errors import Declined, NotFound
 from headrace.resources.experiments.sql import IN_WORKSPACE
 from headrace.resources.logged_models.reads import location
@@ -191,7 +192,7 @@ class Artifacts:
             raise Declined("a model version that stock knows")
         if int(version) >= 2**31:
             raise NotFound(f"Model Version (name={query.get('name', '')}, version={int(version)}) not found")
-        workspace = scope.get(WORKSPACE, DEFAULT)
+        workspace = scope.get(WORKSPACE, DEFAULT_WORKSPACE)
         tables = self._tables("model_versions")
         uri = _require_uri(await model_source(tables, workspace, query.get("name", ""), int(version)))
         if run := _IN_A_RUN.fullmatch(uri):  # stock fails at it where artifacts go through the server
@@ -217,8 +218,8 @@ class Artifacts:
         finds them no more).
         """
         workspace: str | None = scope.get(WORKSPACE)
-        if workspace == DEFAULT and (moved := _OF_AN_EXPERIMENT.match(path)):
-            here = IN_WORKSPACE(workspace=DEFAULT, experiment_ids=[int(moved[1])])
+        if workspace == DEFAULT_WORKSPACE and (moved := _OF_AN_EXPERIMENT.match(path)):
+            here = IN_WORKSPACE(workspace=DEFAULT_WORKSPACE, experiment_ids=[int(moved[1])])
             if await self._tables("experiments").rows(here):
                 return path
         return in_workspace(path, workspace)

@@ -1,18 +1,33 @@
 """What grants add to roles, and what they leave of them.
 
-Without `--grants` a role counts on the whole server, and a grant adds to it on one object. With it, a viewer or an
-editor has no right on any object but by grants; an editor may still make experiments and models, and manages those.
+Without `--grants` a role counts on the whole server, and a grant adds to it on one object, or on all that is in a
+workspace. With it, a viewer or an editor has no right on any object but by grants; an editor may still make experiments
+and models in the default workspace, and manages those. Another workspace is entered by who has any grant in it, and
+things are made in it by who may edit it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from weakref import WeakSet
 
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
-from headrace.auth.objects import EXPERIMENT_OF, FIXED, OPTIONAL, ObjectRef, Target, words
+from headrace.auth.objects import (
+    EXPERIMENT_OF,
+    FIXED,
+    GRANTED_IN_WORKSPACE,
+    OPTIONAL,
+    WORKSPACE_OF_DATASETS,
+    WORKSPACE_OF_EXPERIMENTS,
+    ObjectRef,
+    Target,
+    experiment_number,
+    model_key,
+    words,
+)
 from headrace.auth.principals import PERMISSIONS, Principal, Right
+from headrace.entities import DEFAULT_WORKSPACE, WORKSPACES_FOLDER
 from headrace.errors import Forbidden, NotFound
 
 KEPT = 100_000
@@ -31,9 +46,11 @@ _ALL: WeakSet[Access] = WeakSet()
 class Access:
     """For one worker."""
 
-    def __init__(self, accounts: Accounts, authenticator: Authenticator, only_granted: bool) -> None:
+    def __init__(
+        self, accounts: Accounts, authenticator: Authenticator, only_granted: bool, workspaces: bool = False
+    ) -> None:
         self._accounts, self._authenticator = accounts, authenticator
-        self._only_granted = only_granted
+        self._only_granted, self.workspaces = only_granted, workspaces
         self._experiments: dict[ObjectRef, tuple[str, ...]] = {}  # of what moves by `headrace runs move` alone
         self._grants: dict[tuple[str, ...], Grants] = {}
         self._generation = -1
@@ -53,6 +70,8 @@ class Access:
             return False
         if who.most < right or right is Right.ADMIN:
             return self._require(who, right)
+        if target.creates and self.workspaces:
+            return True
         if self.is_limited(who):
             if target.creates:
                 return self._require(who, right)
@@ -72,32 +91,61 @@ class Access:
         """Read the grants again."""
         self._grants.clear()
 
-    async def check(self, who: Principal, right: Right, refs: Iterable[ObjectRef]) -> None:
-        """Check that every object is granted to them. Raises Forbidden, NotFound, Unavailable."""
-        refs = list(refs)
-        if await self._refused(await self._granted(who), right, refs) is None:
+    async def check_entry(self, who: Principal, workspace: str) -> None:
+        """Check that somebody whose rights are limited has a grant in the workspace. Raises NotFound, as if there were
+        none of that name; Unavailable."""
+        if workspace == DEFAULT_WORKSPACE:
             return
-        self._grants.pop(grantees(who), None)  # it may have been granted a moment ago
-        if (refused := await self._refused(await self._granted(who), right, refs)) is not None:
-            if refused.kind == "experiment-name":  # as if there were none: names of others' are not told
-                raise NotFound(f"Could not find experiment with name '{refused.id}'")
-            needed = refused.right or right
-            permission = next(name for name, each in PERMISSIONS.items() if each >= needed)
-            raise Forbidden(
-                f"{who.user} may not do that: it needs the permission {permission} on the {words(refused)}. "
-                "Who manages it, or an administrator, can give it: `headrace user grant`."
-            )
+        before = model_key(workspace, "")
+        async for grants in self._granted_twice(who):
+            for kind, name in grants:
+                if (kind == "workspace" and name == workspace) or (kind == "model" and name.startswith(before)):
+                    return
+        if not await self._accounts.store.rows(GRANTED_IN_WORKSPACE(workspace=workspace, grantees=list(grantees(who)))):
+            raise NotFound(f"Workspace '{workspace}' not found")
 
-    async def experiments_of(self, refs: Iterable[ObjectRef]) -> dict[ObjectRef, tuple[str, ...]]:
+    async def right_in(self, who: Principal, workspace: str) -> Right:
+        """What is granted to them on all that is in the workspace."""
+        return (await self._granted(who)).get(("workspace", workspace), Right.OPEN)
+
+    async def check_making(self, who: Principal, right: Right, workspace: str) -> None:
+        """Check that they may make something in the workspace. Raises Forbidden, Unavailable."""
+        if workspace == DEFAULT_WORKSPACE and who.role >= right:
+            return
+        async for grants in self._granted_twice(who):
+            if grants.get(("workspace", workspace), Right.OPEN) >= right:
+                return
+        raise _needs(who, right, f"workspace {workspace}")
+
+    async def check(self, who: Principal, right: Right, refs: Iterable[ObjectRef], workspace: str) -> None:
+        """Check that every object is granted to them. `workspace`: where those are that a name stands for.
+
+        Raises Forbidden, NotFound, Unavailable.
+        """
+        refs = list(refs)
+        for ref in refs:
+            if ref.kind == "workspace":
+                await self.check_entry(who, ref.id)
+        refs = [ref for ref in refs if ref.kind != "workspace"]
+        async for grants in self._granted_twice(who):
+            if (refused := await self._refused(grants, right, refs, workspace)) is None:
+                return
+        assert refused is not None
+        if refused.kind == "experiment-name":  # as if there were none: names of others' are not told
+            raise NotFound(f"Could not find experiment with name '{refused.id}'")
+        raise _needs(who, refused.right or right, words(refused))
+
+    async def experiments_of(self, refs: Iterable[ObjectRef], workspace: str) -> dict[ObjectRef, tuple[str, ...]]:
         """The experiments of those runs, traces, logged models, datasets and names that there are."""
-        refs = [ref._replace(right=None) for ref in refs]
+        refs = [ref.alone() for ref in refs]
         known = {ref: self._experiments[ref] for ref in refs if ref in self._experiments}
         unknown: dict[str, list[str]] = {}
         for ref in refs:
             if ref.kind in EXPERIMENT_OF and ref not in known:
                 unknown.setdefault(ref.kind, []).append(ref.id)
         for kind, ids in unknown.items():
-            for object_id, experiment in await self._accounts.store.rows(EXPERIMENT_OF[kind](ids=ids)):
+            found = EXPERIMENT_OF[kind](ids=ids, workspace=workspace)
+            for object_id, experiment in await self._accounts.store.rows(found):
                 ref = ObjectRef(kind, object_id)
                 known[ref] = (*known.get(ref, ()), str(experiment))
             if kind in FIXED:
@@ -106,19 +154,58 @@ class Access:
             self._experiments.clear()
         return known
 
-    async def _refused(self, grants: Grants, right: Right, refs: Sequence[ObjectRef]) -> ObjectRef | None:
+    async def _refused(
+        self, grants: Grants, right: Right, refs: Sequence[ObjectRef], workspace: str
+    ) -> ObjectRef | None:
         """The first of the objects that the grants don't reach."""
-        experiments = await self.experiments_of(refs)
+        experiments = await self.experiments_of(refs, workspace)
+        experiments |= {ref.alone(): (ref.id,) for ref in refs if ref.kind == "experiment"}
+        homes = await self._homes(grants, refs, experiments)
         for ref in refs:
-            if ref.kind in ("experiment", "model"):
-                keys = [(ref.kind, ref.id)]
+            if ref.kind == "model":
+                keys = [("model", model_key(workspace, ref.id)), ("workspace", workspace)]
             else:
-                keys = [("experiment", each) for each in experiments.get(ref._replace(right=None), ())]
-                if ref.kind in OPTIONAL and not keys:
+                numbers = experiments.get(ref.alone(), ())
+                if ref.kind in OPTIONAL and not numbers:
                     continue
+                keys = [("experiment", each) for each in numbers]
+                places = [ref.id] if ref.kind == "dataset" else numbers
+                keys += [("workspace", homes[place]) for place in places if place in homes]
             if max((grants.get(key, Right.OPEN) for key in keys), default=Right.OPEN) < (ref.right or right):
                 return ref
+            if ref.path is not None and not self._is_there(ref.path, homes.get(ref.id), workspace):
+                return ref
         return None
+
+    def _is_there(self, path: str, home: str | None, workspace: str) -> bool:
+        """Whether a path of artifacts that names an experiment is one of the request's workspace."""
+        if self.workspaces:
+            return home == workspace
+        return not path.startswith(f"{WORKSPACES_FOLDER}/")
+
+    async def _homes(
+        self, grants: Grants, refs: Sequence[ObjectRef], experiments: dict[ObjectRef, tuple[str, ...]]
+    ) -> dict[str, str]:
+        """experiment or dataset -> its workspace, where that matters."""
+        asks = any(kind == "workspace" for kind, _ in grants) or any(ref.path is not None for ref in refs)
+        if not self.workspaces or not asks:
+            return {}
+        homes: dict[str, str] = {}
+        if datasets := [ref.id for ref in refs if ref.kind == "dataset"]:
+            homes |= dict(tuple(row) for row in await self._accounts.store.rows(WORKSPACE_OF_DATASETS(ids=datasets)))
+        named = {each for ref in refs if ref.kind != "dataset" for each in experiments.get(ref.alone(), ())}
+        numbers = {each: number for each in named if (number := experiment_number(each)) is not None}
+        if numbers:
+            rows = await self._accounts.store.rows(WORKSPACE_OF_EXPERIMENTS(ids=sorted(set(numbers.values()))))
+            home_of = {int(number): home for number, home in rows}
+            homes |= {each: home_of[number] for each, number in numbers.items() if number in home_of}
+        return homes
+
+    async def _granted_twice(self, who: Principal) -> AsyncIterator[Grants]:
+        """What is known of their grants, and what they are now: one may have been given a moment ago."""
+        yield await self._granted(who)
+        self._grants.pop(grantees(who), None)
+        yield await self._granted(who)
 
     async def _granted(self, who: Principal) -> Grants:
         if self._generation != self._authenticator.generation:
@@ -141,6 +228,14 @@ class Access:
                 f"{who.user} may not do that: it needs {_NEEDS[right]}. Ask an administrator of this server."
             )
         return False
+
+
+def _needs(who: Principal, right: Right, what: str) -> Forbidden:
+    permission = next(name for name, each in PERMISSIONS.items() if each >= right)
+    return Forbidden(
+        f"{who.user} may not do that: it needs the permission {permission} on the {what}. "
+        "Who manages it, or an administrator, can give it: `headrace user grant`."
+    )
 
 
 def forget_grants() -> None:

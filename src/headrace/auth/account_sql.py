@@ -25,7 +25,7 @@ _TABLES = (
   name varchar(256) NOT NULL, role varchar(16) NOT NULL, created_at bigint NOT NULL, expires_at bigint,
   last_used_at bigint, hash varchar(64) NOT NULL UNIQUE)""",
     """headrace_grants (
-  grantee varchar(300) NOT NULL, kind varchar(32) NOT NULL, object varchar(256) NOT NULL,
+  grantee varchar(300) NOT NULL, kind varchar(32) NOT NULL, object varchar(320) NOT NULL,
   permission varchar(16) NOT NULL, PRIMARY KEY (grantee, kind, object))""",
     """headrace_ended_sessions (
   id varchar(32) PRIMARY KEY, expires_at bigint NOT NULL)""",

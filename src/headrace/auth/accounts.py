@@ -48,7 +48,8 @@ class Token(Struct, frozen=True):
 
 
 class Grant(Struct, frozen=True):
-    """`kind`: experiment (`object` is its id) or model (its name). `grantee`: user:NAME or group:NAME."""
+    """`kind`: experiment (`object` is its id), model (its name; WORKSPACE/NAME in another workspace than the default
+    one), or workspace (its name). `grantee`: user:NAME or group:NAME."""
 
     grantee: str
     kind: str

@@ -12,7 +12,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from headrace.auth.accounts import Grant
+from headrace.auth.objects import model_key
 from headrace.auth.passwords import is_werkzeugs
+from headrace.entities import DEFAULT_WORKSPACE
 from headrace.errors import ConfigurationError
 
 _USERS = "SELECT id, username, password_hash, is_admin FROM users ORDER BY username"
@@ -65,12 +67,16 @@ def _user(name: str, password: str | None, is_admin: bool, rows: list[tuple[str,
     best: dict[tuple[str, str], str] = {}
     left_out = []
     for kind, pattern, permission, workspace in rows:
-        if kind not in _KINDS or permission not in _PERMISSIONS or pattern == "*" or workspace != "default":
-            of = "" if workspace == "default" else f" in {workspace}"
+        if kind == "workspace" and permission == "MANAGE" and workspace != DEFAULT_WORKSPACE:
+            best["workspace", workspace] = "manage"
+            continue
+        if kind not in _KINDS or permission not in _PERMISSIONS or pattern == "*":
+            of = "" if workspace == DEFAULT_WORKSPACE else f" in {workspace}"
             left_out.append(f"{permission} on {kind} {pattern}{of}")
             continue
-        key, given = (_KINDS[kind], pattern), _PERMISSIONS[permission]
+        named = model_key(workspace, pattern) if _KINDS[kind] == "model" else pattern
+        key, given = (_KINDS[kind], named), _PERMISSIONS[permission]
         best[key] = max(best.get(key, "read"), given, key=list(_PERMISSIONS.values()).index)
-    grants = tuple(Grant(f"user:{name}", kind, pattern, given) for (kind, pattern), given in best.items())
+    grants = tuple(Grant(f"user:{name}", kind, named, given) for (kind, named), given in best.items())
     known = password if password is not None and is_werkzeugs(password) else None
     return BasicAuthUser(name, bool(is_admin), known, grants, tuple(left_out))

@@ -1,8 +1,8 @@
 """What can be granted, and which of it a message names: in the field that the handler reads, where it reads it.
 
-An object is granted as an experiment or as a registered model. Runs, traces and logged models belong to an experiment;
-each class of them knows by its own SQL to which. A declaration says with a Target where the message has the ids:
-`Run("run_id", "run_uuid")`, `Experiment("experiment_ids")`.
+An object is granted as an experiment or as a registered model, or with all that is in its workspace. Runs, traces and
+logged models belong to an experiment; each class of them knows by its own SQL to which. A declaration says with a
+Target where the message has the ids: `Run("run_id", "run_uuid")`, `Experiment("experiment_ids")`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,30 @@ from urllib.parse import unquote
 
 from headrace.auth.principals import Right
 from headrace.db.query import Bound, Sql, Statement
+from headrace.entities import DEFAULT_WORKSPACE, WORKSPACES_FOLDER
 from headrace.errors import Forbidden, InvalidParameter
 
 
 class ObjectRef(NamedTuple):
-    """An object that a message names. `kind`: experiment, model, or a key of `EXPERIMENT_OF`.
+    """An object that a message names. `kind`: experiment, model, workspace, or a key of `EXPERIMENT_OF`.
 
-    `right`: what is needed on it, where that is not what the endpoint needs.
+    `right`: what is needed on it, where that is not what the endpoint needs. `path`: the path of artifacts that names
+    an experiment, which must be in the request's workspace.
     """
 
     kind: str
     id: str
     right: Right | None = None
+    path: str | None = None
+
+    def alone(self) -> ObjectRef:
+        """The object, without what is asked of it."""
+        return ObjectRef(self.kind, self.id)
+
+
+def model_key(workspace: str, name: str) -> str:
+    """What a grant knows a registered model by: names are unique in a workspace, and have no slash."""
+    return name if workspace == DEFAULT_WORKSPACE else f"{workspace}/{name}"
 
 
 class Target:
@@ -103,9 +115,19 @@ class NewModel(_Nothing):
 
 
 class Workspace(_Nothing):
-    """A workspace, or all of them: they are in none themselves."""
+    """All workspaces, or a new one: they are in none themselves."""
 
     keeps_to_workspace = True
+
+
+class OneWorkspace(Workspace):
+    """A workspace, by its name."""
+
+    kind = "workspace"
+    checked = True
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        return [ObjectRef(self.kind, text) for text in self.ids(message)]
 
 
 class GraphQLQuery(Filtered):
@@ -262,7 +284,7 @@ def files_of(name: str, version: str) -> list[ObjectRef]:
     return [ObjectRef("model", name), *files]
 
 
-_FOLDER = re.compile(r"([0-9]+)(/(?!\.\.?(/|$))[^/\\]+)*/?\Z")
+_FOLDER = re.compile(rf"(?:{WORKSPACES_FOLDER}/[a-z0-9-]+/)?([0-9]+)(/(?!\.\.?(/|$))[^/\\]+)*/?\Z")
 _DECODINGS = 10
 
 
@@ -274,7 +296,7 @@ def folder(path: str) -> ObjectRef:
             break
         path, before = unquote(path), path
         if path == before:
-            return ObjectRef("experiment", match[1])
+            return ObjectRef("experiment", match[1], path=path)
     raise Forbidden("With grants on, artifacts are reached in the folder of an experiment, by its number.")
 
 
@@ -297,12 +319,12 @@ def source(text: str) -> ObjectRef:
     raise Forbidden("With grants on, a model version's source is a run, a logged model, or in an experiment's folder.")
 
 
-# kind -> (id, experiment_id) of those of the ids that there are
+# kind -> (id, experiment_id) of those of the ids that there are; names are looked for in :workspace
 EXPERIMENT_OF: dict[str, Callable[..., Bound]] = {
     "run": Sql("SELECT run_uuid, experiment_id FROM runs WHERE run_uuid IN :ids"),
     "trace": Sql("SELECT request_id, experiment_id FROM trace_info WHERE request_id IN :ids"),
     "logged-model": Sql("SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids"),
-    "experiment-name": Sql("SELECT name, experiment_id FROM experiments WHERE name IN :ids"),
+    "experiment-name": Sql("SELECT name, experiment_id FROM experiments WHERE workspace = :workspace AND name IN :ids"),
     "dataset": Sql("""
         SELECT source_id, destination_id FROM entity_associations
         WHERE source_type = 'evaluation_dataset' AND source_id IN :ids AND destination_type = 'experiment'"""),
@@ -314,19 +336,22 @@ SELECT id, experiment_id FROM (
   SELECT CAST(v.version AS varchar) || '/' || v.name AS id, COALESCE(
     (SELECT e.experiment_id FROM experiments e
      WHERE COALESCE(NULLIF(v.storage_location, ''), v.source) LIKE 'mlflow-artifacts:/' || e.experiment_id || '/%'),
+    (SELECT MIN(e.experiment_id) FROM experiments e
+     WHERE e.artifact_location LIKE 'mlflow-artifacts:/workspaces/%' AND e.artifact_location || '/' =
+       substr(COALESCE(NULLIF(v.storage_location, ''), v.source), 1, length(e.artifact_location) + 1)),
     (SELECT m.experiment_id FROM logged_models m
      WHERE v.source LIKE 'models:/m-%' AND m.model_id = substr(v.source, 9)),
     (SELECT r.experiment_id FROM runs r WHERE v.source LIKE 'runs:/%' AND r.run_uuid = substr(v.source, 7, 32)),
     (SELECT r.experiment_id FROM runs r WHERE r.run_uuid = v.run_id)) AS experiment_id
-  FROM model_versions v WHERE v.name IN :names AND v.version IN :versions) files
+  FROM model_versions v WHERE v.workspace = :workspace AND v.name IN :names AND v.version IN :versions) files
 WHERE experiment_id IS NOT NULL
 """)
 
 
-def _of_versions(ids: Sequence[str]) -> Bound:
+def _of_versions(ids: Sequence[str], workspace: str) -> Bound:
     """The experiments that the files of model versions lie in; those of other combinations do no harm."""
     numbers, _, names = zip(*(each.partition("/") for each in ids), strict=True)
-    return _FILES_OF_VERSIONS(names=list(names), versions=[int(number) for number in numbers])
+    return _FILES_OF_VERSIONS(workspace=workspace, names=list(names), versions=[int(number) for number in numbers])
 
 
 # a model version's files may lie in no experiment
@@ -337,21 +362,49 @@ OPTIONAL = frozenset({"new-trace", "model-version"})
 GRANTED_EXPERIMENT = Sql("""
 SELECT 1 FROM headrace_grants WHERE kind = 'experiment' AND object = :experiment_id AND grantee IN :grantees
 """)
+IS_WORKSPACE = Sql("SELECT 1 FROM workspaces WHERE name = :name")
+# (id, workspace) of those of the ids that there are
+WORKSPACE_OF_EXPERIMENTS = Sql("SELECT experiment_id, workspace FROM experiments WHERE experiment_id IN :ids")
+WORKSPACE_OF_DATASETS = Sql("SELECT dataset_id, workspace FROM evaluation_datasets WHERE dataset_id IN :ids")
+# whether any experiment of a workspace is granted to one of these
+GRANTED_IN_WORKSPACE = Sql("""
+SELECT 1 FROM experiments WHERE workspace = :workspace AND experiment_id IN (
+  SELECT CAST(object AS integer) FROM headrace_grants WHERE kind = 'experiment' AND grantee IN :grantees) LIMIT 1
+""")
 # kinds whose objects move to another experiment by `headrace runs move` alone, which tells servers to look again
 FIXED = frozenset({"run", "trace", "logged-model"})
 
 
-def granted(
-    sql: Statement, column: str, grantees: Sequence[str] | None, kind: str = "experiment", *, text: bool = False
-) -> list[str]:
-    """Condition: a row's experiment, or model, is granted to one of these; none for None (see Call.grantees).
+def experiment_number(text: str) -> int | None:
+    """An experiment's number, in every way in which it can be written; None for what the column can't hold."""
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if 0 <= number < 2**31 else None
+
+
+def granted(sql: Statement, column: str, grantees: Sequence[str] | None, *, text: bool = False) -> list[str]:
+    """Condition: a row's experiment is granted to one of these; none for None (see Call.grantees).
 
     `text`: the column has the ids of experiments as texts.
     """
     if grantees is None:
         return []
-    key = "CAST(object AS integer)" if kind == "experiment" and not text else "object"
-    where = f"kind = {sql.bind(kind)} AND {sql.in_list('grantee', grantees)}"
+    key = "object" if text else "CAST(object AS integer)"
+    where = f"kind = 'experiment' AND {sql.in_list('grantee', grantees)}"
+    return [f"{column} IN (SELECT {key} FROM headrace_grants WHERE {where})"]  # noqa: S608  (placeholders)
+
+
+def granted_model(sql: Statement, column: str, grantees: Sequence[str] | None, workspace: str) -> list[str]:
+    """Condition: the registered model of a row of this workspace is granted to one of these; none for None."""
+    if grantees is None:
+        return []
+    before = model_key(workspace, "")
+    where = f"kind = 'model' AND {sql.in_list('grantee', grantees)}"
+    if before:
+        where += f" AND object LIKE {sql.bind(before + '%')}"  # a workspace's name has no wildcards
+    key = f"substr(object, {len(before) + 1})"
     return [f"{column} IN (SELECT {key} FROM headrace_grants WHERE {where})"]  # noqa: S608  (placeholders)
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from headrace.auth.objects import EXPERIMENT_OF
+from headrace.auth.objects import EXPERIMENT_OF, IS_WORKSPACE, model_key
 from headrace.auth.principals import PERMISSIONS, ROLES
 from headrace.cli.accounts import (
     as_json,
@@ -19,6 +19,7 @@ from headrace.cli.accounts import (
     to_look_at_accounts,
     with_accounts,
 )
+from headrace.entities import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
     from headrace.auth.accounts import Accounts
@@ -208,6 +209,7 @@ _permission = click.Choice(list(PERMISSIONS))
 _group = click.option("--group", is_flag=True, help="NAME is a group.")
 _experiment = click.option("--experiment", help="The experiment's id or name.")
 _model = click.option("--model", help="The registered model's name.")
+_workspace = click.option("--workspace", help="Where the experiment or the model is; alone: all that is in it.")
 
 
 @user.command()
@@ -216,16 +218,25 @@ _model = click.option("--model", help="The registered model's name.")
 @_group
 @_experiment
 @_model
+@_workspace
 @with_accounts
 async def grant(
-    accounts: Accounts, name: str, permission: str, group: bool, experiment: str | None, model: str | None
+    accounts: Accounts,
+    name: str,
+    permission: str,
+    group: bool,
+    experiment: str | None,
+    model: str | None,
+    workspace: str | None,
 ) -> None:
-    """Let a user (or a group) read, edit or manage one experiment or registered model."""
+    """Let a user (or a group) read, edit or manage one experiment or registered model, or a workspace."""
     from headrace.auth.accounts import Grant
 
     if not group and await accounts.user(name) is None:
         raise no_such_user(name)
-    kind, object_id = await _object(accounts, experiment, model)
+    if workspace is not None and not await accounts.store.rows(IS_WORKSPACE(name=workspace)):
+        raise click.ClickException(f"There is no workspace {workspace}.")
+    kind, object_id = await _object(accounts, experiment, model, workspace)
     await accounts.grant(Grant(_grantee(name, group), kind, object_id, permission))
     click.echo(f"{name} may {permission} the {kind} {object_id}.")
 
@@ -235,10 +246,13 @@ async def grant(
 @_group
 @_experiment
 @_model
+@_workspace
 @with_accounts
-async def revoke(accounts: Accounts, name: str, group: bool, experiment: str | None, model: str | None) -> None:
-    """Take back what was granted to a user (or a group) on one experiment or registered model."""
-    kind, object_id = await _object(accounts, experiment, model)
+async def revoke(
+    accounts: Accounts, name: str, group: bool, experiment: str | None, model: str | None, workspace: str | None
+) -> None:
+    """Take back what was granted to a user (or a group) on one experiment or registered model, or a workspace."""
+    kind, object_id = await _object(accounts, experiment, model, workspace)
     if not await accounts.revoke_grant(_grantee(name, group), kind, object_id):
         raise click.ClickException(f"Nothing was granted to {name} on the {kind} {object_id}.")
     click.echo(f"{name} has no permission on the {kind} {object_id} any more.")
@@ -268,16 +282,23 @@ def _grantee(name: str, group: bool) -> str:
     return f"{'group' if group else 'user'}:{name}"
 
 
-async def _object(accounts: Accounts, experiment: str | None, model: str | None) -> tuple[str, str]:
+async def _object(
+    accounts: Accounts, experiment: str | None, model: str | None, workspace: str | None
+) -> tuple[str, str]:
     """Kind and id. An experiment's id wins over a name of the same digits. Raises ClickException."""
-    if (experiment is None) == (model is None):
+    if experiment is not None and model is not None:
         raise click.UsageError("Name either an --experiment or a --model.")
     if model is not None:
-        return "model", model
-    assert experiment is not None
+        return "model", model_key(workspace or DEFAULT_WORKSPACE, model)
+    if experiment is None:
+        if workspace is None:
+            raise click.UsageError("Name an --experiment, a --model or a --workspace.")
+        return "workspace", workspace
     if experiment.isascii() and experiment.isdecimal():
         return "experiment", str(int(experiment))
-    rows = await accounts.store.rows(EXPERIMENT_OF["experiment-name"](ids=[experiment]))
+    place = workspace or DEFAULT_WORKSPACE
+    rows = await accounts.store.rows(EXPERIMENT_OF["experiment-name"](ids=[experiment], workspace=place))
     if not rows:
-        raise click.ClickException(f"There is no experiment {experiment}.")
+        where = f" in the workspace {place}" if workspace else ""
+        raise click.ClickException(f"There is no experiment {experiment}{where}.")
     return "experiment", str(rows[0][1])

@@ -14,9 +14,9 @@ from msgspec import Struct
 from headrace.copy import sql, tables
 from headrace.copy.report import Report
 from headrace.copy.store import Source, Store
+from headrace.entities import DEFAULT_WORKSPACE
 from headrace.errors import ConfigurationError
 
-DEFAULT_WORKSPACE = "default"
 _LARGEST_ID = 2**31 - 1  # PostgreSQL's integer
 
 

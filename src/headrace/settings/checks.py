@@ -224,11 +224,6 @@ def _check_workspaces(settings: Settings) -> None:
     """Raises ConfigurationError for what workspaces can't go with."""
     if not settings.enable_workspaces:
         return
-    if settings.grants:
-        raise ConfigurationError(
-            "--enable-workspaces and --grants are both set, but a grant says no workspace. Use roles with workspaces, "
-            "or grants without them."
-        )
     for name in ("workspace_store_uri", "registry_store_uri"):
         if getattr(settings, name) not in (None, "", settings.backend_store_uri):
             raise ConfigurationError(

@@ -56,7 +56,11 @@ def test_several_targets() -> None:
     "path", ["1", "1/", "1/run/artifacts/a b.txt", "12/models/m-1/MLmodel", "1/..a", "1/a..b", "1/50%.txt", "1/a%20b#?"]
 )
 def test_a_path_is_in_its_experiments_folder(path: str) -> None:
-    assert objects.folder(path) == ObjectRef("experiment", path.partition("/")[0])
+    assert objects.folder(path).alone() == ObjectRef("experiment", path.partition("/")[0])
+    # in another workspace than the default one: auth/access.py looks at whether it is the request's
+    there = f"workspaces/team-a/{path}"
+    assert objects.folder(there).alone() == objects.folder(path).alone()
+    assert (objects.folder(there).path or "").startswith("workspaces/")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,12 @@ def test_a_path_is_in_its_experiments_folder(path: str) -> None:
         "1%2f2",
         "1\\2",
         "1/a\\..\\2",
-        "workspaces/w/1",
+        "workspaces/1/",
+        "workspaces/W/1",
+        "workspaces/../1",
+        "workspaces/%2e%2e/1",
+        "workspaces//1",
+        "workspaces/w/workspaces/v/1",
     ],
 )
 def test_a_path_that_is_in_none(path: str) -> None:
@@ -88,7 +97,7 @@ def test_a_path_that_is_in_none(path: str) -> None:
     [
         ("runs:/r/model", ObjectRef("run", "r")),
         ("models:/m-1", ObjectRef("logged-model", "m-1")),
-        ("mlflow-artifacts:/3/r/artifacts/model", ObjectRef("experiment", "3")),
+        ("mlflow-artifacts:/3/r/artifacts/model", ObjectRef("experiment", "3", path="3/r/artifacts/model")),
         ("models:/name/7", ObjectRef("model", "name"), ObjectRef("model-version", "7/name")),
         ("prompt-template",),
     ],

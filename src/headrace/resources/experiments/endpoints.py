@@ -84,8 +84,7 @@ async def create_experiment(call: Call, message: messages.CreateExperiment) -> o
         raise Declined("an artifact root that stock must read")
     place = {"workspace": call.workspace, "name": name}
     statements = [sql.LOCATE(root=root, **place), *(sql.TAG_NEW(key=key, value=value, **place) for key, value in tags)]
-    if call.grantees is not None:
-        assert call.sender is not None
+    if call.sender is not None:
         statements.append(sql.GRANT_NEW(grantee=f"user:{call.sender.user}", **place))
     try:
         rows = await call.db.change(sql.CREATE(now=now_ms(), artifact_location=None, **place), *statements)

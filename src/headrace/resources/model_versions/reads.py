@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.auth.objects import granted
+from headrace.auth.objects import granted_model
 from headrace.db.database import Database
 from headrace.db.query import Statement
 from headrace.entities import KeyValue, ModelVersion
@@ -30,7 +30,7 @@ async def of_runs(
     Raises Declined for rows that stock can't render (SqlAlchemyStore.search_model_versions).
     """
     sql = Statement(db.dialect)
-    where = [sql.in_list("run_id", run_ids), *granted(sql, "name", grantees, "model")]
+    where = [sql.in_list("run_id", run_ids), *granted_model(sql, "name", grantees, workspace)]
     rows = await db.rows(
         sql.query(f"""
 SELECT name, version, creation_time, status, run_id, last_updated_time, description, user_id, current_stage, source,

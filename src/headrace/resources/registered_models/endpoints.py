@@ -9,7 +9,7 @@ from headrace.api.endpoint import Call, Note, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.access import forget_grants
-from headrace.auth.objects import Filtered, NewModel, RegisteredModel
+from headrace.auth.objects import Filtered, NewModel, RegisteredModel, model_key
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import Duplicate, GuardFailed
@@ -35,13 +35,10 @@ async def create_registered_model(call: Call, message: messages.CreateRegistered
     await rules.leave_to_webhooks(call, "created", "registered_model", "prompt")
     place, now = {"workspace": call.workspace, "name": name}, now_ms()
     statements = [sql.TAG_NEW(key=key, value=value, **place) for key, value in tags.items()]
-    if call.grantees is not None:
-        assert call.sender is not None
-        statements += [
-            sql.DROP_GRANTS(name=name),
-            sql.GRANT_NEW(grantee=f"user:{call.sender.user}", name=name),
-            NEXT_VERSION(),
-        ]
+    if call.sender is not None:
+        key = model_key(call.workspace, name)
+        owner = f"user:{call.sender.user}"
+        statements += [sql.DROP_GRANTS(key=key), sql.GRANT_NEW(grantee=owner, key=key), NEXT_VERSION()]
     try:
         await call.db.change(sql.CREATE(now=now, description=description, **place), *statements)
     except Duplicate:
@@ -100,11 +97,8 @@ async def rename_registered_model(call: Call, message: messages.RenameRegistered
     now = now_ms()
     statements = [sql.TOUCH_VERSIONS(workspace=call.workspace, new_name=new_name, now=now)]
     if call.settings.protected:
-        statements += [
-            sql.DROP_GRANTS(name=new_name),
-            sql.MOVE_GRANTS(name=name, new_name=new_name),
-            NEXT_VERSION(),
-        ]
+        key, new_key = model_key(call.workspace, name), model_key(call.workspace, new_name)
+        statements += [sql.DROP_GRANTS(key=new_key), sql.MOVE_GRANTS(key=key, new_key=new_key), NEXT_VERSION()]
     try:
         await call.db.change(sql.RENAME(workspace=call.workspace, name=name, new_name=new_name, now=now), *statements)
     except Duplicate:  # stock adds the database's own words
@@ -122,7 +116,7 @@ async def delete_registered_model(call: Call, message: messages.RegisteredModelO
     place = {"workspace": call.workspace, "name": name}
     statements = [statement(**place) for statement in sql.DELETE_ALL]
     if call.settings.protected:
-        statements += [sql.DROP_GRANTS(name=name), NEXT_VERSION()]
+        statements += [sql.DROP_GRANTS(key=model_key(call.workspace, name)), NEXT_VERSION()]
     try:
         await call.db.change(sql.LOCK(**place), *statements)
     except GuardFailed:

@@ -15,7 +15,7 @@ from headrace.api.search.ast import Comparator, Condition, Kind
 from headrace.api.search.lexer import Token, TokenKind
 from headrace.api.search.parser import Comparison, integer, named_twice, parse, parse_order_by, split_name, string_value
 from headrace.api.search.sql import compare
-from headrace.auth.objects import granted
+from headrace.auth.objects import granted_model
 from headrace.db.query import Dialect, Query, Statement
 from headrace.errors import Declined, InvalidParameter
 from headrace.resources.model_versions.sql import SELECT
@@ -128,7 +128,7 @@ def search(
 ) -> Query:
     """The rows of a page and one more, as the SELECT of their statements gives them."""
     sql = Statement(dialect)
-    where = [f"v.workspace = {sql.bind(workspace)}", *granted(sql, "v.name", grantees, "model")]
+    where = [f"v.workspace = {sql.bind(workspace)}", *granted_model(sql, "v.name", grantees, workspace)]
     tags: dict[str, list[Condition]] = {}
     for condition in conditions:
         if condition.kind is Kind.TAG:

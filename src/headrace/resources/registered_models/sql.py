@@ -77,8 +77,8 @@ DELETE FROM registered_model_aliases WHERE workspace = :workspace AND name = :na
 """)
 
 GRANT_NEW = Sql("""
-INSERT INTO headrace_grants (grantee, kind, object, permission) VALUES (:grantee, 'model', :name, 'manage')
+INSERT INTO headrace_grants (grantee, kind, object, permission) VALUES (:grantee, 'model', :key, 'manage')
 ON CONFLICT (grantee, kind, object) DO UPDATE SET permission = 'manage'
 """)
-MOVE_GRANTS = Sql("UPDATE headrace_grants SET object = :new_name WHERE kind = 'model' AND object = :name")
-DROP_GRANTS = Sql("DELETE FROM headrace_grants WHERE kind = 'model' AND object = :name")
+MOVE_GRANTS = Sql("UPDATE headrace_grants SET object = :new_key WHERE kind = 'model' AND object = :key")
+DROP_GRANTS = Sql("DELETE FROM headrace_grants WHERE kind = 'model' AND object = :key")

@@ -14,11 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from headrace.api.endpoint import Call, Response, endpoint
-from headrace.api.workspaces import DEFAULT, check_name
-from headrace.auth.objects import Workspace
+from headrace.api.workspaces import check_name
+from headrace.auth.access import forget_grants, grantees
+from headrace.auth.objects import OneWorkspace, Workspace, model_key
 from headrace.auth.principals import Right
 from headrace.db.database import Database, Duplicate, GuardFailed
+from headrace.db.own_tables import NEXT_VERSION
 from headrace.db.query import Runnable
+from headrace.entities import DEFAULT_WORKSPACE
 from headrace.errors import AlreadyExists, Declined, InvalidParameter, InvalidState, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.evaluation_datasets import sql as dataset_sql
@@ -39,15 +42,16 @@ _PLAIN_LENGTH = 500  # of a location; what stock takes more of is a setting
 
 @endpoint("GET", PATH, Right.SIGNED_IN, Workspace(), sql.LIST)
 async def list_workspaces(call: Call, message: messages.ListWorkspaces) -> object:
-    """SqlAlchemyStore.list_workspaces: in the order of their names."""
-    return {"workspaces": [_workspace(row) for row in await call.db.rows(sql.LIST())]}
+    """SqlAlchemyStore.list_workspaces: by name; with --grants those in which any reaches who asks."""
+    listed = sql.LIST() if call.sender is None else sql.LIST_GRANTED(grantees=list(grantees(call.sender)))
+    return {"workspaces": [_workspace(row) for row in await call.db.rows(listed)]}
 
 
-@endpoint("GET", ONE, Right.READ, Workspace(), sql.GET)
+@endpoint("GET", ONE, Right.READ, OneWorkspace("workspace_name"), sql.GET)
 async def get_workspace(call: Call, message: messages.GetWorkspace) -> object:
     """SqlAlchemyStore.get_workspace."""
     name = message.workspace_name
-    if name != DEFAULT:
+    if name != DEFAULT_WORKSPACE:
         check_name(name)
     rows = await call.db.rows(sql.GET(name=name))
     if not rows:
@@ -59,8 +63,8 @@ async def get_workspace(call: Call, message: messages.GetWorkspace) -> object:
 async def create_workspace(call: Call, message: messages.CreateWorkspace) -> object:
     """SqlAlchemyStore.create_workspace."""
     name = message.name
-    if name == DEFAULT:
-        raise InvalidParameter(f"The '{DEFAULT}' workspace is reserved and cannot be created")
+    if name == DEFAULT_WORKSPACE:
+        raise InvalidParameter(f"The '{DEFAULT_WORKSPACE}' workspace is reserved and cannot be created")
     check_name(name)
     try:
         rows = await call.db.change(sql.CREATE(name=name, **_fields(message)))
@@ -73,7 +77,7 @@ async def create_workspace(call: Call, message: messages.CreateWorkspace) -> obj
 async def update_workspace(call: Call, message: messages.UpdateWorkspace) -> object:
     """SqlAlchemyStore.update_workspace."""
     name = message.workspace_name
-    if name != DEFAULT:
+    if name != DEFAULT_WORKSPACE:
         check_name(name)
     fields = _fields(message)
     if all(value is None for value in fields.values()):
@@ -94,8 +98,8 @@ _REST = (*REST_OF_RUNS, *REST_OF_MODELS, *dataset_sql.DELETE_ALL, trace_sql.DELE
 async def delete_workspace(call: Call, message: messages.DeleteWorkspace) -> object:
     """SqlAlchemyStore.delete_workspace."""
     name, mode = message.workspace_name, message.mode
-    if name == DEFAULT:
-        raise InvalidParameter(f"The '{DEFAULT}' workspace is reserved and cannot be deleted")
+    if name == DEFAULT_WORKSPACE:
+        raise InvalidParameter(f"The '{DEFAULT_WORKSPACE}' workspace is reserved and cannot be deleted")
     check_name(name)
     if mode not in MODES:
         raise InvalidParameter(f"Invalid deletion mode '{mode}'. Must be one of: {', '.join(MODES)}")
@@ -104,21 +108,31 @@ async def delete_workspace(call: Call, message: messages.DeleteWorkspace) -> obj
     try:
         if mode == "SET_DEFAULT":
             await _check_conflicts(call, name)
-            moves = [move(name=name, target=DEFAULT) for move in sql.MOVES]
-            await call.db.change(sql.DELETE(name=name), *moves)
+            moves = [move(name=name, target=DEFAULT_WORKSPACE) for move in sql.MOVES]
+            await call.db.change(sql.DELETE(name=name), *_grants(call, name, moved=True), *moves)
         elif mode == "CASCADE":
-            await call.db.change(sql.DELETE(name=name), *await _all_in(call.db, name))
+            await call.db.change(sql.DELETE(name=name), *_grants(call, name), *await _all_in(call.db, name))
         else:
             await _check_unused(call, name)
-            await call.db.change(sql.DELETE_UNUSED(name=name))
+            await call.db.change(sql.DELETE_UNUSED(name=name), *_grants(call, name))
     except Duplicate:  # secrets, or what was made a moment ago
         raise InvalidState(
             f"Cannot delete workspace '{name}': resources in this workspace conflict with existing resources in the "
-            f"'{DEFAULT}' workspace. Resolve naming conflicts before deleting."
+            f"'{DEFAULT_WORKSPACE}' workspace. Resolve naming conflicts before deleting."
         ) from None
     except GuardFailed:
         raise InvalidState(f"Cannot delete workspace '{name}': it was changed meanwhile. Try again.") from None
+    forget_grants()
     return Response(b"", 204)
+
+
+def _grants(call: Call, name: str, *, moved: bool = False) -> list[Runnable]:
+    """What becomes of the grants in a workspace that is deleted; `moved`: what is in it moves to the default one."""
+    if not call.settings.protected:
+        return []
+    place = {"name": name, "before": model_key(name, "")}
+    moves = [sql.DROP_GRANTS_OF_MOVED(**place), sql.MOVE_GRANTS(**place)] if moved else []
+    return [*moves, sql.DROP_GRANTS(**place), NEXT_VERSION()]
 
 
 async def _all_in(db: Database, name: str) -> list[Runnable]:
@@ -155,12 +169,12 @@ async def _check_unused(call: Call, name: str) -> None:
 
 async def _check_conflicts(call: Call, name: str) -> None:
     """SqlAlchemyStore._check_set_default_conflicts. Raises InvalidState."""
-    found = await call.db.rows(sql.CONFLICTS(name=name, target=DEFAULT))
+    found = await call.db.rows(sql.CONFLICTS(name=name, target=DEFAULT_WORKSPACE))
     if found:
         details = "\n".join(f"  - {table}: {each!r}" for table, each in found)
         raise InvalidState(
-            f"Cannot reassign resources from workspace '{name}' to '{DEFAULT}': the following names already exist in "
-            f"the default workspace and would cause conflicts:\n{details}\n"
+            f"Cannot reassign resources from workspace '{name}' to '{DEFAULT_WORKSPACE}': the following names already "
+            f"exist in the default workspace and would cause conflicts:\n{details}\n"
             "Rename or remove the conflicting resources before retrying."
         )
 

@@ -8,6 +8,15 @@ from headrace.db.query import Sql
 
 COLUMNS = "name, description, default_artifact_root, trace_archival_location, trace_archival_retention"
 LIST = Sql(f"SELECT {COLUMNS} FROM workspaces ORDER BY name")
+LIST_GRANTED = Sql(f"""
+SELECT {COLUMNS} FROM workspaces WHERE name = 'default' OR EXISTS (
+  SELECT 1 FROM headrace_grants WHERE grantee IN :grantees AND (
+    kind = 'workspace' AND object = workspaces.name OR kind = 'model' AND object LIKE workspaces.name || '/%'))
+  OR name IN (
+    SELECT workspace FROM experiments WHERE experiment_id IN (
+      SELECT CAST(object AS integer) FROM headrace_grants WHERE kind = 'experiment' AND grantee IN :grantees))
+ORDER BY name
+""")
 GET = Sql(f"SELECT {COLUMNS} FROM workspaces WHERE name = :name")
 CREATE = Sql(f"""
 INSERT INTO workspaces ({COLUMNS})
@@ -25,6 +34,21 @@ UPDATE workspaces SET
 WHERE name = :name RETURNING {COLUMNS}
 """)
 DELETE = Sql("DELETE FROM workspaces WHERE name = :name RETURNING name")
+# Nobody's grants are left for the next workspace of that name; those on models go with them to the default one, where
+# there is none of that name. `before`: the name and a slash.
+DROP_GRANTS = Sql("""
+DELETE FROM headrace_grants
+WHERE kind = 'workspace' AND object = :name OR kind = 'model' AND object LIKE CAST(:before AS varchar) || '%'
+""")
+DROP_GRANTS_OF_MOVED = Sql("""
+DELETE FROM headrace_grants WHERE kind = 'model' AND object IN (
+  SELECT name FROM registered_models WHERE workspace = :name)
+""")
+MOVE_GRANTS = Sql("""
+UPDATE headrace_grants SET object = substr(object, length(CAST(:before AS varchar)) + 1)
+WHERE kind = 'model' AND object IN (
+  SELECT CAST(:before AS varchar) || name FROM registered_models WHERE workspace = :name)
+""")
 
 # what is in a workspace by itself, and whether its name is unique there; all else is where these are. The models come
 # first, as in stock (_WORKSPACE_ROOT_MODELS): their versions, tags and aliases follow them by foreign keys.
