@@ -175,7 +175,8 @@ def test_it_has_the_same_configuration(serve: Serve, sqlite: tuple[str, str], tm
     )
     assert server.get(PASSED_THROUGH).status_code == 404
     url = server.url + "/team" + PASSED_THROUGH
-    assert requests.get(url, headers={"Host": "mlflow.example.com"}, timeout=60).status_code == 200
+    for host in ("mlflow.example.com", "mlflow.example.com:5000"):
+        assert requests.get(url, headers={"Host": host}, timeout=60).status_code == 200
     refused = requests.get(url, headers={"Host": "evil.example.com"}, timeout=60)
     assert (refused.status_code, "DNS rebinding" in refused.text) == (403, True)
     path = "/api/2.0/mlflow-artifacts/artifacts/0/a%20b.txt"

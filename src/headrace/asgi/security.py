@@ -4,7 +4,8 @@ Source: mlflow/server/fastapi_security.py and security_utils.py. `asgi/shield.py
 leaves in its scope what a native answer says; what is left to stock is CORS in its odd corners.
 
 Where stock matches a private address as a text (`10.*` is 10.evil.example, too, whose owner lets it lead here: DNS
-rebinding), a Host counts here if it is an address.
+rebinding), a Host counts here if it is an address. A name that is allowed without a port is allowed with any: clients
+that come past the proxy, such as an exporter of OpenTelemetry's in the same cluster, send one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104  (hosts th
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 # A pattern that begins as an address does means addresses.
 _OF_ADDRESSES = re.compile(r"(\d+\.)+\*|\[?[0-9a-f]{1,4}:[0-9a-f:]*\*", re.ASCII)
+_WITH_PORT = re.compile(r":(\d+|\*)\Z|\A\*\Z", re.ASCII)
 _METHODS = (b"GET", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")
 _ALL_METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -34,7 +36,7 @@ class SecurityPolicy:
 
     def __init__(self, settings: Settings) -> None:
         self._off = settings.disable_security_middleware
-        named = _listed(settings.allowed_hosts)
+        named = with_ports(settings.allowed_hosts)
         self._hosts = named or (*_LOCAL, *(f"{host}:*" for host in _LOCAL))
         self._networks = () if named else _PRIVATE
         self._origins = _listed(settings.cors_allowed_origins)
@@ -168,6 +170,12 @@ def page_headers(settings: Settings) -> Headers:
         (b"referrer-policy", b"same-origin"),
         (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
     )
+
+
+def with_ports(allowed_hosts: str | None) -> tuple[str, ...]:
+    """The hosts of --allowed-hosts, and each that names no port with every port: what stock shall allow, too."""
+    listed = _listed(allowed_hosts)
+    return listed + tuple(f"{host.replace('[', '[[]', 1)}:*" for host in listed if host and not _WITH_PORT.search(host))
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

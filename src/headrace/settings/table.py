@@ -156,7 +156,8 @@ SETTINGS = (
         "MLFLOW_SERVER_ALLOWED_HOSTS",
         text,
         "localhost and private addresses",
-        "Host headers to answer, separated by commas, * as wildcard: against DNS rebinding.",
+        "Host headers to answer, separated by commas, * as wildcard, with any port where none is named: against DNS "
+        "rebinding.",
     ),
     Setting(
         "cors_allowed_origins",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import database_url, log
+from headrace.asgi.security import with_ports
 from headrace.process import BackOff, Child, Supervisor
 from headrace.settings import Settings
 from headrace.stock.probe import Probe
@@ -63,7 +64,7 @@ def environment(settings: Settings) -> dict[str, str]:
     if settings.disable_security_middleware:
         values["MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"] = "true"
     else:
-        values["MLFLOW_SERVER_ALLOWED_HOSTS"] = settings.allowed_hosts
+        values["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(with_ports(settings.allowed_hosts)) or None
         values["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = settings.cors_allowed_origins
         values["MLFLOW_SERVER_X_FRAME_OPTIONS"] = settings.x_frame_options
     return {name: value for name, value in values.items() if value is not None}

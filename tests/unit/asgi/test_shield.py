@@ -128,6 +128,20 @@ async def test_named_hosts() -> None:
         assert answer[0] == status
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("mlflow.example", 200), ("mlflow.example:5000", 200), ("a.svc.local:4318", 200), ("[fd00::1]:80", 200),
+        ("fixed.example:80", 200), ("fixed.example", 403), ("fixed.example:81", 403),
+        ("mlflow.example.evil", 403), ("mlflow.example.evil:5000", 403), ("xmlflow.example:5000", 403),
+        ("f:80", 403), ("evil.example:5000", 403),
+    ],
+)  # fmt: skip
+async def test_a_name_without_a_port_means_every_port(host: str, status: int) -> None:
+    allowed = "mlflow.example,*.svc.local,[fd00::1],fixed.example:80"
+    assert (await ask("GET", "/", {"host": host}, allowed_hosts=allowed))[0] == status
+
+
 @pytest.mark.parametrize("path", [WRITE, "/graphql", "/v1/traces", "/headrace/sign-in", "/no/such/path"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_another_sites_page_changes_nothing(method: str, path: str) -> None:
