@@ -20,11 +20,13 @@ import msgspec
 
 from headrace.api.decode import decode
 from headrace.api.endpoint import Endpoint, Match
+from headrace.api.workspace_header import workspace_of
 from headrace.asgi.protocol import ANSWER, Answer
 from headrace.asgi.types import MATCH, MESSAGE, NAMED, PRINCIPAL, Application, Headers, Receive, Scope, Send
 from headrace.auth.audit_table import AuditTable, Entry
 from headrace.auth.principals import Principal, Right
 from headrace.clock import now_ms
+from headrace.entities import DEFAULT_WORKSPACE
 from headrace.errors import ApiError, Declined, Unavailable
 from headrace.settings import Settings
 from headrace.ui.pages import CALLBACK, SIGN_IN
@@ -48,6 +50,7 @@ class Audit:
     def __init__(self, app: Application, settings: Settings, table: AuditTable | None) -> None:
         self._app, self._table = app, table
         self._all = settings.audit == "all"
+        self._workspaces = settings.enable_workspaces
         self._pages = f"{settings.static_prefix}/headrace/"
         self._callback = settings.static_prefix + CALLBACK
         self._waiting: list[Entry] = []
@@ -88,8 +91,15 @@ class Audit:
             method=scope["method"],
             path=scope["path"],
             status=exchange.status,
-            objects=match.parameters | exchange.objects(scope, match),
+            objects=self._workspace(scope) | match.parameters | exchange.objects(scope, match),
         )
+
+    def _workspace(self, scope: Scope) -> dict[str, str]:
+        """The workspace that the request names, where it is another than the default one: names are unique in it."""
+        with contextlib.suppress(ApiError):  # it names two, and is refused
+            if self._workspaces and (name := workspace_of(scope)) != DEFAULT_WORKSPACE:
+                return {"workspace": name[:256]}
+        return {}
 
     def _write(self, entry: Entry) -> None:
         time = datetime.fromtimestamp(entry.at / 1000, UTC).isoformat(timespec="milliseconds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ async def written(
     table: AuditTable | None = None,
     audit: str = "changes",
     named: str = "",
+    workspaces: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The lines that one request leaves. `packet`: it is answered in one packet, as a native answer is."""
 
@@ -78,19 +79,32 @@ async def written(
 
     def answer_whole(status: int, headers: Headers, body: bytes) -> None: ...
 
-    subject = Audit(application, msgspec.structs.replace(Settings(), audit=audit), table)
+    settings = msgspec.structs.replace(Settings(), audit=audit, enable_workspaces=bool(workspaces))
+    subject = Audit(application, settings, table)
     scope = {
         "type": "http",
         "method": method,
         "path": path,
         "query_string": query,
         "client": ("10.0.0.9", 1),
-        "headers": [],
+        "headers": [(b"x-mlflow-workspace", name.encode()) for name in workspaces],
         MATCH: ROUTER.find(method, path),
     }
     await subject(scope | {"extensions": {ANSWER: answer_whole} if packet else {}}, receive, send)
     await subject({"type": "lifespan"}, receive, send)
     return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("workspaces", "kept"), [(["team-a"], {"workspace": "team-a"}), (["default"], {}), (["team-a", "team-b"], {})]
+)
+async def test_a_name_is_one_of_its_workspace(
+    capfd: pytest.CaptureFixture[str], workspaces: list[str], kept: dict[str, str]
+) -> None:
+    (line,) = await written(
+        capfd, "POST", API + "registered-models/create", {"name": "churn"}, workspaces=workspaces
+    )  # fmt: skip
+    assert line["objects"] == {"name": "churn"} | kept
 
 
 @pytest.mark.parametrize("packet", [True, False])
