@@ -111,14 +111,15 @@ def world(browser: Browser, databases: Databases, tmp_path_factory: pytest.TempP
     off = {"MLFLOW_ENABLE_AI_GATEWAY": "false"}
     server = start_headrace(database, folder, "--stock", "never", until="/health", env=off)
     try:
-        yield World(database, folder, server, _log_to(server.url))
+        yield World(database, folder, server, log_to(server.url))
     finally:
         server.stop()
 
 
-def _log_to(url: str) -> dict[str, str]:
+def log_to(url: str, **environment: str) -> dict[str, str]:
+    """Something for every page; the ids by kind."""
     command: list[str | Path] = [sys.executable, Path(__file__).with_name("page_data.py"), url]
-    environment = client_environment() | {"GIT_PYTHON_REFRESH": "quiet"}
+    environment = client_environment() | {"GIT_PYTHON_REFRESH": "quiet"} | environment
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])

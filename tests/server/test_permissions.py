@@ -87,11 +87,13 @@ def caller(guarded: Guarded) -> Iterator[Caller]:
 
 
 def test_every_endpoint_as_everybody(request: pytest.FixtureRequest, tokens: dict[str, str], caller: Caller) -> None:
-    """Who may not is answered 401 or 403, by Headrace; who may, by anything else: what they name is not there."""
+    """Who may not is answered 401 or 403, by Headrace; who may, by anything else: what they name is not there. What is
+    everybody's who has signed in, the UI's files say, is answered to all alike."""
     limited = request.node.callspec.params["guarded"] != "roles"
     wrong = []
     for each in ENDPOINTS:
         method, right, path, target = each.method, each.right, path_of(each.path), each.target
+        told: dict[str, int] = {}
         for role, token in tokens.items():
             most = Right.OPEN if role == "nobody" else ROLES[role]
             allowed = most >= right
@@ -100,6 +102,7 @@ def test_every_endpoint_as_everybody(request: pytest.FixtureRequest, tokens: dic
             if allowed and each.path in NOT_SENT:
                 continue
             status = caller.status(method, path, token, minimal(each, "9" if target.creates else "987654"))
+            told[role] = status
             if limited and allowed and target.filtered and status == 403:
                 continue  # no search that is native: what stock would answer is refused
             if limited and not allowed and each.path.endswith(AS_IF_THERE_WERE_NONE) and status in (404, 501):
@@ -109,4 +112,6 @@ def test_every_endpoint_as_everybody(request: pytest.FixtureRequest, tokens: dic
                 expected = status == 403
             if not expected:
                 wrong.append((role, method, path, status))
+        if right is Right.SIGNED_IN and len({told[role] for role in told if role != "nobody"}) > 1:
+            wrong.append(("everybody", method, path, told["viewer"]))
     assert not wrong, "\n".join(map(str, wrong))

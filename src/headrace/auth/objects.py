@@ -171,10 +171,12 @@ class NewTrace(IfNamed):
     kind = "new-trace"
 
 
-class TraceLocations(Target):
-    """The experiments that a search of traces looks in: a list of TraceLocation messages."""
+class TraceLocations(IfNamed):
+    """The experiments that a search of traces looks in: a list of TraceLocation messages. In none of them it finds
+    nothing, which is what MLflow's UI asks for before it knows the experiment."""
 
     kind = "experiment"
+    keeps_to_workspace = True
 
     def ids(self, message: Any) -> list[str]:
         return [self._experiment(location) for location in message.locations]
