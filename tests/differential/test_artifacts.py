@@ -616,6 +616,10 @@ def test_ranges_and_conditions(pair: Pair) -> None:
         assert (found.status_code, found.content) == (206, part)
         assert found.headers["Content-Range"] == f"bytes {where}/10"
         assert found.headers["headrace-answered-by"] == "native"
+    for wanted in ("10-", "20-30"):
+        found = send("GET", path, headers={"Range": f"bytes={wanted}"})
+        assert (found.status_code, found.headers["Content-Range"]) == (416, "bytes */10")
+        assert found.headers["headrace-answered-by"] == "native"
     if pair.store == "local":
         for wanted in ("20-30", "x", "3-1", "0-1,3-4"):
             expected, found = (s.send("GET", path, headers={"Range": f"bytes={wanted}"}) for s in pair.both)

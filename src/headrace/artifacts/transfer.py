@@ -88,7 +88,8 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 async def send_download(
     scope: Scope, receive: Receive, send: Send, download: Download, path: str, uncached: bool = False
 ) -> None:
-    """Answer GET or HEAD with a file: 200, 206 or 304. `uncached`: a browser shall ask again each time.
+    """Answer GET or HEAD with a file: 200, 206, 304, or 416 behind its end, where a client asks that goes on with a
+    download that was complete. `uncached`: a browser shall ask again each time.
 
     When the store breaks off this returns with the answer incomplete, and the connection ends without a proper end.
     Raises Declined for conditions and ranges that are not the plain ones.
@@ -110,6 +111,11 @@ async def send_download(
         await send({"type": "http.response.body", "body": b""})
         return
     start, end = _range(scope, download.size)
+    if start > 0 and start >= download.size:
+        there = (b"content-range", b"bytes */%d" % download.size)
+        await send({"type": "http.response.start", "status": 416, "headers": [there, (b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        return
     status = 200
     if (start, end) != (0, download.size):
         status = 206
@@ -239,6 +245,6 @@ def _range(scope: Scope, size: int) -> tuple[int, int]:
         start, end = max(size - int(last), 0), size
     else:
         start, end = int(first), min(int(last) + 1, size) if last else size
-    if start >= end:
-        raise Declined("a range that is not there")
+    if start >= end and not (start >= size > 0 and (last is None or int(last) >= start)):
+        raise Declined("a range of nothing")
     return start, end

@@ -69,8 +69,16 @@ async def test_ranges(wanted: str, expected: bytes) -> None:
     assert headers[b"content-length"] == b"%d" % len(expected)
 
 
+@pytest.mark.parametrize("wanted", ["10-", "10-10", "99-200"])
+async def test_a_range_behind_the_end(wanted: str) -> None:
+    """`curl -C -` after a whole download: it woke stock, for 4 s and more."""
+    status, headers, body, complete = await get(Stored(), range=f"bytes={wanted}")
+    assert (status, body, complete) == (416, b"", True)
+    assert headers[b"content-range"] == b"bytes */10"
+
+
 @pytest.mark.parametrize(
-    "wanted", ["bytes=10-", "bytes=3-2", "bytes=-", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b", "bytes=-0"]
+    "wanted", ["bytes=3-2", "bytes=12-11", "bytes=-", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b", "bytes=-0"]
 )
 async def test_other_ranges_are_stocks(wanted: str) -> None:
     with pytest.raises(Declined):
