@@ -21,7 +21,7 @@ import msgspec
 from headrace.access_log import AccessLog
 from headrace.api.bad_request import instead_of_failure
 from headrace.api.decode import beside_others, check_content_type, check_for_stock, decode, rewrite
-from headrace.api.endpoint import UNDECLARED, Call, Endpoint, Match, Note, Response, Router
+from headrace.api.endpoint import METHODS, UNDECLARED, Call, Endpoint, Match, Note, Response, Router
 from headrace.api.message import Message, check_values
 from headrace.api.permits import Permit
 from headrace.api.workspaces import Workspaces, for_stock
@@ -80,8 +80,15 @@ logger = logging.getLogger(__name__)
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _JSON_200 = (JSON, NATIVE)
 _EMPTY = b"{}"
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _READING = ("GET", "HEAD")
+# The MLflow whose endpoints are all declared (tests/differential/test_surface.py), and what it says of other paths.
+_DECLARED = "3.17."
+_NOWHERE = b"""<!doctype html>
+<html lang=en>
+<title>404 Not Found</title>
+<h1>Not Found</h1>
+<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>
+"""  # noqa: E501
 # Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
 _OF_FILES = (500,)  # what stock answers where it only fails at a path; a 501 says that this store can't do that
@@ -101,6 +108,7 @@ class App:
         self._settings = settings
         self._database = database
         self._find = router.find
+        self._knows = router.knows
         self._readiness = readiness
         self._ready = f"{prefix}/ready"
         self._metrics = metrics
@@ -174,10 +182,21 @@ class App:
             elif scope["path"].startswith(self._own_pages):
                 nothing = NotFound(f"There is no page {scope['path']} on this server.")
                 await send_refusal(scope, send, nothing, scope[SECURITY] or ())
+            elif match is UNDECLARED and self._is_nowhere(scope):
+                await send_whole(scope, send, 404, _NOWHERE, (HTML, NATIVE, *(scope[SECURITY] or ())))
             else:
                 await self._pass_on(match, scope, receive, send)
         finally:
             self._bodies.release(scope)
+
+    def _is_nowhere(self, scope: Scope) -> bool:
+        """Whether stock, too, has nothing there: /favicon.ico, what a crawler tries, a probe's wrong path.
+
+        A newer MLflow may have paths of its own.
+        """
+        reading, path = scope["method"] in _READING, scope["path"]
+        here = path.startswith(f"{self._settings.static_prefix}/") and not self._knows(path)
+        return reading and here and installed_version("mlflow").startswith(_DECLARED)
 
     @cached_property
     def _stock(self) -> Forwarder | NoStock:
@@ -193,7 +212,7 @@ class App:
     def _allow(self, path: str) -> Header:
         """The header with the methods that this path has (RFC 9110, 9.3.7). Stock does not see such a question, which
         needs no credentials and may have a body of any size."""
-        methods = [method for method in _METHODS if self._find(method, path) is not UNDECLARED]
+        methods = [method for method in METHODS if self._find(method, path) is not UNDECLARED]
         return (b"allow", ", ".join([*methods, "OPTIONS"]).encode())
 
     async def _answer_ready(self, scope: Scope, send: Send) -> None:

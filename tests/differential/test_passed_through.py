@@ -212,3 +212,34 @@ def test_a_trace_with_an_assessment(pair: Pair, what: str) -> None:
 def test_a_file_of_no_model_version(pair: Pair, query: str, status: int) -> None:
     found = requests.get(f"{pair.headrace.server.url}/model-versions/get-artifact?{query}&path=a", timeout=60)
     assert found.status_code == status, found.text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/favicon.ico", "/robots.txt", "/.env", "/wp-login.php", "/.well-known/x/y.json", "/api",
+        "/api/2.0/mlflow/nothing",
+        "/api/2.0/mlflow/experiments/list", "/ajax-api/2.0/mlflow/nothing/x", "/healthy", "/%C3%A4", "/a%20b%2Fc?x=1",
+    ],
+)  # fmt: skip
+def test_a_path_that_mlflow_has_not(pair: Pair, path: str, method: str) -> None:
+    """In stock's words, and without its process: browsers ask for some by themselves."""
+    expected, found = (requests.request(method, s.server.url + path, timeout=60) for s in (pair.stock, pair.headrace))
+    assert (found.status_code, found.content) == (expected.status_code, expected.content) == (404, expected.content)
+    assert found.headers["content-type"] == expected.headers["content-type"]
+    assert found.headers["headrace-answered-by"] == "native"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//health", "/health/", "/v1/traces", "/v1/traces/", "/get-artifact/", "/graphql/", "/api/2.0/mlflow/runs/get/"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_path_beside_one_that_mlflow_has(pair: Pair, path: str, method: str) -> None:
+    """A redirect, another status: stock's to say."""
+    expected, found = (
+        requests.request(method, s.server.url + path, timeout=60, allow_redirects=False)
+        for s in (pair.stock, pair.headrace)
+    )
+    assert found.status_code == expected.status_code

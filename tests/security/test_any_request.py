@@ -21,6 +21,7 @@ from tests.support.databases import BACKENDS, Databases
 from tests.support.fork_server import NO_FORK
 from tests.support.generated import cases
 from tests.support.processes import PATIENCE_SECONDS, wait_until
+from tests.support.servers import PASSED_THROUGH
 
 LONGEST_SECONDS = PATIENCE_SECONDS
 
@@ -68,7 +69,7 @@ def sender(
     options = ("--stock", "lazy", "--stock-wait", "0", "--trusted-proxies", "127.0.0.1")
     folder = tmp_path_factory.mktemp("any")
     guarded = start_guarded(databases.migrated(request.param), folder, *options, users={}, env=NO_FORK)
-    assert guarded.status("GET", "/no/such/path", ADMIN_TOKEN) == 503
+    assert guarded.status("GET", PASSED_THROUGH, ADMIN_TOKEN) == 503
 
     def stock() -> list[psutil.Process]:
         children = psutil.Process(guarded.server.process.pid).children()

@@ -166,6 +166,7 @@ class Match(NamedTuple):
 
 
 # What has no declaration.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 UNDECLARED = Match(Endpoint("", "", Right.ADMIN, NOTHING, _Unknown, reader=Reader(_Unknown)), {})
 # A browser's question before a request, which carries no credentials.
 PREFLIGHT = Match(Endpoint("OPTIONS", "", Right.OPEN, NOTHING, _Unknown, reader=Reader(_Unknown)), {})
@@ -200,6 +201,12 @@ class Router:
     def find(self, method: str, path: str) -> Match:
         """A literal path wins over a pattern, as it does in stock."""
         return self._exact.get((method, path)) or self._find_pattern(method, path)
+
+    def knows(self, path: str) -> bool:
+        """Whether a method has a declaration for this path, with a slash at its end or without: stock leads from one to
+        the other, and from a doubled slash to a single one."""
+        forms = (path, path.rstrip("/"), f"{path}/")
+        return "//" in path or any(self.find(method, form) is not UNDECLARED for form in forms for method in METHODS)
 
     def _look_up(self, method: str, path: str) -> Match:
         if method == "OPTIONS":
