@@ -49,9 +49,9 @@ class UpdateExperiment(Message):
 
 
 class SearchExperiments(Message):
-    """`SearchExperiments`. Stock has no default for max_results, and takes its absence for a 0, an error."""
+    """`SearchExperiments`. Without max_results it is an error."""
 
-    max_results: int = 1_000
+    max_results: int = 0
     page_token: str = ""
     filter: str = ""
     order_by: list[str] = []
