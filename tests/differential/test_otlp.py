@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 
 from tests.differential.conftest import Pair
 from tests.differential.harness import Subject
-from tests.support.traces import TABLES, as_headrace_has_it
+from tests.support.traces import TABLES
 from tests.unit.traces.spans import MILLION, SPAN_IDS, START, body, request, span
 
 PATH = "/v1/traces"
@@ -52,7 +52,7 @@ def rows(subject: Subject, *trace_ids: bytes) -> dict[str, list[str]]:
     """What a server has of the traces."""
     ids = [f"tr-{trace_id.hex()}" for trace_id in trace_ids]
     return {
-        table: sorted(repr(sorted(as_headrace_has_it(table, row).items())) for row in subject.rows_of(table, key, ids))
+        table: sorted(repr(sorted(row.items())) for row in subject.rows_of(table, key, ids))
         for table, key in TABLES.items()
     }
 

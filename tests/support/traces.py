@@ -199,11 +199,6 @@ class Pair:
         for table in TABLES:
             assert ours[table] == stocks[table]
 
-    def types(self) -> list[tuple[str | None, str | None]]:
-        """What the column and the content of each of our spans say of its type."""
-        spans = self.databases[1].query("SELECT type, content FROM spans")
-        return [(span["type"], type_in_content(span["content"])) for span in spans]
-
     @staticmethod
     def _refusal(post: Any) -> tuple[int, Any] | None:
         try:
@@ -213,27 +208,11 @@ class Pair:
         return None
 
 
-def type_in_content(content: str) -> str | None:
-    """The type of a span, as the column `content` has it; None where that is no text."""
-    kind = json.loads(content)["attributes"].get("mlflow.spanType")
-    with contextlib.suppress(TypeError, ValueError):
-        kind = json.loads(kind)
-    return kind if isinstance(kind, str) else None
-
-
-def as_headrace_has_it(table: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of stock's: the column `type` of a span has what was sent there, and its content's type here."""
-    if table != "spans" or (kind := type_in_content(row["content"])) is None:
-        return row
-    return row | {"type": kind}
-
-
 def rows_of(database: Database) -> dict[str, list[dict[str, Any]]]:
     """All that a database holds of traces, in one order."""
     found = {}
     with database.connect() as connection:
         for table in TABLES:
             rows = connection.execute(sqlalchemy.text(f"SELECT * FROM {table}")).mappings()
-            all_rows = (as_headrace_has_it(table, dict(row)) for row in rows)
-            found[table] = sorted(all_rows, key=lambda row: json.dumps(row, default=str))
+            found[table] = sorted((dict(row) for row in rows), key=lambda row: json.dumps(row, default=str))
     return found

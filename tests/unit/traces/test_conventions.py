@@ -115,26 +115,6 @@ def test_native(pair: Pair, convention: str) -> None:
     attributes, events = NATIVE[convention]
     assert pair.post(body(span(attributes, events=events), resource={"service.name": "shop"}))
     pair.same()
-    assert [column for column, _ in pair.types()] == [content for _, content in pair.types()]
-
-
-@pytest.mark.parametrize(
-    ("attributes", "kind"),
-    [
-        ({"gen_ai.operation.name": "execute_tool"}, "TOOL"),  # an agent's OpenTelemetry: stock's column has nothing
-        ({"mlflow.spanType": "UNKNOWN", "openinference.span.kind": "RETRIEVER"}, "RETRIEVER"),
-        ({"mlflow.spanType": '"LLM"'}, "LLM"),  # MLflow's SDK by an exporter of OpenTelemetry's: stock keeps the quotes
-        ({"mlflow.spanType": "MINE"}, "MINE"),
-        ({"mlflow.spanType": ""}, ""),
-        ({}, None),
-    ],
-    ids=str,
-)
-def test_a_spans_type_can_be_searched(pair: Pair, attributes: dict[str, Any], kind: str | None) -> None:
-    pair.clear()
-    assert pair.post(body(span(attributes)))
-    pair.same()
-    assert [column for column, _ in pair.types()] == [kind]
 
 
 @pytest.mark.parametrize("convention", DECLINED)

@@ -126,7 +126,7 @@ def _trace(
     tags: dict[str, str] = {}
     nodes: dict[str, Node] = {}
     for span in spans:
-        sent_type = span.attributes.get(SPAN_TYPE)
+        sent_type = span.attributes.get(SPAN_TYPE)  # the column has what was sent, only the content a translated type
         attributes = json_attributes(span.attributes)
         translate(attributes, span.events)
         usage = loaded(attributes[CHAT_USAGE]) if CHAT_USAGE in attributes else None
@@ -184,8 +184,9 @@ def _cost(attributes: dict[str, str], usage: Any, prices: Prices) -> dict[str, A
 
 
 def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str, Any] | None, seen: Seen) -> SpanRow:
-    kind = _type(sent_type, attributes)
-    if kind is not None and len(kind) > _MAX_TYPE:
+    if sent_type is not None and not isinstance(sent_type, str):
+        raise Declined("a span's type that is no text")
+    if sent_type is not None and len(sent_type) > _MAX_TYPE:
         raise Unstorable(f"a span's type has more than {_MAX_TYPE} characters")
     if span.start_time_unix_nano > _MAX_TIME or span.end_time_unix_nano > _MAX_TIME:
         raise Unstorable("a span begins or ends after the year 2262, which no database's column holds")
@@ -195,7 +196,7 @@ def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str,
         span.span_id,
         span.parent_id,
         _storable(span.name),
-        kind and _storable(kind),
+        sent_type and _storable(sent_type),
         _STATUS.get(span.status_code, "UNSET"),
         span.start_time_unix_nano,
         span.end_time_unix_nano,
@@ -206,14 +207,6 @@ def _row(span: Span, sent_type: Any, attributes: dict[str, str], cost: dict[str,
         model and _storable(_text(model)[:_MAX_MODEL]),
         provider and _storable(_text(provider)[:_MAX_MODEL]),
     )
-
-
-def _type(sent: Any, attributes: dict[str, str]) -> str | None:
-    """The column's type, which searches and charts read: that of the content (stock: what was sent, as it was sent)."""
-    if sent is not None and not isinstance(sent, str):
-        raise Declined("a span's type that is no text")
-    kind = loaded(attributes[SPAN_TYPE]) if SPAN_TYPE in attributes else None
-    return kind if isinstance(kind, str) else sent
 
 
 def content(span: Span, attributes: dict[str, str], seen: Seen) -> str:
