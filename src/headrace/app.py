@@ -190,13 +190,14 @@ class App:
             self._bodies.release(scope)
 
     def _is_nowhere(self, scope: Scope) -> bool:
-        """Whether stock, too, has nothing there: /favicon.ico, what a crawler tries, a probe's wrong path.
+        """Whether stock, too, has nothing there: /favicon.ico, what a crawler tries, a probe's wrong path, an agent's
+        /v1/metrics and /v1/logs every few seconds.
 
         A newer MLflow may have paths of its own.
         """
-        reading, path = scope["method"] in _READING, scope["path"]
+        path = scope["path"]
         here = path.startswith(f"{self._settings.static_prefix}/") and not self._knows(path)
-        return reading and here and installed_version("mlflow").startswith(_DECLARED)
+        return here and scope["method"] in METHODS and installed_version("mlflow").startswith(_DECLARED)
 
     @cached_property
     def _stock(self) -> Forwarder | NoStock:

@@ -214,18 +214,22 @@ def test_a_file_of_no_model_version(pair: Pair, query: str, status: int) -> None
     assert found.status_code == status, found.text
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize(
     "path",
     [
-        "/favicon.ico", "/robots.txt", "/.env", "/wp-login.php", "/.well-known/x/y.json", "/api",
+        "/v1/metrics", "/v1/logs", "/favicon.ico", "/robots.txt", "/.env", "/wp-login.php", "/.well-known/x/y.json",
+        "/api",
         "/api/2.0/mlflow/nothing",
         "/api/2.0/mlflow/experiments/list", "/ajax-api/2.0/mlflow/nothing/x", "/healthy", "/%C3%A4", "/a%20b%2Fc?x=1",
     ],
 )  # fmt: skip
 def test_a_path_that_mlflow_has_not(pair: Pair, path: str, method: str) -> None:
-    """In stock's words, and without its process: browsers ask for some by themselves."""
-    expected, found = (requests.request(method, s.server.url + path, timeout=60) for s in (pair.stock, pair.headrace))
+    """In stock's words, and without its process: browsers and exporters ask for some by themselves."""
+    body = b"x" * 300_000 if method not in ("GET", "HEAD") else None
+    expected, found = (
+        requests.request(method, s.server.url + path, data=body, timeout=60) for s in (pair.stock, pair.headrace)
+    )
     assert (found.status_code, found.content) == (expected.status_code, expected.content) == (404, expected.content)
     assert found.headers["content-type"] == expected.headers["content-type"]
     assert found.headers["headrace-answered-by"] == "native"

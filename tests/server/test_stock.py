@@ -96,7 +96,8 @@ def test_an_unknown_page_of_our_own_is_a_page_with_the_way_back_and_starts_no_st
         own = [f"{server.url}{prefix}{each}" for each in ("/headrace/style.css", "/", "/headrace/")]
         assert links == own, path
     for path in ("favicon.ico", "robots.txt", "api/2.0/mlflow/nothing"):
-        assert requests.get(f"{server.url}{prefix}/{path}", timeout=60).status_code in (404, 501), path
+        for send in (requests.get, requests.post):
+            assert send(f"{server.url}{prefix}/{path}", timeout=60).status_code in (404, 501), path
     assert server.children("headrace.stock.launch") == []
     assert "stock MLflow starts" not in server.log
     assert "for want of stock" not in server.log
