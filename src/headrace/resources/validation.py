@@ -221,6 +221,15 @@ def batch_limits(metrics: int, params: int, tags: int) -> None:
             )
 
 
+def page_size(max_results: int, most: int | None = None) -> None:
+    """SqlAlchemyStore._validate_max_results_param. Raises InvalidParameter."""
+    start = f"Invalid value {max_results} for parameter 'max_results' supplied. It must be"
+    if max_results < 1:
+        raise InvalidParameter(f"{start} a positive integer")
+    if most is not None and max_results > most:
+        raise InvalidParameter(f"{start} at most {most}")
+
+
 def hint(field: str, value: object, kind: str) -> InvalidParameter:
     """handlers._validate_param_against_schema of a value that is not as it must be."""
     error = invalid(field, value, f" Hint: Value was of type '{kind}'.")

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils.search_utils import SearchUtils
 
 from headrace.api.search.page_token import BadPageToken, PageToken, decode, encode, fingerprint
 from headrace.errors import Declined
@@ -61,17 +63,16 @@ def test_a_gigantic_token_is_refused() -> None:
         decode("A" * 1_000_000, QUERY)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "x",
-        "....",
-        token({}),
-        token({"offset": 0}),
-        token({"offset": "5"}),
-        token({"offset": True}),
-    ],
-)
+@pytest.mark.parametrize("text", ["x", "....", token({}), token({"offset": 0}), token({"offset": "five"})])
+def test_what_is_none_is_refused_in_mlflows_words(text: str) -> None:
+    with pytest.raises(BadPageToken) as refused:
+        decode(text, QUERY)
+    with pytest.raises(MlflowException) as expected:
+        SearchUtils.parse_start_offset_from_page_token(text)
+    assert str(refused.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("text", [token({"offset": "5"}), token({"offset": True})])
 def test_the_rest_is_stocks_to_judge(text: str) -> None:
     with pytest.raises(Declined):
         decode(text, QUERY)

@@ -8,7 +8,6 @@ As the offset is in it, stock can go on with it should it have to.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 from typing import Any
@@ -51,8 +50,8 @@ def decode(text: str, query: str) -> PageToken:
     """The token that a client gave with the search of this fingerprint; of the first page when there is none.
 
     Raises:
-        BadPageToken: it is one of Headrace's, but of another search; or stock would fail at it.
-        Declined: it is neither Headrace's nor plainly stock's, which has words for it.
+        BadPageToken: it is one of Headrace's, but of another search, or none at all.
+        Declined: it is stock's, and odd.
     """
     if not text:
         return PageToken(0)
@@ -80,20 +79,27 @@ def _read(text: str) -> dict[str, Any]:
     """As SearchUtils.parse_start_offset_from_page_token reads it. Raises BadPageToken, Declined."""
     bad = BadPageToken("The page_token is not one that this server gave. Leave it out to begin at the first page.")
     try:
-        given = json.loads(base64.b64decode(text.encode("ascii")))
-    except (UnicodeEncodeError, RecursionError):
+        decoded = base64.b64decode(text.encode("ascii"))
+    except UnicodeEncodeError:
         raise bad from None
-    except ValueError as error:
-        raise Declined("not a page token of this server") from error
+    except ValueError:
+        raise BadPageToken("Invalid page token, could not base64-decode") from None
+    try:
+        given = json.loads(decoded)
+    except RecursionError:
+        raise bad from None
+    except ValueError:
+        raise BadPageToken(f"Invalid page token, decoded value={decoded!r}") from None
     if not isinstance(given, dict):
         raise bad
     offset = given.get("offset")
     if not offset:
-        raise Declined("a page token without an offset")
-    with contextlib.suppress(ValueError):
-        offset = int(offset) if isinstance(offset, str) else offset
+        raise BadPageToken(f"Invalid page token, parsed value={given}")
     if isinstance(offset, str):
-        raise Declined("a page token whose offset is no number")
+        try:
+            offset = int(offset)
+        except ValueError:
+            raise BadPageToken(f"Invalid page token, not stringable {offset}") from None
     if not isinstance(offset, int) or not 1 <= offset < 2**63:
         raise bad
     return given

@@ -26,6 +26,7 @@ MAX_CLAUSES = 60
 
 _ORDER_BY = re.compile(rf"(?P<name>{NAME}|\"(?:\"\"|\\\"|[^\"])*\")(?:[ \t]+(?P<direction>ASC|DESC))?", re.IGNORECASE)
 _MAX_ORDER_BY_LENGTH = 2_000
+_OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
 
 
 class TooManyConditions(ApiError):
@@ -226,7 +227,10 @@ def _comparison(reader: _Reader) -> Comparison:
     for keyword in ("LIKE", "ILIKE", "RLIKE"):
         if word := reader.take_if(keyword):
             return Comparison(name, word.text, _value(reader))
-    return Comparison(name, reader.take(TokenKind.OPERATOR).text, _value(reader))
+    operator = reader.take(TokenKind.OPERATOR).text
+    if operator not in _OPERATORS:
+        raise InvalidParameter(f"Invalid comparator '{operator}'. Valid are {', '.join(_OPERATORS)}, and LIKE.")
+    return Comparison(name, operator, _value(reader))
 
 
 def _null_test(reader: _Reader) -> str:

@@ -14,6 +14,7 @@ from typing import cast
 from headrace.api.search.ast import Comparator, Condition, KeysetValue, Kind
 from headrace.api.search.parser import Comparison, integer, number_text, parse, parse_order_by, string_value
 from headrace.api.search.sql import Key, after_keyset, compare, order_by
+from headrace.api.search.stock_parser import Worded
 from headrace.auth.objects import granted
 from headrace.db.query import Dialect, Query, Statement
 from headrace.errors import InvalidParameter
@@ -30,7 +31,8 @@ _TAGS = frozenset({"=", "!=", "LIKE", "ILIKE"})
 
 def parse_filter(text: str) -> tuple[Condition, ...]:
     """The conditions of a filter. Raises InvalidParameter; Declined where the text is not in the grammar."""
-    return parse(text, _condition)
+    with Worded("SearchEvaluationDatasetsUtils.parse_search_filter", text):
+        return parse(text, _condition)
 
 
 def _condition(comparison: Comparison) -> Condition:
@@ -64,9 +66,10 @@ def _attribute(key: str, known: Sequence[str]) -> str:
 def parse_order(clauses: Sequence[str]) -> list[Key]:
     """The whole order; the last key is the id. Raises InvalidParameter, Declined."""
     keys: dict[str, Key] = {}
-    for name, ascending in parse_order_by(clauses or ("created_time DESC",)):
-        column = _attribute(name, _ORDERS)
-        keys.setdefault(column, Key(f"d.{column}", ascending, str if column == "name" else int, nullable=False))
+    with Worded("SearchEvaluationDatasetsUtils.parse_order_by_for_search_evaluation_datasets", *clauses):
+        for name, ascending in parse_order_by(clauses or ("created_time DESC",)):
+            column = _attribute(name, _ORDERS)
+            keys.setdefault(column, Key(f"d.{column}", ascending, str if column == "name" else int, nullable=False))
     return [*keys.values(), Key("d.dataset_id", ascending=False, type=str, nullable=False)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,10 @@ COLUMN_LENGTH = 256  # of experiments.name: PostgreSQL holds no longer one
 MAX_SEARCHED = 50_000
 # SqlAlchemyStore._search_datasets
 MAX_DATASETS, MAX_DATASET_EXPERIMENTS = 1_000, 20
+# a client's artifact_location that means the same to whoever reads it, in a bucket or below --artifacts-destination
+_PLACE = re.compile(
+    r"(?=.{1,200}\Z)(?:(?:s3|gs)://[\w.-]+|mlflow-artifacts:(?=/.))(?:/(?!\.{1,2}(?:/|\Z))[\w.=+@~-]+)*/?", re.ASCII
+)
 # tags whose values stock reads when they are set
 _READ_BY_STOCK = ("mlflow.customView.", "mlflow.trace")
 
@@ -73,21 +78,25 @@ async def create_experiment(call: Call, message: messages.CreateExperiment) -> o
             raise InvalidParameter("artifact_location cannot be specified when workspaces are enabled")
         if call.grantees is not None:
             raise Forbidden("With grants on, only an administrator may choose an artifact_location.")
-        raise Declined("an artifact location of the client's own")
+        if not _PLACE.fullmatch(message.artifact_location) or os.environ.get("MLFLOW_ARTIFACT_LOCATION_MAX_LENGTH"):
+            raise Declined("an artifact location that stock must look at")
     tags = [(valid.key(tag.key), valid.text(tag.value, MAX_TAG_LENGTH, "value")) for tag in message.tags]
     if len(dict(tags)) != len(tags):
         raise Declined("repeated tags")
     if any(key.startswith(_READ_BY_STOCK) for key, _ in tags):
         raise Declined("a tag that stock reads")
-    root = await _artifact_root(call)
-    if not re.match(PLAIN_LOCATION, f"{root}0"):
-        raise Declined("an artifact root that stock must read")
     place = {"workspace": call.workspace, "name": name}
-    statements = [sql.LOCATE(root=root, **place), *(sql.TAG_NEW(key=key, value=value, **place) for key, value in tags)]
+    statements = [sql.TAG_NEW(key=key, value=value, **place) for key, value in tags]
+    if not message.artifact_location:
+        root = await _artifact_root(call)
+        if not re.match(PLAIN_LOCATION, f"{root}0"):
+            raise Declined("an artifact root that stock must read")
+        statements.append(sql.LOCATE(root=root, **place))
     if call.sender is not None:
         statements.append(sql.GRANT_NEW(grantee=f"user:{call.sender.user}", **place))
     try:
-        rows = await call.db.change(sql.CREATE(now=now_ms(), artifact_location=None, **place), *statements)
+        location = message.artifact_location or None
+        rows = await call.db.change(sql.CREATE(now=now_ms(), artifact_location=location, **place), *statements)
     except Duplicate:
         raise _name_taken(name) from None
     return {"experiment_id": str(rows[0][0])}
@@ -105,8 +114,7 @@ async def _drop_grants_of_removed(call: Call) -> None:
 async def search_experiments(call: Call, message: messages.SearchExperiments) -> object:
     """SqlAlchemyStore._search_experiments."""
     _check_not_archiving(call)
-    if not 1 <= message.max_results <= MAX_SEARCHED:
-        raise Declined("stock words it")
+    valid.page_size(message.max_results, MAX_SEARCHED)
     conditions = search.parse_filter(message.filter)
     order = search.parse_order(message.order_by)
     fingerprint = page_token.fingerprint("experiments", message.order_by)
@@ -194,8 +202,13 @@ async def restore_experiment(call: Call, message: messages.GetExperiment) -> Non
 )  # fmt: skip
 async def search_datasets(call: Call, message: messages.SearchDatasets) -> object:
     """SqlAlchemyStore._search_datasets."""
-    if not 1 <= len(message.experiment_ids) <= MAX_DATASET_EXPERIMENTS:
-        raise Declined("stock words it")
+    if not message.experiment_ids:
+        raise InvalidParameter("SearchDatasets request must specify at least one experiment_id.")
+    if (given := len(message.experiment_ids)) > MAX_DATASET_EXPERIMENTS:
+        raise InvalidParameter(
+            f"SearchDatasets request cannot specify more than {MAX_DATASET_EXPERIMENTS} experiment_ids. "
+            f"Received {given} experiment_ids."
+        )
     experiments = valid.experiment_ids(message.experiment_ids)
     rows = await call.db.rows(sql.dataset_summaries(experiments, MAX_DATASETS, call.db.dialect, call.grantees))
     if len(rows) == MAX_DATASETS:

@@ -11,7 +11,8 @@ from typing import cast
 
 from headrace.api.search.ast import Comparator, Condition, Kind, OrderBy, Value
 from headrace.api.search.parser import Comparison, integer, number_text, parse, parse_order_by, split_name, string_value
-from headrace.errors import Declined
+from headrace.api.search.stock_parser import Worded
+from headrace.errors import Declined, InvalidParameter
 
 _PREFIXES = {None: Kind.ATTRIBUTE, "attribute": Kind.ATTRIBUTE, "tag": Kind.TAG, "tags": Kind.TAG}
 _TIMES = frozenset({"creation_time", "last_update_time"})
@@ -26,7 +27,8 @@ _TAG_COMPARATORS = _NAME_COMPARATORS | {"IS NULL", "IS NOT NULL"}
 
 def parse_filter(text: str) -> tuple[Condition, ...]:
     """The conditions of a filter on experiments, those on experiment_id with ints; raises what parser.parse does."""
-    return parse(text, _condition)
+    with Worded("SearchExperimentsUtils.parse_search_filter", text):
+        return parse(text, _condition)
 
 
 def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
@@ -38,11 +40,12 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
     keys: dict[str, OrderBy] = {}
-    for name, ascending in parse_order_by(clauses or ("creation_time DESC", "experiment_id ASC")):
-        kind, key = _resolve(name)
-        if kind is not Kind.ATTRIBUTE:
-            raise Declined("experiments can't be ordered by their tags")
-        keys.setdefault(key, OrderBy(kind, key, ascending))
+    with Worded("SearchExperimentsUtils.parse_order_by_for_search_experiments", *clauses):
+        for name, ascending in parse_order_by(clauses or ("creation_time DESC", "experiment_id ASC")):
+            kind, key = _resolve(name)
+            if kind is not Kind.ATTRIBUTE:
+                raise Declined("experiments can't be ordered by their tags")
+            keys.setdefault(key, OrderBy(kind, key, ascending))
     keys.setdefault("experiment_id", OrderBy(Kind.ATTRIBUTE, "experiment_id", ascending=False))
     order = list(keys.values())
     return tuple(order[: list(keys).index("experiment_id") + 1])
@@ -60,7 +63,7 @@ def _condition(comparison: Comparison) -> Condition:
     kind, key = _resolve(comparison.name)
     allowed, value = _convert(kind, key, comparison)
     if comparison.comparator not in allowed:
-        raise Declined(f"{comparison.comparator} is not for {kind.value} {key!r} of experiments")
+        raise InvalidParameter(f"Invalid comparator '{comparison.comparator}' for {kind.value} '{key}'.")
     return Condition(kind, key, cast(Comparator, comparison.comparator), value)
 
 

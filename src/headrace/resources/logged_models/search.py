@@ -20,6 +20,7 @@ from headrace.api.search.ast import Comparator, Condition, KeysetValue, Kind
 from headrace.api.search.lexer import Token, TokenKind
 from headrace.api.search.parser import Comparison, check_clauses, number_text, parse
 from headrace.api.search.sql import Key, after_keyset, compare, order_by
+from headrace.api.search.stock_parser import Worded
 from headrace.auth.objects import granted
 from headrace.db.query import Dialect, Query, Statement
 from headrace.errors import Declined, InvalidParameter
@@ -56,7 +57,8 @@ class Search(NamedTuple):
 
 def parse_filter(text: str) -> tuple[Condition, ...]:
     """The conditions of a filter. Raises InvalidParameter; Declined where the text is not in the grammar."""
-    return parse(text, _condition)
+    with Worded("parse_filter_string", text):
+        return parse(text, _condition)
 
 
 def _condition(comparison: Comparison) -> Condition:

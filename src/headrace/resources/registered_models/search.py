@@ -15,6 +15,7 @@ from headrace.api.search.ast import Comparator, Condition, Kind
 from headrace.api.search.lexer import Token, TokenKind
 from headrace.api.search.parser import Comparison, integer, named_twice, parse, parse_order_by, split_name, string_value
 from headrace.api.search.sql import compare
+from headrace.api.search.stock_parser import Worded
 from headrace.auth.objects import granted_model
 from headrace.db.query import Dialect, Query, Statement
 from headrace.errors import Declined, InvalidParameter
@@ -29,7 +30,8 @@ _PREFIXES = {None: Kind.ATTRIBUTE, "attribute": Kind.ATTRIBUTE, "tag": Kind.TAG,
 
 
 class Searched(NamedTuple):
-    """What a search is over. `attributes`: key -> (column, comparators). `order`: key -> column."""
+    """What a search is over. `attributes`: key -> (column, comparators). `order`: key -> column. `filter_parser`,
+    `order_parser`: MLflow's."""
 
     table: str
     tags: str
@@ -38,6 +40,8 @@ class Searched(NamedTuple):
     order: Mapping[str, str]
     default_order: tuple[str, ...]
     tie_breakers: tuple[tuple[str, str], ...]
+    filter_parser: str
+    order_parser: str
 
 
 MODELS = Searched(
@@ -48,6 +52,8 @@ MODELS = Searched(
     {"name": "v.name", "timestamp": "v.last_updated_time", "last_updated_timestamp": "v.last_updated_time"},
     (),
     (("v.name", "ASC"),),
+    "SearchModelUtils.parse_search_filter",
+    "SearchUtils.parse_order_by_for_search_registered_models",
 )
 VERSIONS = Searched(
     "model_versions v",
@@ -67,12 +73,15 @@ VERSIONS = Searched(
     },
     ("last_updated_timestamp DESC", "name ASC", "version_number DESC"),
     (("v.name", "ASC"), ("v.version", "DESC")),
+    "SearchModelVersionUtils.parse_search_filter",
+    "SearchModelVersionUtils.parse_order_by_for_search_model_versions",
 )
 
 
 def parse_filter(text: str, searched: Searched) -> tuple[Condition, ...]:
     """The conditions of a filter. Raises InvalidParameter; Declined where the text is not in the grammar."""
-    return parse(text, _reader(searched))
+    with Worded(searched.filter_parser, text):
+        return parse(text, _reader(searched))
 
 
 def _reader(searched: Searched) -> Callable[[Comparison], Condition]:
@@ -103,14 +112,15 @@ def _reader(searched: Searched) -> Callable[[Comparison], Condition]:
 def parse_order(clauses: Sequence[str], searched: Searched) -> list[str]:
     """The whole ORDER BY. Raises Declined, InvalidParameter."""
     order: dict[str, str] = {}
-    for name, ascending in parse_order_by(clauses or searched.default_order):
-        prefix, key = split_name(name)
-        if prefix not in (None, "attribute") or key not in searched.order:
-            raise Declined(f"no order by {name[:80]!r}")
-        column = searched.order[key]
-        if column in order:
-            raise named_twice(clauses)
-        order[column] = "ASC" if ascending else "DESC"
+    with Worded(searched.order_parser, *clauses):
+        for name, ascending in parse_order_by(clauses or searched.default_order):
+            prefix, key = split_name(name)
+            if prefix not in (None, "attribute") or key not in searched.order:
+                raise Declined(f"no order by {name[:80]!r}")
+            column = searched.order[key]
+            if column in order:
+                raise named_twice(clauses)
+            order[column] = "ASC" if ascending else "DESC"
     for column, direction in searched.tie_breakers:
         order.setdefault(column, direction)
     return [f"{column} {direction}" for column, direction in order.items()]

@@ -21,7 +21,8 @@ from headrace.api.search.parser import (
     string_value,
     strip_backticks,
 )
-from headrace.errors import Declined
+from headrace.api.search.stock_parser import Worded
+from headrace.errors import Declined, InvalidParameter
 
 _PREFIXES = {
     **dict.fromkeys(("attribute", "attributes", "attr", "run"), Kind.ATTRIBUTE),
@@ -49,7 +50,8 @@ _NULL_COMPARATORS = frozenset({"IS NULL", "IS NOT NULL"})
 
 def parse_filter(text: str) -> tuple[Condition, ...]:
     """The conditions of a filter on runs; raises what parser.parse does."""
-    return parse(text, _condition)
+    with Worded("SearchUtils.parse_search_filter", text):
+        return parse(text, _condition)
 
 
 def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
@@ -59,7 +61,8 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
         InvalidParameter: more clauses than one order_by may have, or two for one key.
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
-    keys = [_order_by(name, ascending) for name, ascending in parse_order_by(clauses)]
+    with Worded("SearchUtils.parse_order_by_for_search_runs", *clauses):
+        keys = [_order_by(name, ascending) for name, ascending in parse_order_by(clauses)]
     if len({(key.kind, key.key) for key in keys}) < len(keys):
         raise named_twice(clauses)
     if not any(key.kind is Kind.ATTRIBUTE and key.key == "start_time" for key in keys):
@@ -86,7 +89,7 @@ def _condition(comparison: Comparison) -> Condition:
     kind, key = _resolve(comparison.name, _SEARCHABLE)
     comparator = comparison.comparator.upper()
     if comparator not in _comparators(kind, key):
-        raise Declined(f"{comparator} is not for {kind.value} {key!r}")
+        raise InvalidParameter(f"Invalid comparator '{comparator}' for {kind.value} '{key}'.")
     return Condition(kind, key, cast(Comparator, comparator), _convert(kind, key, comparison))
 
 

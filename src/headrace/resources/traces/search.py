@@ -25,7 +25,8 @@ from headrace.api.search.parser import (
     string_value,
     strip_backticks,
 )
-from headrace.errors import Declined
+from headrace.api.search.stock_parser import Worded
+from headrace.errors import Declined, InvalidParameter
 from headrace.resources.traces.info import COST, NAME, USAGE
 
 PROMPTS, RUN = "mlflow.linkedPrompts", "mlflow.sourceRun"
@@ -77,7 +78,8 @@ class TraceSearch(Struct, frozen=True):
 
 def parse_filter(text: str) -> tuple[Condition, ...]:
     """The conditions of a filter on traces; raises what parser.parse does."""
-    conditions = parse(text, _condition)
+    with Worded("SearchTraceUtils.parse_search_filter_for_search_traces", text):
+        conditions = parse(text, _condition)
     if sum(one.kind is Kind.METADATA and one.key == RUN and one.comparator == "=" for one in conditions) > 1:
         raise Declined("of several runs stock takes the last")
     return conditions
@@ -90,7 +92,8 @@ def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
         InvalidParameter: more clauses than one order_by may have, or two for one key.
         Declined: MLflow refuses a clause, or it isn't certain how MLflow reads it.
     """
-    keys = [_order_by(name, ascending) for name, ascending in parse_order_by(clauses)]
+    with Worded("SearchTraceUtils.parse_order_by_for_search_traces", *clauses):
+        keys = [_order_by(name, ascending) for name, ascending in parse_order_by(clauses)]
     if len({(key.kind, key.key) for key in keys}) < len(keys):
         raise named_twice(clauses)
     for key, ascending in (("timestamp_ms", False), ("request_id", True)):
@@ -134,8 +137,10 @@ def _condition(comparison: Comparison) -> Condition:
         raise Declined("sqlparse takes timestamp for a type, with which MLflow compares integers alone")
     kind, key = _replaced(given, name)
     comparator = comparison.comparator.upper()
-    if comparator not in _comparators(kind, key) or (kind is Kind.SPAN and comparator != comparison.comparator):
-        raise Declined(f"{comparator} is not for {kind.value} {key!r}")
+    if kind is Kind.SPAN and comparator != comparison.comparator:
+        raise Declined("a word in small letters, which MLflow takes for trace.text alone")
+    if comparator not in _comparators(kind, key):
+        raise InvalidParameter(f"Invalid comparator '{comparison.comparator}' for {kind.value} '{key}'.")
     if not _fits(kind, key, comparator, value):
         raise Declined(f"a value that is not for {kind.value} {key!r}")
     return Condition(kind, key, cast(Comparator, comparator), value)
