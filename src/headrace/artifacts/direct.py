@@ -16,7 +16,7 @@ from msgspec import Meta
 from headrace.api.message import Int64, Message, Reader
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import plain, safe
-from headrace.artifacts.store import ArtifactStore, Refused, SigningStore
+from headrace.artifacts.store import ArtifactStore, NotThere, Refused, SigningStore
 from headrace.asgi.types import Scope
 from headrace.errors import ApiError, Declined, InvalidParameter, NotServed
 
@@ -164,7 +164,8 @@ class Direct:
         if body or scope["query_string"]:
             raise Declined("a GET with a body or a query")
         path = await self._in_workspace(safe(path), scope)
-        url, size = await self._signed(self._locations.destination(), path, self.seconds)
+        bucket = _signing(self._locations.destination(), "Multipart download")
+        url, size = await self._signed(bucket, path, self.seconds)
         return {"url": url, "headers": {}, "file_size": size}
 
     async def _presign_upload(self, body: bytes, scope: Scope) -> object:
@@ -174,7 +175,7 @@ class Direct:
             raise InvalidParameter("Exactly one of run_id and model_id must be provided.")
         path = safe(wanted.path)
         uri = await (self._run_uri(wanted.run_id) if wanted.run_id else self._model_uri(wanted.model_id))
-        bucket, path = self._of_its_own(uri, path)
+        bucket, path = self._of_its_own(uri, path, "upload", "", "")
         expiration = UPLOAD_SECONDS if wanted.expiration is None else int(wanted.expiration)
         url, headers = await bucket.sign_upload(path, expiration)
         return {"presigned_url": url, "headers": headers}
@@ -183,34 +184,42 @@ class Direct:
         """POST artifacts/presigned-download-url."""
         wanted = _PRESIGN_DOWNLOAD.body(body)
         path = safe(wanted.path)
-        bucket, path = self._of_its_own(await self._run_uri(wanted.run_id), path)
         seconds = self.seconds if wanted.expiration is None else int(wanted.expiration)
         if not 1 <= seconds <= MOST_SECONDS:
-            raise Declined("an expiration that stock refuses")
+            raise InvalidParameter(f"expiration must be between 1 and {MOST_SECONDS} seconds (got {seconds}).")
+        uri = await self._run_uri(wanted.run_id)
+        bucket, path = self._of_its_own(uri, path, "download", "runs with ", "run with a ")
         url, size = await self._signed(bucket, path, seconds)
         return {"presigned_url": url, "file_size": size}
 
     async def _target(self, folder: str, file: str, scope: Scope) -> tuple[SigningStore, str]:
         """Where a client's file goes: to its name in the folder, however the rest of its path reads."""
         folder = await self._in_workspace(safe(folder), scope)
-        return _signing(self._locations.destination()), f"{folder}/{plain(file.rsplit('/', 1)[-1])}"
+        bucket = _signing(self._locations.destination(), "Multipart upload")
+        return bucket, f"{folder}/{plain(file.rsplit('/', 1)[-1])}"
 
-    def _of_its_own(self, uri: str, path: str) -> tuple[SigningStore, str]:
-        """The bucket of artifacts at this URI, and where in it their `path` is. Raises Declined."""
+    def _of_its_own(self, uri: str, path: str, what: str, runs: str, run: str) -> tuple[SigningStore, str]:
+        """The bucket of artifacts at this URI, and where in it their `path` is. Raises Declined, and ApiError."""
         if uri.startswith("mlflow-artifacts:"):
-            raise Declined("artifacts that pass through this server")
+            raise InvalidParameter(
+                f"Presigned {what} is not supported for {runs}proxied artifact storage (artifact URI scheme: "
+                f"mlflow-artifacts). This endpoint requires a {run}direct cloud storage artifact URI."
+            )
         store, root = self._locations.find(uri)
-        return _signing(store), f"{root}/{path}" if root else path
+        return _signing(store, f"Presigned {what}"), f"{root}/{path}" if root else path
 
-    async def _signed(self, store: ArtifactStore, path: str, seconds: int) -> tuple[str, int]:
-        """A download's URL. Whatever S3 has against it, stock says it."""
+    async def _signed(self, bucket: SigningStore, path: str, seconds: int) -> tuple[str, int]:
+        """A download's URL. What S3 has against it, but that there is nothing, stock says."""
         try:
-            return await _signing(store).sign_download(path, seconds)
+            return await bucket.sign_download(path, seconds)
+        except NotThere as error:
+            raise NotThere("Not Found") from error
         except ApiError as error:
             raise Declined(f"no URL: {error}") from error
 
 
-def _signing(store: ArtifactStore) -> SigningStore:
+def _signing(store: ArtifactStore, what: str) -> SigningStore:
+    """Raises NotServed for one that can't: MLflow's client goes by its words, and sends the file itself."""
     if not isinstance(store, SigningStore):
-        raise Declined("a store that signs nothing")
+        raise NotServed(f"{what} is not supported for the current artifact repository")
     return store

@@ -26,10 +26,12 @@ from headrace.asgi.responses import JSON
 from headrace.asgi.types import WORKSPACE, Header, Receive, Scope, Send
 from headrace.db.database import Database
 from headrace.entities import DEFAULT_WORKSPACE
-from headrace.errors import Declined, NotFound
+from headrace.errors import Declined, InvalidParameter
 from headrace.resources.experiments.sql import IN_WORKSPACE
 from headrace.resources.logged_models.reads import location
 from headrace.resources.model_versions.reads import model_source
+from headrace.resources.registered_models import validation as rules
+from headrace.resources.runs.endpoints import unknown_run
 from headrace.resources.runs.reads import artifact_uri
 from headrace.settings import Settings
 
@@ -120,8 +122,10 @@ class Artifacts:
         size = transfer.upload_size(scope)
         if not size or size > MOST_FROM_BROWSER or (transfer.header(scope, b"content-type") or b"").startswith(_FORMS):
             raise Declined("an upload that stock refuses")
-        run_id = query.get("run_uuid", "")
-        path = safe(query.get("path", ""))
+        for name in ("run_uuid", "path"):
+            if not query.get(name):
+                raise InvalidParameter(f"Request must specify {name}.")
+        run_id, path = query["run_uuid"], safe(query["path"])
         uri = await self._run_uri(run_id)
         store, root = self._locations.find(uri)
         if uri.startswith("mlflow-artifacts:") and not (
@@ -147,15 +151,18 @@ class Artifacts:
     async def _list(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts?path=PATH (handlers._list_artifacts_mlflow_artifacts)."""
         query = _query(scope, {"path"})
-        path = await self._in_workspace(safe(query["path"]) if query.get("path") else "", scope)
+        path = await self._in_workspace(_folder(query.get("path")), scope)
         entries = await self._locations.destination().list_folder(path)
         await _send_json(send, _files(entries, ""))
 
     async def _list_run_artifacts(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET artifacts/list (handlers._list_artifacts)."""
         query = _query(scope, {"run_id", "run_uuid", "path"})
-        uri = await self._run_uri(query.get("run_id") or query.get("run_uuid"))
-        path = safe(query["path"]) if query.get("path") else ""
+        path = _folder(query.get("path"))
+        run_id = query.get("run_id") or query.get("run_uuid")
+        if not run_id:
+            raise missing("run_id")
+        uri = await self._run_uri(run_id)
         store, root = self._locations.find(uri)
         entries = await store.list_folder(_join(root, path))
         await _send_json(send, {**_files(entries, path), "root_uri": uri})
@@ -163,7 +170,7 @@ class Artifacts:
     async def _list_logged_model(self, model_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         """GET logged-models/ID/artifacts/directories (handlers._list_logged_model_artifacts)."""
         query = _query(scope, {"artifact_directory_path", "page_token"})
-        path = safe(query["artifact_directory_path"]) if query.get("artifact_directory_path") else ""
+        path = _folder(query.get("artifact_directory_path"))
         uri = await self._model_uri(model_id)
         store, root = self._locations.find(uri)
         entries = await store.list_folder(_join(root, path))
@@ -178,6 +185,7 @@ class Artifacts:
     async def _get_run_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /get-artifact (handlers.get_artifact_handler)."""
         query = _query(scope, {"run_id", "run_uuid", "path"})
+        safe(query.get("path", ""))  # before the run is looked for
         uri = await self._run_uri(query.get("run_id") or query.get("run_uuid"))
         await self._get_from(uri, query, scope, receive, send)
 
@@ -187,14 +195,15 @@ class Artifacts:
         # stock fails where there is none, and at one beyond the database's numbers
         if query.get("name") and "version" not in query:
             raise missing("version")
-        version = query.get("version", "").strip()
-        if not self._models_here or not re.fullmatch("[0-9]{1,4000}", version):
+        if not self._models_here or not query.get("path"):
             raise Declined("a model version that stock knows")
-        if int(version) >= 2**31:
-            raise NotFound(f"Model Version (name={query.get('name', '')}, version={int(version)}) not found")
-        workspace = scope.get(WORKSPACE, DEFAULT_WORKSPACE)
         tables = self._tables("model_versions")
-        uri = _require_uri(await model_source(tables, workspace, query.get("name", ""), int(version)))
+        name = rules.model_name(query.get("name", ""))
+        version = rules.version(query["version"], name)
+        found = await model_source(tables, scope.get(WORKSPACE, DEFAULT_WORKSPACE), name, version)
+        if found is None:
+            raise rules.unknown_version(name, version)
+        uri = _require_uri(found)
         if run := _IN_A_RUN.fullmatch(uri):  # stock fails at it where artifacts go through the server
             uri = _join(await self._run_uri(run[1]), safe(run[2]))
         await self._get_from(uri, query, scope, receive, send, is_checked=False)
@@ -209,7 +218,11 @@ class Artifacts:
         await self._download(store, _join(root, safe(query.get("path", ""))), scope, receive, send, uncached=True)
 
     async def _run_uri(self, run_id: str | None) -> str:
-        return _require_uri(await artifact_uri(self._tables("runs"), run_id or ""))
+        """Raises NotFound where there is no such run."""
+        found = await artifact_uri(self._tables("runs"), run_id) if run_id else None
+        if found is None:
+            raise unknown_run(str(run_id or None))
+        return _require_uri(found)
 
     async def _in_workspace(self, path: str, scope: Scope) -> str:
         """Where a client's path is, below the server's root. Raises InvalidParameter for another workspace's.
@@ -313,7 +326,12 @@ def _join(root: str, path: str) -> str:
     return f"{root}/{path}" if root and path else root or path
 
 
-def _require_uri(uri: str | None) -> str:
+def _folder(path: str | None) -> str:
+    """A folder to list, with a slash at its end or without. Raises Declined."""
+    return safe(path[: -1 if path.endswith("/") and path != "/" else None]) if path else ""
+
+
+def _require_uri(uri: str) -> str:
     if not uri:
         raise Declined("nothing is known of where the artifacts are")
     return uri

@@ -17,9 +17,9 @@ STATUS = ("PENDING_REGISTRATION", "FAILED_REGISTRATION", "READY")
 
 
 async def model_source(db: Database, workspace: str, name: str, version: int) -> str | None:
-    """Where the model version's files are; None where there is none of that name and number, or nothing is said."""
+    """Where the model version's files are, "" where nothing is said; None where there is no such version."""
     rows = await db.rows(SOURCE(workspace=workspace, name=name, version=version))
-    return rows[0][0] if rows else None
+    return rows[0][0] or "" if rows else None
 
 
 async def of_runs(

@@ -111,7 +111,7 @@ def _columns(row: Any, metrics: Sequence[Any], params: Sequence[Any], tags: Sequ
 async def artifact_uri(db: Database, run_id: str) -> str | None:
     """Where the run's artifacts are, deleted or not; None where there is no such run (SqlAlchemyStore.get_run)."""
     rows = await db.rows(ARTIFACT_URI(run_id=run_id))
-    return rows[0][0] if rows else None
+    return rows[0][0] or "" if rows else None
 
 
 async def search_runs(db: Database, search: RunSearch, grantees: Sequence[str] | None, encoded: bool) -> RunPage:
