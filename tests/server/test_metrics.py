@@ -94,7 +94,8 @@ def test_what_is_not_answered_whole_is_counted_once(serve: Serve, tmp_path: Path
         wait_until(
             lambda: total(scrape(server.url), "headrace_requests_in_flight") == 2, "the server waits for the rest"
         )
-    for what in ({"json": {"filter": "metrics.a > 1 metrics.b > 1"}}, {"data": b"{}", "headers": {"Content-Encoding": "gzip"}}):
+    odd = {"filter": "metrics.a > 1 metrics.b > 1"}
+    for what in ({"json": odd}, {"data": b"{}", "headers": {"Content-Encoding": "gzip"}}):
         assert requests.post(server.url + path, timeout=60, **what).status_code == 501, "stock's, which is not there"
     assert requests.head(f"{server.url}/api/2.0/mlflow/runs/get?run_id=none", timeout=60).status_code == 404
     expected = {("POST", "499"): 1.0, ("POST", "501"): 2.0, ("HEAD", "404"): 1.0}

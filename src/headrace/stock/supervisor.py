@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from headrace import database_url, log
 from headrace.asgi.security import with_ports
 from headrace.process import BackOff, Child, Supervisor
@@ -53,6 +55,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_ENABLE_AI_GATEWAY": "true" if settings.enable_ai_gateway else "false",
         # no URL has this scheme: stock sends nothing to webhooks that are in the database already
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": None if settings.enable_webhooks else "off",
+        # One that is disabled, deleted or of another workspace is told nothing, one that is new is told at once: who is
+        # to be told is read for each event. Stock remembers it for a minute, for all workspaces alike.
+        "MLFLOW_WEBHOOK_CACHE_TTL": os.environ.get("MLFLOW_WEBHOOK_CACHE_TTL", "0"),
         "MLFLOW_SERVER_SECRETS_CACHE_TTL": str(settings.secrets_cache_ttl),
         "MLFLOW_SERVER_SECRETS_CACHE_MAX_SIZE": str(settings.secrets_cache_max_size),
     }
@@ -136,6 +141,8 @@ def environment_of_jobs(settings: Settings) -> dict[str, str]:
 
 def _configuration(settings: Settings) -> dict[str, Any]:
     return {
+        # where the key of the webhooks' secrets is
+        "database": msgspec.to_builtins(settings) if settings.enable_webhooks and settings.native else None,
         "stock": environment(settings),
         "jobs": environment_of_jobs(settings) if settings.enable_jobs else None,
         "socket": settings.stock_socket,
