@@ -227,6 +227,19 @@ def test_searches_show_the_workspace(server: Server) -> None:
             assert elsewhere not in answer.text, path
         runs = Team(server, name, ids).send(*searches[3][:3]).json()["runs"]
         assert [run["info"]["experiment_id"] for run in runs] == [ids[key]] * 2
+    for path, message in (
+        ("2.0/mlflow/runs/search", {"experiment_ids": ["{other}"]}),
+        ("2.0/mlflow/runs/search", {}),
+        ("2.0/mlflow/logged-models/search", {"experiment_ids": ["{other}"]}),
+        ("3.0/mlflow/datasets/search", {"experiment_ids": ["{other}"]}),
+        ("3.0/mlflow/datasets/search", {}),
+    ):
+        answer = Team(server, OURS, ids).send("POST", path, message)
+        assert (answer.json(), answer.headers["headrace-answered-by"]) == ({}, "native"), path
+    for name, key, elsewhere in ((OURS, "experiment", "other"), (THEIRS, "other", "experiment")):
+        shown = Team(server, name, ids).send("GET", "/headrace/storage", {}).text
+        assert f"experiments/{ids[key]}" in shown
+        assert f"experiments/{ids[elsewhere]}" not in shown
     default = Team(server, "", ids)
     assert "S" not in [each["name"] for each in default.send(*searches[0][:3]).json()["experiments"]]
 

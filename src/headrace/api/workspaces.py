@@ -81,13 +81,13 @@ class Workspaces:
         return workspace
 
     async def _leave_out_others(self, workspace: str, message: Message) -> None:
-        """Of a search in several experiments, those elsewhere are left out (_filter_experiment_ids)."""
-        asked: list[str] = [str(each) for each in getattr(message, "experiment_ids", None) or []]
-        homes = await self._homes("experiment", asked)
-        here = [each for each in asked if homes.get(each) == workspace]
-        if not here:
+        """Of a search in several experiments, those elsewhere are left out (_filter_experiment_ids); in none of them it
+        finds nothing."""
+        if "experiment_ids" not in message.__struct_fields__:
             raise Declined("what of this is in the workspace")
-        message.experiment_ids = here  # type: ignore[attr-defined]
+        asked: list[str] = [str(each) for each in message.experiment_ids]  # type: ignore[attr-defined]
+        homes = await self._homes("experiment", asked)
+        message.experiment_ids = [each for each in asked if homes.get(each) == workspace]  # type: ignore[attr-defined]
 
     async def _check(self, workspace: str, refs: Iterable[ObjectRef]) -> None:
         by_kind: dict[str, list[str]] = {}

@@ -106,6 +106,12 @@ class Filtered(_Nothing):
     filtered = True
 
 
+class FilteredInWorkspace(Filtered):
+    """Such a list, whose SQL takes :workspace, too."""
+
+    keeps_to_workspace = True
+
+
 class NewExperiment(_Nothing):
     creates = "experiment"
 
@@ -130,10 +136,14 @@ class OneWorkspace(Workspace):
         return [ObjectRef(self.kind, text) for text in self.ids(message)]
 
 
-class GraphQLQuery(Filtered):
-    """A query, whose handler finds in it what it works on."""
+class AllInWorkspace(_Nothing):
+    """All that is in the workspace: no grant on a single object reaches so far."""
 
     keeps_to_workspace = True
+
+
+class GraphQLQuery(FilteredInWorkspace):
+    """A query, whose handler finds in it what it works on."""
 
 
 class Experiment(Target):

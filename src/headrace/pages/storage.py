@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from headrace import uri
 from headrace.api.endpoint import Call, Response, endpoint
 from headrace.api.message import Message
-from headrace.auth.objects import NOTHING
+from headrace.auth.objects import AllInWorkspace
 from headrace.auth.principals import Right
 from headrace.errors import HeadraceError, InvalidParameter, NotFound
 from headrace.pages import sql
@@ -25,8 +25,8 @@ class OfStorage(Message):
 
 
 @endpoint(
-    "GET", "/headrace/storage", Right.READ, NOTHING, sql.LOCATION, "runs", "metrics", "latest_metrics", "params",
-    "tags", "logged_models", "trace_info", "spans",
+    "GET", "/headrace/storage", Right.READ, AllInWorkspace(), sql.LOCATION, "runs", "metrics", "latest_metrics",
+    "params", "tags", "logged_models", "trace_info", "spans",
 )  # fmt: skip
 async def show_storage(call: Call, message: OfStorage) -> Response:
     """Rows and bytes of each experiment, and the files of one. Listing all in S3 would take minutes: one at a time."""

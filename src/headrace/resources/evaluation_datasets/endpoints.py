@@ -12,7 +12,7 @@ from headrace.api.message import invalid
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.api.search.sql import next_page
-from headrace.auth.objects import Both, EvaluationDataset, Experiment, Filtered
+from headrace.auth.objects import Both, EvaluationDataset, Experiment, FilteredInWorkspace
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
@@ -76,8 +76,8 @@ async def delete_dataset(call: Call, message: messages.DatasetOnly) -> None:
         return
 
 
-@endpoint("POST", f"{PATH}search", Right.READ, Filtered(), *READS, sql.EXPERIMENTS, replica=True)
-@endpoint("GET", f"{PATH}search", Right.READ, Filtered(), *READS, sql.EXPERIMENTS, replica=True)
+@endpoint("POST", f"{PATH}search", Right.READ, FilteredInWorkspace(), *READS, sql.EXPERIMENTS, replica=True)
+@endpoint("GET", f"{PATH}search", Right.READ, FilteredInWorkspace(), *READS, sql.EXPERIMENTS, replica=True)
 async def search_datasets(call: Call, message: messages.SearchEvaluationDatasets) -> object:
     """SqlAlchemyStore.search_datasets."""
     limit = message.max_results
