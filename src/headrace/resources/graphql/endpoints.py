@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,10 +23,11 @@ from headrace.entities import Experiment, ModelVersion, Run
 from headrace.errors import Declined, Forbidden, InvalidParameter, Malformed, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.experiments import sql as experiment_sql
-from headrace.resources.experiments.endpoints import read_experiment
+from headrace.resources.experiments.endpoints import read_experiment, unknown_experiment
 from headrace.resources.model_versions import reads as model_versions
 from headrace.resources.runs import reads
 from headrace.resources.runs import search as run_search
+from headrace.resources.runs.endpoints import unknown_run
 
 # field -> the fields that are selected of it; None: it is a value
 Selection = dict[str, "Selection | None"]
@@ -127,6 +128,9 @@ TYPES: Mapping[str, Mapping[str, str | Leaf]] = {
 }
 
 
+M = TypeVar("M", bound=Message)
+
+
 class RunExtension(msgspec.Struct):
     """A run with what GraphQL adds to it: `MlflowRunExtension`."""
 
@@ -195,7 +199,7 @@ async def execute(call: Call, message: GraphQL) -> object:
     try:
         answer = await root.answer(call, message.variables[operation.variable], field)
     except (InvalidParameter, NotFound) as error:
-        raise Declined(str(error)) from error
+        return {"data": {operation.root_field: None}, "errors": [str(error)]}
     response = _select({root.field: answer, "apiError": None}, root.response_type, operation.selection)
     return {"data": {operation.root_field: response}, "errors": None}
 
@@ -283,14 +287,17 @@ def _snake(field: str) -> str:
     return re.sub(r"[A-Z]", lambda letter: "_" + letter[0].lower(), field)
 
 
-def _object(given: Any) -> dict[str, Any]:
+def _input(reader: Reader[M], given: Any) -> M:
+    """Raises Declined for what is not of the input's type, which GraphQL has words for."""
     require(isinstance(given, dict), "an input that is no object")
-    fields: dict[str, Any] = given
-    return fields
+    try:
+        return reader.fields(given, exact=True)
+    except InvalidParameter as error:
+        raise Declined(str(error)) from error
 
 
 async def _experiment(call: Call, given: Any, selection: Selection) -> Experiment:
-    number = valid.experiment_id(_EXPERIMENT_INPUT.fields(_object(given), exact=True).experiment_id)
+    number = valid.experiment_id(_input(_EXPERIMENT_INPUT, given).experiment_id)
     await _check_granted(call, str(number), f"experiment {number}")
     return await _known_experiment(call, number)
 
@@ -305,18 +312,21 @@ async def _check_granted(call: Call, experiment_id: str, asked: str) -> None:
 
 
 async def _run(call: Call, given: Any, selection: Selection) -> RunExtension:
-    run_id = _RUN_INPUT.fields(_object(given), exact=True).run_id
+    run_id = _input(_RUN_INPUT, given).run_id
     run = await reads.get_run(call.db, run_id)
     await _check_granted(call, run.info.experiment_id if run is not None else "", f"run {run_id}")
     if run is None:
-        raise Declined("the run is unknown")
+        raise unknown_run(run_id)
     if call.settings.enable_workspaces:
-        await _known_experiment(call, int(run.info.experiment_id))  # else it is unknown here
+        try:
+            await _known_experiment(call, int(run.info.experiment_id))
+        except NotFound:
+            raise unknown_run(run_id) from None
     return (await _extended(call, [run], selection))[0]
 
 
 async def _runs(call: Call, given: Any, selection: Selection) -> list[RunExtension]:
-    asked = _RUNS_INPUT.fields(_object(given), exact=True)
+    asked = _input(_RUNS_INPUT, given)
     experiments = tuple(valid.experiment_ids(asked.experiment_ids))
     if call.settings.enable_workspaces:
         asked_here = experiment_sql.IN_WORKSPACE(workspace=call.workspace, experiment_ids=list(experiments))
@@ -347,7 +357,7 @@ async def _known_experiment(call: Call, experiment_id: int) -> Experiment:
     statement = experiment_sql.GET(workspace=call.workspace, experiment_id=experiment_id)
     experiment = await read_experiment(call, statement)
     if experiment is None:
-        raise Declined("the experiment is unknown")
+        raise unknown_experiment(experiment_id)
     return experiment
 
 
