@@ -14,7 +14,6 @@ from mimetypes import guess_type
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from headrace.artifacts.part_urls import all_parts
 from headrace.artifacts.store import NotThere, Refused
 from headrace.errors import ApiError, Forbidden, Unavailable
 
@@ -47,18 +46,10 @@ class Calls:
 
         def call() -> tuple[str, list[str]]:
             upload_id = self._client.create_multipart_upload(Bucket=self._bucket, Key=key, **self._extra)["UploadId"]
-            return upload_id, self.part_urls(key, upload_id, count)
+            part = {"Bucket": self._bucket, "Key": key, "UploadId": upload_id}
+            return upload_id, [self._sign("upload_part", 3600, **part, PartNumber=n) for n in range(1, count + 1)]
 
         return await _done(call)
-
-    def part_urls(self, key: str, upload_id: str, count: int) -> list[str]:
-        """For a PUT of each part, by botocore where all_parts does not come to the same as it."""
-        part = {"Bucket": self._bucket, "Key": key, "UploadId": upload_id}
-        first = self._sign("upload_part", 3600, **part, PartNumber=1)
-        secret = self._session.get_credentials().get_frozen_credentials().secret_key
-        return all_parts(first, secret, count) or [
-            self._sign("upload_part", 3600, **part, PartNumber=number) for number in range(1, count + 1)
-        ]
 
     async def complete(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> None:
         """`parts`: number and ETag of each, in order."""
