@@ -183,7 +183,7 @@ class App:
                 nothing = NotFound(f"There is no page {scope['path']} on this server.")
                 await send_refusal(scope, send, nothing, scope[SECURITY] or ())
             elif match is UNDECLARED and self._is_nowhere(scope):
-                await send_whole(scope, send, 404, _NOWHERE, (HTML, NATIVE, *(scope[SECURITY] or ())))
+                await self._answer_nowhere(scope, receive, send)
             else:
                 await self._pass_on(match, scope, receive, send)
         finally:
@@ -198,6 +198,20 @@ class App:
         path = scope["path"]
         here = path.startswith(f"{self._settings.static_prefix}/") and not self._knows(path)
         return here and scope["method"] in METHODS and installed_version("mlflow").startswith(_DECLARED)
+
+    async def _answer_nowhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stock's 404, for a body within the limits of what it gets."""
+        security = scope[SECURITY] or ()
+        try:
+            self._bodies.check_size(_body_of(scope)[0], scope)
+            body = await self._bodies.read(scope, receive)
+            if body is None:
+                return
+            await check_for_stock(scope, body)
+        except ApiError as error:
+            await send_error(scope, send, error, security)
+        else:
+            await send_whole(scope, send, 404, _NOWHERE, (HTML, NATIVE, *security))
 
     @cached_property
     def _stock(self) -> Forwarder | NoStock:

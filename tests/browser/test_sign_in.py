@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 import pytest
@@ -58,6 +59,9 @@ def provider(guarded: Guarded, port: int, tmp_path_factory: pytest.TempPathFacto
         assert not os.environ.get("CI"), reason
         pytest.skip(reason)
     provider = IdentityProvider(port, guarded.server.url, tmp_path_factory.mktemp("provider"))
+    # where the server has asked in vain a moment ago, it asks again after some seconds
+    led = partial(guarded.status, "GET", "/headrace/oidc/login", allow_redirects=False)
+    wait_until(lambda: led() in (302, 303, 307), "the server knows the provider")
     yield provider
     provider.stop()
 

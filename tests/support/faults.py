@@ -169,6 +169,7 @@ class TcpProxy(threading.Thread):
         """Refuse new connections, and end the others."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.join()  # one that it has accepted may be on its way
         self.reset()
 
 

@@ -8,7 +8,7 @@ things are made in it by who may edit it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from weakref import WeakSet
 
 from headrace.auth.accounts import Accounts
@@ -31,6 +31,7 @@ from headrace.entities import DEFAULT_WORKSPACE, WORKSPACES_FOLDER
 from headrace.errors import Forbidden, NotFound
 
 KEPT = 100_000
+_KNOWN_THEN_ANEW = (False, True)  # what reaches nobody may have been granted a moment ago
 # right -> what to ask for
 _NEEDS = {
     Right.READ: "the role viewer",
@@ -97,8 +98,8 @@ class Access:
         if workspace == DEFAULT_WORKSPACE:
             return
         before = model_key(workspace, "")
-        async for grants in self._granted_twice(who):
-            for kind, name in grants:
+        for anew in _KNOWN_THEN_ANEW:
+            for kind, name in await self._granted(who, anew):
                 if (kind == "workspace" and name == workspace) or (kind == "model" and name.startswith(before)):
                     return
         if not await self._accounts.store.rows(GRANTED_IN_WORKSPACE(workspace=workspace, grantees=list(grantees(who)))):
@@ -112,8 +113,8 @@ class Access:
         """Check that they may make something in the workspace. Raises Forbidden, Unavailable."""
         if workspace == DEFAULT_WORKSPACE and who.role >= right:
             return
-        async for grants in self._granted_twice(who):
-            if grants.get(("workspace", workspace), Right.OPEN) >= right:
+        for anew in _KNOWN_THEN_ANEW:
+            if (await self._granted(who, anew)).get(("workspace", workspace), Right.OPEN) >= right:
                 return
         raise _needs(who, right, f"workspace {workspace}")
 
@@ -127,8 +128,9 @@ class Access:
             if ref.kind == "workspace":
                 await self.check_entry(who, ref.id)
         refs = [ref for ref in refs if ref.kind != "workspace"]
-        async for grants in self._granted_twice(who):
-            if (refused := await self._refused(grants, right, refs, workspace)) is None:
+        for anew in _KNOWN_THEN_ANEW:
+            refused = await self._refused(await self._granted(who, anew), right, refs, workspace)
+            if refused is None:
                 return
         assert refused is not None
         if refused.kind == "experiment-name":  # as if there were none: names of others' are not told
@@ -163,7 +165,8 @@ class Access:
         homes = await self._homes(grants, refs, experiments)
         for ref in refs:
             if ref.kind == "model":
-                keys = [("model", model_key(workspace, ref.id)), ("workspace", workspace)]
+                keys = [("model", model_key(workspace, ref.id))]
+                keys += [("workspace", workspace)] if self.workspaces else []
             else:
                 numbers = experiments.get(ref.alone(), ())
                 if ref.kind in OPTIONAL and not numbers:
@@ -201,19 +204,13 @@ class Access:
             homes |= {each: home_of[number] for each, number in numbers.items() if number in home_of}
         return homes
 
-    async def _granted_twice(self, who: Principal) -> AsyncIterator[Grants]:
-        """What is known of their grants, and what they are now: one may have been given a moment ago."""
-        yield await self._granted(who)
-        self._grants.pop(grantees(who), None)
-        yield await self._granted(who)
-
-    async def _granted(self, who: Principal) -> Grants:
+    async def _granted(self, who: Principal, anew: bool = False) -> Grants:
         if self._generation != self._authenticator.generation:
             self._generation = self._authenticator.generation
             self._grants.clear()
             self._experiments.clear()
         key = grantees(who)
-        if key not in self._grants:
+        if anew or key not in self._grants:
             best: Grants = {}
             for grant in await self._accounts.grants(key):
                 place = (grant.kind, grant.object)
