@@ -165,8 +165,8 @@ class Match(NamedTuple):
     parameters: dict[str, str]
 
 
-# What has no declaration.
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+# What has no declaration.
 UNDECLARED = Match(Endpoint("", "", Right.ADMIN, NOTHING, _Unknown, reader=Reader(_Unknown)), {})
 # A browser's question before a request, which carries no credentials.
 PREFLIGHT = Match(Endpoint("OPTIONS", "", Right.OPEN, NOTHING, _Unknown, reader=Reader(_Unknown)), {})

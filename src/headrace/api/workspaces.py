@@ -22,15 +22,14 @@ from headrace.asgi.types import Scope
 from headrace.auth.objects import (
     EXPERIMENT_OF,
     IS_WORKSPACE,
-    WORKSPACE_OF_DATASETS,
-    WORKSPACE_OF_EXPERIMENTS,
     ArtifactFolder,
     Both,
     ObjectRef,
     OneOf,
     Target,
     Workspace,
-    experiment_number,
+    workspaces_of_datasets,
+    workspaces_of_experiments,
 )
 from headrace.db.database import Database
 from headrace.entities import DEFAULT_WORKSPACE, WORKSPACES_FOLDER
@@ -103,20 +102,13 @@ class Workspaces:
     async def _homes(self, kind: str, ids: list[str]) -> dict[str, str]:
         """object -> workspace, of those that there are."""
         if kind == "dataset":
-            return {str(key): home for key, home in await self._database.rows(WORKSPACE_OF_DATASETS(ids=ids))}
+            return await workspaces_of_datasets(self._database, ids)
         if kind == "experiment":
-            experiments = {each: each for each in ids}
-        else:
-            rows = await self._database.rows(EXPERIMENT_OF[kind](ids=ids))
-            experiments = {str(key): str(experiment) for key, experiment in rows}
-        numbers = {each: number for each in experiments.values() if (number := experiment_number(each)) is not None}
-        rows = await self._database.rows(WORKSPACE_OF_EXPERIMENTS(ids=list(numbers.values()))) if numbers else []
-        home_of = {int(number): home for number, home in rows}
-        return {
-            each: home_of[numbers[experiment]]
-            for each, experiment in experiments.items()
-            if numbers.get(experiment) in home_of
-        }
+            return await workspaces_of_experiments(self._database, ids)
+        rows = await self._database.rows(EXPERIMENT_OF[kind](ids=ids))
+        experiments = {str(key): str(experiment) for key, experiment in rows}
+        homes = await workspaces_of_experiments(self._database, experiments.values())
+        return {each: homes[experiment] for each, experiment in experiments.items() if experiment in homes}
 
 
 def in_workspace(path: str, workspace: str | None) -> str:

@@ -18,13 +18,12 @@ from headrace.auth.objects import (
     FIXED,
     GRANTED_IN_WORKSPACE,
     OPTIONAL,
-    WORKSPACE_OF_DATASETS,
-    WORKSPACE_OF_EXPERIMENTS,
     ObjectRef,
     Target,
-    experiment_number,
     model_key,
     words,
+    workspaces_of_datasets,
+    workspaces_of_experiments,
 )
 from headrace.auth.principals import PERMISSIONS, Principal, Right
 from headrace.entities import DEFAULT_WORKSPACE, WORKSPACES_FOLDER
@@ -193,16 +192,10 @@ class Access:
         asks = any(kind == "workspace" for kind, _ in grants) or any(ref.path is not None for ref in refs)
         if not self.workspaces or not asks:
             return {}
-        homes: dict[str, str] = {}
-        if datasets := [ref.id for ref in refs if ref.kind == "dataset"]:
-            homes |= dict(tuple(row) for row in await self._accounts.store.rows(WORKSPACE_OF_DATASETS(ids=datasets)))
+        datasets = [ref.id for ref in refs if ref.kind == "dataset"]
         named = {each for ref in refs if ref.kind != "dataset" for each in experiments.get(ref.alone(), ())}
-        numbers = {each: number for each in named if (number := experiment_number(each)) is not None}
-        if numbers:
-            rows = await self._accounts.store.rows(WORKSPACE_OF_EXPERIMENTS(ids=sorted(set(numbers.values()))))
-            home_of = {int(number): home for number, home in rows}
-            homes |= {each: home_of[number] for each, number in numbers.items() if number in home_of}
-        return homes
+        of_datasets = await workspaces_of_datasets(self._accounts.store, datasets) if datasets else {}
+        return of_datasets | await workspaces_of_experiments(self._accounts.store, named)
 
     async def _granted(self, who: Principal, anew: bool = False) -> Grants:
         if self._generation != self._authenticator.generation:

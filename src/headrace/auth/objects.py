@@ -8,11 +8,12 @@ Target where the message has the ids: `Run("run_id", "run_uuid")`, `Experiment("
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote
 
 from headrace.auth.principals import Right
+from headrace.db.database import Database
 from headrace.db.query import Bound, Sql, Statement
 from headrace.entities import DEFAULT_WORKSPACE, WORKSPACES_FOLDER
 from headrace.errors import Forbidden, InvalidParameter
@@ -376,8 +377,8 @@ SELECT 1 FROM headrace_grants WHERE kind = 'experiment' AND object = :experiment
 """)
 IS_WORKSPACE = Sql("SELECT 1 FROM workspaces WHERE name = :name")
 # (id, workspace) of those of the ids that there are
-WORKSPACE_OF_EXPERIMENTS = Sql("SELECT experiment_id, workspace FROM experiments WHERE experiment_id IN :ids")
-WORKSPACE_OF_DATASETS = Sql("SELECT dataset_id, workspace FROM evaluation_datasets WHERE dataset_id IN :ids")
+_WORKSPACE_OF_EXPERIMENTS = Sql("SELECT experiment_id, workspace FROM experiments WHERE experiment_id IN :ids")
+_WORKSPACE_OF_DATASETS = Sql("SELECT dataset_id, workspace FROM evaluation_datasets WHERE dataset_id IN :ids")
 # whether any experiment of a workspace is granted to one of these
 GRANTED_IN_WORKSPACE = Sql("""
 SELECT 1 FROM experiments WHERE workspace = :workspace AND experiment_id IN (
@@ -387,8 +388,21 @@ SELECT 1 FROM experiments WHERE workspace = :workspace AND experiment_id IN (
 FIXED = frozenset({"run", "trace", "logged-model"})
 
 
-def experiment_number(text: str) -> int | None:
-    """An experiment's number, in every way in which it can be written; None for what the column can't hold."""
+async def workspaces_of_datasets(db: Database, ids: Iterable[str]) -> dict[str, str]:
+    """dataset -> its workspace, of those that there are."""
+    return {str(key): home for key, home in await db.rows(_WORKSPACE_OF_DATASETS(ids=list(ids)))}
+
+
+async def workspaces_of_experiments(db: Database, ids: Iterable[str]) -> dict[str, str]:
+    """experiment -> its workspace, of those that there are, in every way in which their numbers can be written."""
+    numbers = {each: number for each in ids if (number := _experiment_number(each)) is not None}
+    rows = await db.rows(_WORKSPACE_OF_EXPERIMENTS(ids=list(numbers.values()))) if numbers else []
+    home_of = {int(number): home for number, home in rows}
+    return {each: home_of[number] for each, number in numbers.items() if number in home_of}
+
+
+def _experiment_number(text: str) -> int | None:
+    """None for what the column can't hold."""
     try:
         number = int(text)
     except ValueError:

@@ -62,7 +62,7 @@ def run_id(value: str, path: str = "run_id") -> str:
     return value
 
 
-def max_results(limit: int, most: int) -> None:
+def max_results(limit: int, most: float = math.inf) -> None:
     """SqlAlchemyStore._validate_max_results_param. Raises InvalidParameter."""
     if not 1 <= limit <= most:
         rule = "a positive integer" if limit < 1 else f"at most {most}"
@@ -219,15 +219,6 @@ def batch_limits(metrics: int, params: int, tags: int) -> None:
                 f"A batch logging request can contain at most {limit} {what}. Got {count} {what}. "
                 f"Please split up {what} across multiple requests and try again."
             )
-
-
-def page_size(max_results: int, most: int | None = None) -> None:
-    """SqlAlchemyStore._validate_max_results_param. Raises InvalidParameter."""
-    start = f"Invalid value {max_results} for parameter 'max_results' supplied. It must be"
-    if max_results < 1:
-        raise InvalidParameter(f"{start} a positive integer")
-    if most is not None and max_results > most:
-        raise InvalidParameter(f"{start} at most {most}")
 
 
 def hint(field: str, value: object, kind: str) -> InvalidParameter:

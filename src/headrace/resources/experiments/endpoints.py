@@ -114,7 +114,7 @@ async def _drop_grants_of_removed(call: Call) -> None:
 async def search_experiments(call: Call, message: messages.SearchExperiments) -> object:
     """SqlAlchemyStore._search_experiments."""
     _check_not_archiving(call)
-    valid.page_size(message.max_results, MAX_SEARCHED)
+    valid.max_results(message.max_results, MAX_SEARCHED)
     conditions = search.parse_filter(message.filter)
     order = search.parse_order(message.order_by)
     fingerprint = page_token.fingerprint("experiments", message.order_by)

@@ -102,7 +102,7 @@ async def search_runs(call: Call, message: messages.SearchRuns) -> object:
     """SqlAlchemyStore._search_runs."""
     if message.max_results > 50_000:
         raise valid.hint("max_results", message.max_results, "int")
-    valid.page_size(message.max_results)
+    valid.max_results(message.max_results)
     conditions = search.parse_filter(message.filter)
     order = search.parse_order(message.order_by)
     experiments = tuple(valid.experiment_ids(message.experiment_ids))

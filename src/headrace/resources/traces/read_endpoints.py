@@ -179,7 +179,7 @@ async def _search(
     """The traces of a page, and the token of the next; stock gives one wherever the page is full."""
     if message.max_results > MAX_SEARCHED:
         raise valid.hint("max_results", message.max_results, "int")
-    valid.page_size(message.max_results)
+    valid.max_results(message.max_results)
     fingerprint = page_token.fingerprint("traces", message.order_by)
     token = page_token.decode(message.page_token, fingerprint)
     asked = TraceSearch(
