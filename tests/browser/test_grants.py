@@ -44,7 +44,7 @@ def world(guarded: Guarded) -> World:
 
 @pytest.fixture
 def visit(guarded: Guarded) -> Visit:
-    return Visit(guarded.server.url, expected=("/gateway-proxy?gateway_path=api%2F2.0%2Fendpoints%2F",))
+    return Visit(guarded.server.url)
 
 
 def test_pages(page: Page, visit: Visit, guarded: Guarded, world: World) -> None:
