@@ -29,6 +29,7 @@ if folder and not is_new and (kind := kind_of(sys.orig_argv[1:3])) in kinds.spli
     import signal
     import socket
 
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         os.umask(umask := os.umask(0o022))
@@ -42,15 +43,26 @@ if folder and not is_new and (kind := kind_of(sys.orig_argv[1:3])) in kinds.spli
         }
         channel.connect(f"{folder}/{kind}")
         socket.send_fds(channel, [json.dumps(request).encode()], [0, 1, 2])
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda number, _: channel.send(bytes([number])))
-        os.closerange(0, 3)  # whoever reads the other ends sees the fork's end
-        code = int(channel.recv(100) or -signal.SIGKILL)
+        waits = channel.recv(100) == b"wait"
+        if waits:
+            for number in (
+                signal.SIGTERM,
+                signal.SIGINT,
+                signal.SIGHUP,
+                signal.SIGQUIT,
+                signal.SIGUSR1,
+                signal.SIGUSR2,
+            ):
+                signal.signal(number, lambda number, _: channel.send(bytes([number])))
+            os.closerange(0, 3)  # whoever reads the other ends sees the fork's end
+            code = int(channel.recv(100) or -signal.SIGKILL)
     except BaseException as error:  # which Python would pass over
         print(f"no fork: {error!r}", file=sys.stderr, flush=True)
         os._exit(1)
-    if code < 0:
-        if code != -signal.SIGKILL:
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
+    if waits:
+        if code < 0:
+            if code != -signal.SIGKILL:
+                signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        os._exit(code)
+    channel.close()
