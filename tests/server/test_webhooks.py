@@ -6,28 +6,26 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import requests
-from cryptography.fernet import Fernet
 
 from tests.server.test_events import Receiver
 from tests.support.databases import BACKENDS, Database, Databases
+from tests.support.fork_server import NO_FORK
 from tests.support.processes import wait_until
 from tests.support.servers import Server, start_headrace
 
 API = "/api/2.0/mlflow"
 SECRET = "of the webhook"
-# private addresses are the tests'; without the key a secret ends with the process of stock's that made it
-ALLOWED = {
-    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
-    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
-}
+OPTIONS = ("--enable-webhooks", "--enable-workspaces")
+# private addresses are the tests'; no key is set
+ALLOWED = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
 KINDS = (
     *("registered_model.created", "model_version.created", "model_version_tag.set", "model_version_tag.deleted"),
     *("model_version_alias.created", "model_version_alias.deleted", "prompt.created", "prompt_version.created"),
@@ -59,17 +57,22 @@ class Hooked(NamedTuple):
         return [json.loads(body) for path, _, body in self.receiver.got if path == f"/{name}"]
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
-def hooked(
-    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Hooked]:
-    database, folder, receiver = databases.migrated(request.param), tmp_path_factory.mktemp("hooked"), Receiver()
-    options = ("--enable-webhooks", "--enable-workspaces", "--stock-idle", "5")
-    server = start_headrace(database, folder, *options, env=ALLOWED, until="/health")
+@contextmanager
+def serving(database: Database, folder: Path, *options: str, env: Mapping[str, str] = ALLOWED) -> Iterator[Hooked]:
+    receiver = Receiver()
+    server = start_headrace(database, folder, *OPTIONS, *options, env=env, until="/health")
     yield Hooked(server, database, receiver, folder)
     server.stop()
     receiver.shutdown()
     receiver.server_close()
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def hooked(
+    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hooked]:
+    with serving(databases.migrated(request.param), tmp_path_factory.mktemp("hooked")) as hooked:
+        yield hooked
 
 
 def is_signed(headers: dict[str, str], body: bytes) -> bool:
@@ -147,34 +150,36 @@ def test_what_is_changed_counts_at_once(hooked: Hooked) -> None:
     assert sorted(told["data"]["name"] for told in hooked.told("kept")) == [f"changed {n}" for n in (1, 2, 4, 5, 6)]
 
 
-def test_a_secret_outlives_stock_and_the_server(hooked: Hooked) -> None:
-    """With the key that docs/events.md says to set. MLflow would make one a process, and read no webhook again."""
-    hooked.send("POST", "registered-models/create", name="kept")
-    hook = hooked.hook("secret", "model_version.created", secret=SECRET)
-    log = hooked.folder / "headrace.log"
+def test_a_secret_outlives_stock_and_the_server(databases: Databases, tmp_path: Path) -> None:
+    """It is encrypted with the database's key: MLflow would make one for each process, and read no webhook again.
 
-    def version(number: int) -> None:
-        hooked.send("POST", "model-versions/create", name="kept", source="s3://b/a")
-        wait_until(lambda: len(hooked.told("secret")) == number, "the webhook is told")
+    Here stock is no fork: all forks have one key.
+    """
+    database, env = databases.migrated("postgresql"), ALLOWED | NO_FORK
+    with serving(database, tmp_path, "--stock-idle", "3", env=env) as hooked:
+        hooked.send("POST", "registered-models/create", name="kept")
+        hook = hooked.hook("secret", "model_version.created", secret=SECRET)
+        log = hooked.folder / "headrace.log"
 
-    version(1)
-    ended = log.read_text().count("it ends")
-    wait_until(lambda: log.read_text().count("it ends") > ended, "stock has ended")
-    version(2)
-    listed = hooked.send("GET", "webhooks")
-    other = start_headrace(
-        hooked.database, hooked.folder, "--enable-webhooks", "--enable-workspaces", env=ALLOWED, until="/health"
-    )
-    try:
-        elsewhere = hooked._replace(server=other)
-        elsewhere.send("POST", "model-versions/create", name="kept", source="s3://b/a")
-        wait_until(lambda: len(hooked.told("secret")) == 3, "the webhook is told by the other server")
-        elsewhere.send("PATCH", hook, description="changed")
-    finally:
-        other.stop()
-    hooked.send("DELETE", hook)
-    assert all(is_signed(headers, body) for path, headers, body in hooked.receiver.got if path == "/secret")
-    assert hook.removeprefix("webhooks/") in json.dumps(listed)
-    assert SECRET not in json.dumps(listed)
-    assert SECRET not in log.read_text()
-    assert SECRET not in str(hooked.database.query("SELECT * FROM webhooks"))
+        def version(number: int, by: Hooked) -> None:
+            by.send("POST", "model-versions/create", name="kept", source="s3://b/a")
+            wait_until(lambda: len(hooked.told("secret")) == number, "the webhook is told")
+
+        version(1, by=hooked)
+        ended = log.read_text().count("it ends")
+        wait_until(lambda: log.read_text().count("it ends") > ended, "stock has ended")
+        version(2, by=hooked)
+        listed = hooked.send("GET", "webhooks")
+        other = start_headrace(database, tmp_path, *OPTIONS, env=env, until="/health")
+        try:
+            elsewhere = hooked._replace(server=other)
+            version(3, by=elsewhere)
+            elsewhere.send("PATCH", hook, description="changed")
+        finally:
+            other.stop()
+        hooked.send("DELETE", hook)
+        assert all(is_signed(headers, body) for path, headers, body in hooked.receiver.got if path == "/secret")
+        assert hook.removeprefix("webhooks/") in json.dumps(listed)
+        assert SECRET not in json.dumps(listed)
+        assert SECRET not in log.read_text()
+        assert SECRET not in str(database.query("SELECT * FROM webhooks"))

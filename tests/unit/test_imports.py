@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "usage": WORDS | {"artifacts", "db"},
     "copy": WORDS | {"artifacts", "database", "db", "resources"},
     "ui": WORDS | {"api", "asgi", "auth"},
-    "stock": WORDS | {"process", "child", "asgi"},
+    "stock": WORDS | {"process", "child", "asgi", "db", "events"},
     "readiness": WORDS | {"db"},
     "monitoring": WORDS | {"access_log", "api", "asgi", "db"},
     "background": WORDS | {"artifacts", "db", "events", "gc", "quotas", "resources"},

@@ -138,6 +138,11 @@ class EventStore:
         tables = own_tables.making(self._db.dialect, *_TABLES)
         await self._db.transact([*tables, _SET_KEY(value=Fernet.generate_key().decode())])
 
+    async def key(self) -> str:
+        """The database's own, which is made where there is none."""
+        await self.set_up()
+        return str((await self._db.rows(_KEY()))[0][0])
+
     async def exists(self) -> bool:
         """Whether anybody has subscribed yet."""
         return bool(await self._db.rows(own_tables.exists("headrace_events_key")))

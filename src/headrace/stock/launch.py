@@ -5,13 +5,19 @@ MLflow is imported here, in stock/jobs.py and in stock/migrate.py, nowhere else,
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
+import sys
 import warnings
 from typing import Any
 
+import msgspec
+
 from headrace import child
+from headrace.errors import HeadraceError
+from headrace.settings import Settings
 from headrace.stock.app import AsSeenByWorker, WhereJobsRun
 from headrace.stock.jobs import JobRunner
 from headrace.stock.passwords import let_engines_try_each
@@ -34,12 +40,35 @@ def share_engine(uris: set[str]) -> None:
             engines.setdefault(uri, engine)
 
 
+def keep_webhook_key(settings: Settings) -> None:
+    """Let the secrets of webhooks be encrypted with a key that the next process, and the next server, has, too.
+
+    MLflow makes one for each process, where no variable has one: with the next no webhook can be read any more.
+    """
+    from headrace.db import connected
+    from headrace.events.store import KEY_VARIABLE, EventStore
+
+    async def key() -> str:
+        async with connected(settings) as database:
+            return await EventStore(database).key()
+
+    if os.environ.get(KEY_VARIABLE):
+        return
+    try:
+        os.environ[KEY_VARIABLE] = asyncio.run(key())
+    except HeadraceError as error:
+        print(f"webhooks with a secret can't be read by the next process: {error} Set {KEY_VARIABLE}.", file=sys.stderr)
+
+
 def main() -> None:
     """Run until SIGTERM, or until the parent ends."""
     parent = child.Parent()
     configuration = parent.read_configuration()
     os.environ.update(configuration["stock"])
     path: str = configuration["socket"]
+
+    if configuration["database"] is not None:  # before MLflow is imported, which makes a key of its own otherwise
+        keep_webhook_key(msgspec.convert(configuration["database"], Settings))
 
     def gone() -> None:
         child.remove_runtime_directory(os.path.dirname(path))

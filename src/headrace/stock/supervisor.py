@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from headrace import database_url, log
 from headrace.asgi.security import with_ports
 from headrace.process import BackOff, Child, Supervisor
@@ -137,8 +139,15 @@ def environment_of_jobs(settings: Settings) -> dict[str, str]:
     return values
 
 
+# By what people and jobs come in, which stock's process has no need to know.
+_OF_ACCOUNTS = {"admin_token": "", "admin_hashes": "", "oidc_client_secret": "", "jobs_token": ""}
+
+
 def _configuration(settings: Settings) -> dict[str, Any]:
+    of_database = msgspec.structs.replace(settings, **_OF_ACCOUNTS)
     return {
+        # where the key of the webhooks' secrets is
+        "database": msgspec.to_builtins(of_database) if settings.enable_webhooks and settings.native else None,
         "stock": environment(settings),
         "jobs": environment_of_jobs(settings) if settings.enable_jobs else None,
         "socket": settings.stock_socket,
