@@ -121,6 +121,9 @@ NATIVE: dict[str, list[Step]] = {
         ("experiments/set-experiment-tag", {"experiment_id": E, "key": "empty"}),
         ("experiments/delete-experiment-tag", {"experiment_id": E, "key": "a"}),
     ],
+    "a view that the UI saves": [
+        ("experiments/set-experiment-tag", {"experiment_id": E, "key": "mlflow.tracesV4ViewState.1", "value": "{}"})
+    ],
     "rename": [("experiments/update", {"experiment_id": E, "new_name": "new {number}"})],
     "delete and restore an experiment": [
         ("experiments/delete", {"experiment_id": E}),

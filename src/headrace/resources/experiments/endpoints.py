@@ -42,7 +42,7 @@ _PLACE = re.compile(
     r"(?=.{1,200}\Z)(?:(?:s3|gs)://[\w.-]+|mlflow-artifacts:(?=/.))(?:/(?!\.{1,2}(?:/|\Z))[\w.=+@~-]+)*/?", re.ASCII
 )
 # tags whose values stock reads when they are set
-_READ_BY_STOCK = ("mlflow.customView.", "mlflow.trace")
+_READ_BY_STOCK = ("mlflow.customView.", "mlflow.trace.")
 
 
 @endpoint("GET", "2.0/mlflow/experiments/get", Right.READ, ID, sql.GET)
