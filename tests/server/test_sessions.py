@@ -345,6 +345,19 @@ def test_the_ui_learns_who_is_there(guarded: Guarded) -> None:
     assert permissions["is_admin"] is True
 
 
+def test_the_ui_offers_reviewers(guarded: Guarded) -> None:
+    """Who may sign in, by name, to who may make a review queue."""
+    guarded.headrace("user", "add", "gone", "--role", "viewer", stdin=PASSWORD)
+    guarded.headrace("user", "disable", "gone")
+    url = f"{guarded.server.url}/ajax-api/2.0/mlflow/users/list"
+    users = signed_in(guarded).get(url, timeout=60).json()["users"]
+    names = [user["username"] for user in users]
+    assert {"ada", "eve"} <= set(names) - {"gone"} == set(names)
+    assert len({user["id"] for user in users}) == len(names)
+    assert all(user.keys() == {"id", "username", "is_admin", "roles"} for user in users)
+    assert signed_in(guarded, "eve").get(url, timeout=60).status_code == 403
+
+
 def test_a_wrong_user_takes_as_long_as_a_wrong_password(guarded: Guarded) -> None:
     """Of each kind the quickest of a few, in turns: others on the machine only add to that. A missing hash would make
     it 20 times.

@@ -7,6 +7,7 @@ one. The UI's own requests carry a header that it takes from a cookie of ours; a
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from headrace.asgi.responses import JSON, NATIVE
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.types import Scope, Send
+from headrace.auth.accounts import User
 from headrace.auth.principals import Principal, Right
 from headrace.errors import Unauthenticated
 
@@ -22,6 +24,8 @@ PATHS = {
     "3.0/mlflow/users/current/permissions": "permissions",
     "3.0/mlflow/users/roles/list": "roles",
 }
+# Whom the UI offers as reviewers of traces, and on the gateway's page of its use.
+USERS = "2.0/mlflow/users/list"
 # The UI makes the header X-Headrace-UI of this cookie (getDefaultHeadersFromCookies).
 UI_COOKIE = "mlflow-request-header-X-Headrace-UI"
 UI_HEADER = b"x-headrace-ui"
@@ -41,8 +45,18 @@ async def answer(what: str, scope: Scope, send: Send, who: Principal) -> None:
     names = {name for name, _ in scope["headers"]}
     if what == "current" and who.session_id is not None and b"sec-fetch-mode" in names and UI_HEADER not in names:
         raise AskForLogin("Who is asking?")
-    body = msgspec.json.encode(_ANSWERS[what](who))
-    await send_whole(scope, send, 200, body, (JSON, NATIVE, (b"cache-control", b"no-store")))
+    await _send(scope, send, _ANSWERS[what](who))
+
+
+async def list_users(scope: Scope, send: Send, users: Iterable[User]) -> None:
+    """Answer USERS: the names of those who may sign in. The UI's lists want an id for each, and show no other."""
+    names = [user.name for user in users if user.disabled_at is None]
+    listed = [{"id": n, "username": name, "is_admin": False, "roles": []} for n, name in enumerate(names, 1)]
+    await _send(scope, send, {"users": listed})
+
+
+async def _send(scope: Scope, send: Send, answer: object) -> None:
+    await send_whole(scope, send, 200, msgspec.json.encode(answer), (JSON, NATIVE, (b"cache-control", b"no-store")))
 
 
 def _current(who: Principal) -> dict[str, Any]:

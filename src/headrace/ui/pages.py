@@ -61,9 +61,10 @@ class Pages:
             ("POST", prefix + TOKENS): self._change_tokens,
             ("GET", prefix + STYLE): self._show_style,
         }
-        for path, what in identity.PATHS.items():
-            for api in ("api", "ajax-api"):
+        for api in ("api", "ajax-api"):
+            for path, what in identity.PATHS.items():
                 self.answers["GET", f"{prefix}/{api}/{path}"] = partial(self._identify, what)
+            self.answers["GET", f"{prefix}/{api}/{identity.USERS}"] = self._list_users
 
     def base(self, scope: Scope) -> str:
         """What every path of ours begins with where the browser is: a proxy in front may take off a part of it."""
@@ -80,9 +81,10 @@ class Pages:
 
     def add_to(self, router: Router) -> None:
         """Who may see them."""
-        is_open = {self._prefix + path for path in (SIGN_IN, SIGN_OUT, STYLE)}
+        rights = {self._prefix + path: Right.OPEN for path in (SIGN_IN, SIGN_OUT, STYLE)}
+        rights |= {f"{self._prefix}/{api}/{identity.USERS}": Right.EDIT for api in ("api", "ajax-api")}
         for method, path in self.answers:
-            router.add_page(method, path, Right.OPEN if path in is_open else Right.SIGNED_IN)
+            router.add_page(method, path, rights.get(path, Right.SIGNED_IN))
 
     async def ask(self, scope: Scope, send: Send) -> None:
         """Send a browser to the page where one signs in, from where it comes back here."""
@@ -165,6 +167,9 @@ class Pages:
     async def _identify(self, what: str, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         assert who is not None
         await identity.answer(what, scope, send, who)
+
+    async def _list_users(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
+        await identity.list_users(scope, send, await self._accounts.users())
 
     async def _show_tokens(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         await self._send_tokens(scope, send, _of_session(who))
