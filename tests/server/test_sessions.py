@@ -341,8 +341,14 @@ def test_the_ui_learns_who_is_there(guarded: Guarded) -> None:
     answer = guarded.request("GET", CURRENT, ADMIN_TOKEN).json()
     assert answer == {"user": {"id": 0, "username": "admin", "is_admin": False}, "is_basic_auth": False}
     assert guarded.status("GET", CURRENT) == 401
-    permissions = guarded.request("GET", "/ajax-api/3.0/mlflow/users/current/permissions", ADMIN_TOKEN).json()
-    assert permissions["is_admin"] is True
+    path = "/ajax-api/3.0/mlflow/users/current/permissions"
+    for name, permission in (("ada", "MANAGE"), ("eve", "READ")):
+        team = {"X-MLFLOW-WORKSPACE": "team"}
+        permissions = signed_in(guarded, name).get(guarded.server.url + path, headers=team, timeout=60).json()
+        [row] = permissions["permissions"]
+        asked = row["resource_type"], row["resource_pattern"], row["permission"], row["workspace"]
+        assert (permissions["is_admin"], asked) == (False, ("experiment", "*", permission, "team"))
+    assert guarded.request("GET", path, ADMIN_TOKEN).json()["is_admin"] is True
 
 
 def test_the_ui_offers_reviewers(guarded: Guarded) -> None:
