@@ -121,19 +121,22 @@ def test_ctrl_c_twice_leaves_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
         "import signal, socket, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
         "listener = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(600)"
     )
-    port = free_port()
-    command = [sys.executable, "-c", script, str(port)]
-    plugin = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    monkeypatch.setattr(tunnel, "session", lambda *_: plugin)
+    port, started = free_port(), []
+
+    def session(*_: object) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", script, str(port)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        return started[0]
 
     def again(_: float | None = None) -> None:
         monkeypatch.undo()
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(tunnel, "session", session)
     with pytest.raises(KeyboardInterrupt), tunnel.opened(Cloud(region="eu-central-1"), "i-1", 5000, local_port=port):
-        monkeypatch.setattr(plugin, "wait", again)
+        monkeypatch.setattr(started[0], "wait", again)
         raise KeyboardInterrupt
-    assert plugin.poll() == -signal.SIGKILL
+    assert started[0].poll() == -signal.SIGKILL
 
 
 # What each says on Ctrl-C while AWS keeps it waiting.
