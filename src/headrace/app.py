@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Awaitable, Callable, Collection
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -116,7 +115,7 @@ class App:
         self._own_pages = f"{prefix}/headrace/"
         self._artifacts = Artifacts(settings, database)
         self._ui = UI(prefix, page_headers(settings), page_head(settings))
-        self._absent = Absent(settings, os.environ)
+        self._absent = Absent(settings)
         self._artifacts_only = settings.artifacts_only
         self._bodies = Bodies(settings.max_body_bytes, _BODIES_HELD * settings.max_body_bytes)
         self._compression = JsonCompression(settings.compress_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.api.endpoint import ENDPOINTS, Endpoint
 from headrace.pages import audit, events, state, storage
 from headrace.pages import endpoints as pages
-from headrace.resources import server_info, stock_only
+from headrace.resources import deployments_server, server_info, stock_only
 from headrace.resources.assessments import endpoints as assessments
 from headrace.resources.evaluation_datasets import endpoints as evaluation_datasets
 from headrace.resources.experiments import endpoints as experiments
@@ -29,7 +29,7 @@ from headrace.settings import Settings
 RESOURCES = (
     *(experiments, metrics, endpoints, change_endpoints, logged_models, registered_models, model_versions, graphql),
     *(traces, read_traces, change_traces, measure_traces, assessments, evaluation_datasets),
-    *(scorers, issues, reviews, workspaces, pages, storage, audit, state, events),
+    *(scorers, issues, reviews, workspaces, deployments_server, pages, storage, audit, state, events),
 )
 
 

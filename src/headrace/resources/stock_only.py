@@ -134,7 +134,6 @@ PATCH  2.0/mlflow/webhooks/{webhook_id}                            admin     -
 DELETE 2.0/mlflow/webhooks/{webhook_id}                            admin     -
 POST   2.0/mlflow/webhooks/{webhook_id}/test                       admin     -
 
-GET    2.0/mlflow/gateway-proxy                                    signed-in -
 POST   2.0/mlflow/gateway-proxy                                    admin     -
 GET    3.0/mlflow/gateway/secrets/config                           read      -
 GET    3.0/mlflow/gateway/secrets/get                              admin     -

@@ -6,7 +6,6 @@ up those that show the page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -26,8 +25,6 @@ class Answer(NamedTuple):
 NOBODY = Answer(200, b"application/json", b"{}\n")
 # Whose use of the gateway its page shows; stock without users: 404.
 NO_USERS = Answer(200, b"application/json", b'{"users":[]}\n')
-# handlers.gateway_proxy_handler pretends that an empty gateway is running
-NO_GATEWAY = Answer(200, b"application/json", b'{"endpoints":[]}\n')
 # The UI reports to its makers what is clicked, unless its server says no: mlflow.telemetry.constant.FALLBACK_UI_CONFIG,
 # and what handlers.post_ui_telemetry_handler says then to a page that is open already.
 NO_TELEMETRY = Answer(
@@ -39,7 +36,7 @@ NO_REPORTS = Answer(200, b"application/json", b'{"status":"disabled"}\n')
 class Absent:
     """The answers of a server with these settings."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings) -> None:
         api = f"{settings.static_prefix}/ajax-api"
         self._answers: dict[tuple[str, str], Answer] = {
             ("GET", f"{api}/3.0/mlflow/ui-telemetry"): NO_TELEMETRY,
@@ -48,8 +45,6 @@ class Absent:
         if not settings.protected:
             self._answers["GET", f"{api}/2.0/mlflow/users/current"] = NOBODY
             self._answers["GET", f"{api}/2.0/mlflow/users/list"] = NO_USERS
-        if not environment.get("MLFLOW_DEPLOYMENTS_TARGET"):
-            self._answers["GET", f"{api}/2.0/mlflow/gateway-proxy"] = NO_GATEWAY
 
     def find(self, method: str, path: str) -> Application | None:
         """What answers such a request; None: stock does."""
