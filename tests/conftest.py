@@ -85,8 +85,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, as tests wait for servers; at most 4, as each has servers of its own."""
-    return min((os.cpu_count() or 1) + 1, 4)
+    """Two more than there are cores, as tests wait for servers; at most 4, as each has servers of its own."""
+    return min((os.cpu_count() or 1) + 2, 4)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import warnings
 from typing import Any
@@ -259,7 +260,9 @@ def parameter_list(self: Any) -> list[dict[str, str]]:
 
 def install() -> None:
     """Put all of it into moto, in this process."""
-    # a third of its processor time: it reads AWS's descriptions of services, and templates, again and again
+    # half of its processor time: it reads AWS's descriptions of services, and templates, again and again, and makes all
+    # of AWS's images
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     yaml.add_multi_constructor("", yaml_tag_constructor, Loader=yaml.CLoader)
     vars(yaml).update(Loader=yaml.CLoader)
