@@ -14,6 +14,7 @@ from headrace.asgi.shield import FEATURES
 from headrace.auth.principals import ROLES, Right
 from headrace.resources import all_endpoints
 from headrace.settings import Settings
+from headrace.stock.app import CLIENT_HEADER
 from tests.server.guarded import ADMIN_TOKEN, Guarded, start_guarded
 from tests.support.databases import Databases
 from tests.support.messages import minimal
@@ -115,3 +116,13 @@ def test_every_endpoint_as_everybody(request: pytest.FixtureRequest, tokens: dic
         if right is Right.SIGNED_IN and len({told[role] for role in told if role != "nobody"}) > 1:
             wrong.append(("everybody", method, path, told["viewer"]))
     assert not wrong, "\n".join(map(str, wrong))
+
+
+def test_a_review_queue_is_its_makers(guarded: Guarded, tokens: dict[str, str]) -> None:
+    """Stock, which nobody signs in to, knows who has: what the client says of that counts for nothing."""
+    made = guarded.request("POST", "/api/2.0/mlflow/experiments/create", tokens["editor"], json={"name": "to review"})
+    queue = made.json() | {"name": "mine", "queue_type": "CUSTOM", "created_by": "admin"}
+    spoofed = {CLIENT_HEADER.decode(): "http 1 127.0.0.1 user=admin"}
+    create = "/api/3.0/mlflow/review-queues/create"
+    created = guarded.request("POST", create, tokens["editor"], json=queue, headers=spoofed).json()
+    assert created["review_queue"]["created_by"] == "editor"

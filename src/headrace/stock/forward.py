@@ -16,11 +16,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import httpcore
 
 from headrace.asgi.responses import error_id
-from headrace.asgi.types import Header, Receive, Scope, Send
+from headrace.asgi.types import PRINCIPAL, Header, Receive, Scope, Send
 from headrace.errors import Unavailable
 from headrace.stock.app import CLIENT_HEADER
 from headrace.stock.supervisor import LONGEST_REQUEST, WANTED
@@ -195,7 +196,8 @@ class _Request:
         if b"host" not in names:  # h11 insists on one; stock refuses an empty one as it does a missing one
             headers.append((b"host", b""))
         host, port = scope.get("client") or ("", 0)
-        headers.append((CLIENT_HEADER, f"{scope['scheme']} {port} {host}".encode()))
+        user = quote(who.user) if (who := scope.get(PRINCIPAL)) is not None else ""
+        headers.append((CLIENT_HEADER, f"{scope['scheme']} {port} {host} user={user}".encode()))
         return headers + _end_to_end(scope["headers"], drop)
 
     def to_stock(self, pool_timeout: float) -> httpcore.Request:

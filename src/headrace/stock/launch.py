@@ -18,7 +18,7 @@ import msgspec
 from headrace import child
 from headrace.errors import HeadraceError
 from headrace.settings import Settings
-from headrace.stock.app import AsSeenByWorker, WhereJobsRun
+from headrace.stock.app import AsSeenByWorker, WhereJobsRun, name_sender
 from headrace.stock.jobs import JobRunner
 from headrace.stock.passwords import let_engines_try_each
 
@@ -80,8 +80,10 @@ def main() -> None:
         warnings.simplefilter("ignore")  # MLflow's own, of no use to who runs it
     with child.importing():
         import uvicorn
+        from mlflow.server import app as flask_app
         from mlflow.server.fastapi_app import app
 
+    flask_app.before_request(name_sender)
     jobs: JobRunner | None = None
     if configuration["jobs"] is not None:
         os.makedirs(os.environ["_MLFLOW_HUEY_STORAGE_PATH"], mode=0o700, exist_ok=True)
