@@ -37,7 +37,10 @@ USED_LINK = "This link was used already, or is too old. `headrace user link NAME
 # What is shown, each kind known by itself: one is checked for where it comes from, another is not.
 HEADER, SESSION, ASSERTION = b"header ", b"session ", b"assertion "
 _FAR = 2.0**53  # seconds; an integer in JSON may be more than a float can hold
-HOW_TO = "Set MLFLOW_TRACKING_TOKEN to a token, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+HOW_TO = (
+    "Set MLFLOW_TRACKING_TOKEN to a token, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. "
+    "In a browser, sign in in another tab, and try again."
+)
 
 
 class Authenticator:
