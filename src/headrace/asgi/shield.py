@@ -99,7 +99,8 @@ FEATURES = (
         {
             f"3.0/mlflow/gateway/{what}/list": b"{}"
             for what in ("secrets", "endpoints", "endpoints/bindings", "model-definitions")
-        },
+        }
+        | {f"3.0/mlflow/gateway/supported-{what}": b'{"%b":[]}' % what.encode() for what in ("providers", "models")},
     ),
 )
 

@@ -230,6 +230,8 @@ async def test_the_ui_is_told_that_there_is_nothing(feature: Feature) -> None:
             assert (status, got["body"], "headers" in got) == (200, answer, False)
         assert "headers" in (await ask("GET", f"/ajax-api/{path}", **turned_on))[1]
         assert (await ask("GET", f"/ajax-api/{path}", {"host": "evil.example"}))[0] == 403
+    _, of_prompts = await ask("GET", "/ajax-api/3.0/mlflow/gateway/supported-providers")
+    assert of_prompts["body"] == b'{"providers":[]}'
     assert (await ask("GET", "/ajax-api/3.0/mlflow/assistant/config/"))[0] == 403
     assert (await ask("PUT", "/ajax-api/3.0/mlflow/assistant/config"))[0] == 403
 
