@@ -124,5 +124,10 @@ def test_a_review_queue_is_its_makers(guarded: Guarded, tokens: dict[str, str]) 
     queue = made.json() | {"name": "mine", "queue_type": "CUSTOM", "created_by": "admin"}
     spoofed = {CLIENT_HEADER.decode(): "http 1 127.0.0.1 user=admin"}
     create = "/api/3.0/mlflow/review-queues/create"
-    created = guarded.request("POST", create, tokens["editor"], json=queue, headers=spoofed).json()
-    assert created["review_queue"]["created_by"] == "editor"
+    created = guarded.request("POST", create, tokens["editor"], json=queue, headers=spoofed).json()["review_queue"]
+    assert created["created_by"] == "editor"
+    path = "/ajax-api/3.0/mlflow/users/current/permissions"  # by which the UI offers to change it
+    [told] = guarded.request("GET", path, tokens["editor"]).json()["permissions"]
+    delete = create.replace("create", "delete")
+    changed = guarded.status("POST", delete, tokens["editor"], json={"queue_id": created["queue_id"]})
+    assert (told["permission"], changed) in (("MANAGE", 200), ("READ", 403))

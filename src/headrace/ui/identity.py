@@ -15,7 +15,7 @@ import msgspec
 from headrace.api.workspace_header import workspace_of
 from headrace.asgi.responses import JSON, NATIVE
 from headrace.asgi.responses import send as send_whole
-from headrace.asgi.types import Scope, Send
+from headrace.asgi.types import PERMIT, Scope, Send
 from headrace.auth.accounts import User
 from headrace.auth.principals import Principal, Right
 from headrace.errors import Unauthenticated
@@ -46,7 +46,7 @@ async def answer(what: str, scope: Scope, send: Send, who: Principal) -> None:
     names = {name for name, _ in scope["headers"]}
     if what == "current" and who.session_id is not None and b"sec-fetch-mode" in names and UI_HEADER not in names:
         raise AskForLogin("Who is asking?")
-    await _send(scope, send, _ANSWERS[what](who, workspace_of(scope)))
+    await _send(scope, send, _ANSWERS[what](who, scope))
 
 
 async def list_users(scope: Scope, send: Send, users: Iterable[User]) -> None:
@@ -60,26 +60,27 @@ async def _send(scope: Scope, send: Send, answer: object) -> None:
     await send_whole(scope, send, 200, msgspec.json.encode(answer), (JSON, NATIVE, (b"cache-control", b"no-store")))
 
 
-def _current(who: Principal, workspace: str) -> dict[str, Any]:
+def _current(who: Principal, scope: Scope) -> dict[str, Any]:
     # `is_admin` would show pages that manage stock's own users; `is_basic_auth` shows the way to sign out
     user = {"id": 0, "username": who.user, "is_admin": False}
     return {"user": user, "is_basic_auth": who.session_id is not None}
 
 
-def _permissions(who: Principal, workspace: str) -> dict[str, Any]:
-    """The UI offers what these allow, and hides the rest; the server's word is what counts."""
+def _permissions(who: Principal, scope: Scope) -> dict[str, Any]:
+    """The UI offers what these allow, and hides the rest: to change review queues, where no grant reaches."""
+    right = who.right if scope[PERMIT] is None else Right.READ
     row = {
         "role_id": 0,
         "role_name": who.right.name.lower(),
-        "workspace": workspace,
+        "workspace": workspace_of(scope),
         "resource_type": "experiment",
         "resource_pattern": "*",
-        "permission": _PERMISSIONS[who.right],
+        "permission": _PERMISSIONS[right],
     }
     return {"is_admin": who.right is Right.ADMIN, "permissions": [row]}
 
 
-def _roles(who: Principal, workspace: str) -> dict[str, Any]:
+def _roles(who: Principal, scope: Scope) -> dict[str, Any]:
     return {"roles": []}
 
 
