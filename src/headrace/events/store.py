@@ -139,8 +139,9 @@ class EventStore:
         await self._db.transact([*tables, _SET_KEY(value=Fernet.generate_key().decode())])
 
     async def key(self) -> str:
-        """The database's own, which is made where there is none."""
-        await self.set_up()
+        """The database's own, which is made where there is none: a role that may make no tables can read it."""
+        if not await self.exists():
+            await self.set_up()
         return str((await self._db.rows(_KEY()))[0][0])
 
     async def exists(self) -> bool:
