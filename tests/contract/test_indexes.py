@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from headrace.api.search.ast import RunSearch
 from headrace.cli.indexes import indexes
-from headrace.db import postgres_indexes
-from headrace.db.indexes import HISTORIES, INDEXES
+from headrace.db import connections, postgres_indexes
+from headrace.db.indexes import HISTORIES, INDEXES, Index
 from headrace.db.postgres import PostgresDatabase
 from headrace.db.sqlite import SqliteDatabase
 from headrace.resources.runs import reads
@@ -97,6 +97,12 @@ UNDONE = [
         "DROP INDEX index_metrics_run_uuid_key_step",
         id="before it has its name",
     ),
+    pytest.param(
+        "ALTER INDEX index_metrics_run_uuid_key_step RENAME TO headrace_metrics_before;"
+        "CREATE INDEX index_metrics_run_uuid_key_step ON metrics (run_uuid, key, step)"
+        " INCLUDE (timestamp, value, is_nan)",
+        id="when it has its name",
+    ),
 ]
 
 
@@ -111,6 +117,28 @@ async def test_the_index_of_histories_takes_the_place_of_mlflows(databases: Data
     assert definition(database) == WIDE
     await postgres_indexes.drop(database.url)
     assert definition(database) == PLAIN
+
+
+async def test_two_that_put_it_there_at_a_time_leave_it_there(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler, where no lock tells of the other. It has done all of it when the first has made its own."""
+    database = databases.migrated("postgresql")
+    first, second = [await connections.connect(database.url) for _ in range(2)]
+    make = postgres_indexes._make
+
+    async def make_and_let_the_other(connection: connections.Connection, index: Index) -> None:
+        await make(connection, index)
+        if connection is first:
+            await postgres_indexes.exchange(second, HISTORIES)
+
+    monkeypatch.setattr(postgres_indexes, "_make", make_and_let_the_other)
+    try:
+        await postgres_indexes.exchange(first, HISTORIES)
+        assert definition(database) == WIDE
+    finally:
+        await connections.close(first)
+        await connections.close(second)
 
 
 async def test_that_of_a_large_table_is_made_when_it_is_asked_for(

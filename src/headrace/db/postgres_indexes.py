@@ -30,8 +30,8 @@ DEADLOCKS = 10
 
 # Above it, HISTORIES is left to `headrace db indexes build`: it would take longer than 10 s, and its size of the disk.
 SMALL_TABLE_BYTES = 1_000_000_000
-# HISTORIES, or MLflow's index again, until it takes the place of the other
-_INSTEAD = "headrace_metrics_history"
+# HISTORIES, or MLflow's index again, until it takes the place of the other; that one from then on
+_INSTEAD, _BEFORE = "headrace_metrics_history", "headrace_metrics_before"
 
 _IS_BUILT = """
 SELECT count(*) > 0 FROM pg_stat_progress_create_index
@@ -107,17 +107,26 @@ async def _make(connection: Connection, index: Index) -> None:
 
 
 async def exchange(connection: Connection, index: Index) -> None:
-    """Put an index in the place of the one of its name, which is there until then. Begun again, it goes on."""
-    instead = replace(index, name=_INSTEAD)
+    """Put an index in the place of the one of its name, which is there until then. Begun again, it goes on.
+
+    Two may be at it at a time, behind a pooler: both names change at once, or neither does, and what goes is never the
+    index that has taken the place.
+    """
+    instead, before = replace(index, name=_INSTEAD), replace(index, name=_BEFORE)
 
     async def take_its_place() -> None:
-        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
-        await connection.execute(f"ALTER INDEX {_INSTEAD} RENAME TO {index.name}")
+        if not (await _ready(connection, [index])).get(index.name):  # else another has done it
+            await connection.execute(
+                f"ALTER INDEX IF EXISTS {index.name} RENAME TO {_BEFORE}; ALTER INDEX {_INSTEAD} RENAME TO {index.name}"
+            )
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_BEFORE}")
 
-    there = await _ready(connection, [index, instead])
+    there = await _ready(connection, [index, instead, before])
+    if _BEFORE in there:  # of one that was broken off, as is _INSTEAD here
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_BEFORE}")
     if there.get(index.name):
-        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_INSTEAD}")  # of one that was broken off
-    elif there:  # else somebody has dropped it, and wants none
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_INSTEAD}")
+    elif index.name in there or _INSTEAD in there:  # else somebody has dropped it, and wants none
         await _make(connection, instead)
         await _beside_others(take_its_place, index.name)
         logger.info("the index %s is ON %s now", index.name, index)
