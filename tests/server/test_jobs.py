@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -94,14 +94,17 @@ def wait_for(done: Callable[[], bool], what: str) -> None:
 
 
 def jobs_of(server: Serving) -> Sequence[psutil.Process]:
-    def below(process: psutil.Process) -> Iterator[psutil.Process]:
+    def below(process: psutil.Process) -> list[psutil.Process]:
+        found: list[psutil.Process] = []
         for child in (fork_of(process) or process).children():
-            if "mlflow.server.jobs" in " ".join(child.cmdline()):
-                yield from filter(None, (child, fork_of(child)))
-            yield from below(child)
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, as MLflow's jobs do
+                if "mlflow.server.jobs" in " ".join(child.cmdline()):
+                    found += filter(None, (child, fork_of(child)))
+                found += below(child)
+        return found
 
     assert server.stock is not None
-    return list(below(server.stock))
+    return below(server.stock)
 
 
 def test_judges_and_the_archive_and_another_server_that_takes_over(serve: Serve, tmp_path: Path) -> None:
