@@ -277,19 +277,17 @@ def _run(
     os.chdir(folder)
     os.umask(umask)
     sys.orig_argv[:], sys.path[:] = arguments, path
+    if arguments[1:3] != ["-m", LOOKS_ITSELF]:
+        os.environ.update(_set)
     match arguments[1:]:
         case ["-m", module, *rest]:
-            if module != LOOKS_ITSELF:
-                os.environ.update(_set)
             sys.argv[:], sys.path[:0] = [module, *rest], [folder]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         case ["-c", script, *rest]:
-            os.environ.update(_set)
             sys.argv[:], sys.path[:0] = ["-c", *rest], [""]
             sys.modules["__main__"] = types.ModuleType("__main__")
             exec(compile(script, "<string>", "exec"), vars(sys.modules["__main__"]))
         case [script, *rest]:
-            os.environ.update(_set)
             sys.argv[:], sys.path[:0] = [script, *rest], [str(Path(script).parent)]
             runpy.run_path(script, run_name="__main__")
 

@@ -145,7 +145,7 @@ class EventStore:
         return str((await self._db.rows(_KEY()))[0][0])
 
     async def exists(self) -> bool:
-        """Whether anybody has subscribed yet."""
+        """Whether its tables are there: before that nobody has subscribed."""
         return bool(await self._db.rows(own_tables.exists("headrace_events_key")))
 
     async def add(self, subscription: Subscription) -> None:

@@ -45,14 +45,7 @@ if folder and not is_new and (kind := kind_of(sys.orig_argv[1:3])) in kinds.spli
         socket.send_fds(channel, [json.dumps(request).encode()], [0, 1, 2])
         waits = channel.recv(100) == b"wait"
         if waits:
-            for number in (
-                signal.SIGTERM,
-                signal.SIGINT,
-                signal.SIGHUP,
-                signal.SIGQUIT,
-                signal.SIGUSR1,
-                signal.SIGUSR2,
-            ):
+            for number in SIGNALS:
                 signal.signal(number, lambda number, _: channel.send(bytes([number])))
             os.closerange(0, 3)  # whoever reads the other ends sees the fork's end
             code = int(channel.recv(100) or -signal.SIGKILL)
