@@ -48,7 +48,8 @@ SET_BY_DEFAULT = {"MLFLOW_SERVER_X_FRAME_OPTIONS": "SAMEORIGIN"}
 # Not seen by `_noting_reads`: what the interpreter, libc and BLAS look at when they start.
 READ_IN_C = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "OMP_", "OPENBLAS_")
 UNCOUNTED = {"__iter__", "get_exec_path", "_candidate_tempdir_list"}
-OF_NO_CONSEQUENCE = {"_MLFLOW_TELEMETRY_SESSION_ID"}  # whose telemetry it is, if any were sent
+# Whose telemetry it is, if any were sent; and the key of webhooks' secrets, whose tests have no forks.
+OF_NO_CONSEQUENCE = {"_MLFLOW_TELEMETRY_SESSION_ID", "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"}
 LONGEST_REQUEST = 200_000
 # Its command puts options into variables, and then calls `become_new_unless_as_found`.
 LOOKS_ITSELF = "tests.support.stock"
