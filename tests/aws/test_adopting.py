@@ -203,10 +203,10 @@ def _made_by_headrace(database: Database) -> None:
 def _old_server(postgres: Postgres, made: Callable[[Database], None] = _made_by_headrace) -> str:
     """Its tables, which its own role has `made`, and a run; the run's id."""
     postgres.execute("CREATE ROLE postgres_master LOGIN CREATEDB CREATEROLE PASSWORD 'typed by hand'")
-    as_master = f"--dbname=postgresql://postgres_master:typed%20by%20hand@127.0.0.1:{postgres.port}"
-    postgres.execute(f"CREATE ROLE {OLD_ROLE} LOGIN", f"{as_master}/postgres")
-    postgres.execute("CREATE DATABASE runs", f"{as_master}/postgres")
-    postgres.execute(f"GRANT CREATE ON SCHEMA public TO {OLD_ROLE}", f"{as_master}/runs")
+    master = "postgres_master:typed%20by%20hand"
+    postgres.execute(f"CREATE ROLE {OLD_ROLE} LOGIN", user=master)
+    postgres.execute("CREATE DATABASE runs", user=master)
+    postgres.execute(f"GRANT CREATE ON SCHEMA public TO {OLD_ROLE}", "runs", user=master)
     uri = postgres.uri("runs").replace("postgres@", f"{OLD_ROLE}@")
     made(Database("postgresql", "runs", uri))
     run_id = 32 * "a"

@@ -69,7 +69,7 @@ def test_no_request_fails_on_the_way_to_tokens_and_back(place: Place, rds: Rds, 
         load.goes_on()
         wait_until(lambda: rds.let_in > let_in, "connections that have begun since")
         assert place.cloud.secret("/lab/DB_PASS") is None
-        assert place.postgres.ask(f"SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = '{ROTATED}'") == "t"
+        assert place.postgres.ask(f"SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = '{ROTATED}'") is True
         login.to_tokens(place.cloud, "lab", said.append)  # nothing is left to do
         # and back
         place.cloud.put_secret("/lab/DB_PASS", "another", KEY)

@@ -62,7 +62,7 @@ class Rds:
 
     def _start(self, identifier: str, server: Postgres) -> None:
         server.start()
-        wait_until(lambda: server.ask("SELECT pg_is_in_recovery()") == "f", "it has recovered")
+        wait_until(lambda: server.ask("SELECT pg_is_in_recovery()") is False, "it has recovered")
         self.servers[identifier] = server
 
     def lead(self) -> None:
@@ -192,7 +192,7 @@ def test_a_database_is_restored_with_all_that_was_before_and_nothing_that_came_a
     found = client.steps(writer.run_id)
     assert before <= found, "nothing of before is lost"
     assert not found & after, "nothing of after is there"
-    assert rds.servers[old].ask("SELECT count(*) FROM metrics WHERE key = 'm'", NAME) == str(len(writer.written))
+    assert rds.servers[old].ask("SELECT count(*) FROM metrics WHERE key = 'm'", NAME) == len(writer.written)
     client.post("runs/log-metric", run_id=writer.run_id, key="m", value=1.0, step=10**6, timestamp=1)
     assert 10**6 in client.steps(writer.run_id), "it goes on from there"
     again = command("up").output

@@ -205,11 +205,10 @@ def test_the_roles_whose_tables_they_are_are_joined_and_keep_their_rights(postgr
     """As for `headrace aws up --existing-database`: who has made a role may become a member of it."""
     postgres.execute("CREATE ROLE maker LOGIN CREATEDB CREATEROLE")
     postgres.execute("CREATE ROLE strangers LOGIN")
-    as_maker = f"--dbname=postgresql://maker@127.0.0.1:{postgres.port}"
-    postgres.execute("CREATE ROLE old_server LOGIN", f"{as_maker}/postgres")
-    postgres.execute("CREATE DATABASE joined", f"{as_maker}/postgres")
-    postgres.execute("GRANT CREATE ON SCHEMA public TO old_server", f"{as_maker}/joined")
-    postgres.execute("CREATE TABLE runs (id int)", f"--dbname=postgresql://old_server@127.0.0.1:{postgres.port}/joined")
+    postgres.execute("CREATE ROLE old_server LOGIN", user="maker")
+    postgres.execute("CREATE DATABASE joined", user="maker")
+    postgres.execute("GRANT CREATE ON SCHEMA public TO old_server", "joined", user="maker")
+    postgres.execute("CREATE TABLE runs (id int)", "joined", user="old_server")
 
     def settings(user: str, name: str = "joined") -> Settings:
         return Settings(backend_store_uri=postgres.uri(name).replace("postgres@", f"{user}@"))
@@ -219,7 +218,7 @@ def test_the_roles_whose_tables_they_are_are_joined_and_keep_their_rights(postgr
     connects = "has_database_privilege('old_server', 'joined', 'CONNECT')"
     makes = "has_schema_privilege('old_server', 'public', 'CREATE')"
     postgres.execute("REVOKE ALL ON DATABASE joined FROM PUBLIC")
-    assert postgres.ask(f"SELECT {connects} AND {makes}", "joined") == "t"
+    assert postgres.ask(f"SELECT {connects} AND {makes}", "joined") is True
     postgres.execute("GRANT CONNECT ON DATABASE joined TO strangers")
     with pytest.raises(
         ConfigurationError, match="As each of them, or as who has made them: GRANT THE_ROLE TO strangers"
