@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pickle
 import sys
 import warnings
 from typing import Any
@@ -32,6 +33,7 @@ from moto.ssm.responses import SimpleSystemManagerResponse
 _PROPOSE = CloudFormationBackend.create_change_set
 _EXECUTE, _DELETE = CloudFormationBackend.execute_change_set, CloudFormationBackend.delete_stack
 _BACK_UP = RDSBackend.create_auto_snapshot
+_LOAD = yaml.load
 _MAKE_STATE, _MAKE_BALANCER = InstanceState.__init__, FakeLoadBalancer.__init__
 FAILS = "headrace-test-fails"  # a command whose text has this fails
 FAILS_AT = "/fails-at"  # a parameter of SSM: the resource at which a stack's creation fails
@@ -258,6 +260,15 @@ def parameter_list(self: Any) -> list[dict[str, str]]:
     return [{"ParameterKey": key, "ParameterValue": value} for key, value in _parameters(self).items()]
 
 
+def load_yaml(template: str, **_loader: Any) -> Any:
+    return pickle.loads(_loaded(template))
+
+
+@functools.cache
+def _loaded(template: str) -> bytes:
+    return pickle.dumps(_LOAD(template, Loader=yaml.CLoader))
+
+
 def install() -> None:
     """Put all of it into moto, in this process."""
     # half of its processor time: it reads AWS's descriptions of services, and templates, again and again, and makes all
@@ -265,7 +276,7 @@ def install() -> None:
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     yaml.add_multi_constructor("", yaml_tag_constructor, Loader=yaml.CLoader)
-    vars(yaml).update(Loader=yaml.CLoader)
+    vars(yaml).update(load=load_yaml, Loader=yaml.CLoader)
     warnings.filterwarnings("ignore", message="Tried to parse")  # types that moto's CloudFormation passes over
     added: dict[Any, list[Any]] = {
         SimpleSystemManagerResponse: [start_session, describe_instance_information, get_command_invocation],
