@@ -85,7 +85,7 @@ def generated(versions: bool) -> list[dict[str, Any]]:
     )
     searches = []
     for _ in range(SEARCHES):
-        search: dict[str, Any] = {"max_results": chance.choice([1, 3, 7, 100])}
+        search: dict[str, Any] = {"max_results": chance.choice([2, 7, 100])}
         if text := " AND ".join(condition(chance, versions) for _ in range(chance.choice([0, 1, 1, 2, 3]))):
             search["filter"] = text
         if chance.random() < 0.6:
