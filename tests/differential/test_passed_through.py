@@ -23,6 +23,7 @@ GOOD: dict[str, tuple[str, str, dict[str, Any]]] = {
         "issues",
         ISSUE | {"status": "resolved", "severity": "high", "root_causes": ["r"], "categories": ["c"]},
     ),
+    "a change of an issue": ("PATCH", "issues/none", {"issue_id": "none", "description": "e"}),
     "a label schema": ("POST", "label-schemas/create", SCHEMA),
     "a review queue": ("POST", "review-queues/create", {"experiment_id": "0", "name": "{new}", "queue_type": "CUSTOM"}),
     "a user's queue": ("POST", "review-queues/get-or-create-user", {"experiment_id": "0", "user": "u"}),
