@@ -17,6 +17,7 @@ from tests.support.processes import wait_until
 
 API = "/api/2.0/mlflow"
 DATASETS = "/api/3.0/mlflow/datasets"
+REVIEWS = "/api/3.0/mlflow"
 EDITORS_ARTIFACT = "/api/2.0/mlflow-artifacts/artifacts"
 
 
@@ -29,6 +30,9 @@ class World(NamedTuple):
     runs: dict[str, str]
     traces: dict[str, str]
     datasets: dict[str, str]
+    queues: dict[str, str]
+    schemas: dict[str, str]
+    issues: dict[str, str]
 
     def call(self, user: str, method: str, path: str, **more: Any) -> tuple[int, Any]:
         answer = self.guarded.request(method, path, self.tokens[user], **more)
@@ -46,7 +50,7 @@ def world(
     guarded = start_guarded(
         databases.migrated(request.param), tmp_path_factory.mktemp("grants"), "--grants", users=users,
     )  # fmt: skip
-    experiments, runs, traces, datasets = {}, {}, {}, {}
+    experiments, runs, traces, datasets, queues, schemas, issues = ({} for _ in range(7))
 
     def made(path: str, body: dict[str, Any]) -> Any:
         answer = guarded.request("POST", path, ADMIN_TOKEN, json=body)
@@ -67,13 +71,19 @@ def world(
         traces[name] = f"tr-{name}"
         dataset = made(f"{DATASETS}/create", {"name": name, "experiment_ids": [experiments[name]]})
         datasets[name] = dataset["dataset"]["dataset_id"]
+        of_it = {"experiment_id": experiments[name], "name": name}
+        queue = made(f"{REVIEWS}/review-queues/create", of_it | {"queue_type": "CUSTOM"})
+        queues[name] = queue["review_queue"]["queue_id"]
+        schema = made(f"{REVIEWS}/label-schemas/create", of_it | {"type": "FEEDBACK", "input": {"text": {}}})
+        schemas[name] = schema["label_schema"]["schema_id"]
+        issues[name] = made(f"{REVIEWS}/issues", of_it | {"description": "d"})["issue"]["issue_id"]
     for user, permission in (("reader", "read"), ("writer", "edit"), ("manager", "manage")):
         guarded.headrace("user", "grant", user, permission, "--experiment", "open")
         guarded.headrace("user", "grant", user, permission, "--model", "open")
     guarded.headrace("user", "groups", "team", "friends")
     guarded.headrace("user", "grant", "friends", "edit", "--group", "--experiment", experiments["open"])
     tokens = {name: guarded.headrace("user", "token", name) for name in users}
-    yield World(guarded, tokens, experiments, runs, traces, datasets)
+    yield World(guarded, tokens, experiments, runs, traces, datasets, queues, schemas, issues)
     guarded.server.stop()
 
 
@@ -143,6 +153,17 @@ NATIVE_AND_PASSED = [
     ("edit", "PATCH", "{DATASETS}/{dataset}/tags", {"tags": "{}"}),
     ("edit", "DELETE", "{DATASETS}/{dataset}/tags/a", None),
     ("edit", "POST", "{DATASETS}/{dataset}/add-experiments", {"experiment_ids": ["{experiment}"]}),
+    ("read", "GET", "{REVIEWS}/review-queues/get?queue_id={queue}", None),
+    ("edit", "POST", "{REVIEWS}/review-queues/update", {"queue_id": "{queue}", "update_users": True, "users": ["a"]}),
+    ("edit", "POST", "{REVIEWS}/review-queues/items/add", {"queue_id": "{queue}", "item_ids": ["{trace}"]}),
+    ("read", "GET", "{REVIEWS}/review-queues/items/list?queue_id={queue}", None),
+    ("edit", "POST", "{REVIEWS}/review-queues/items/set-status",
+     {"queue_id": "{queue}", "item_id": "{trace}", "status": "COMPLETE"}),
+    ("edit", "POST", "{REVIEWS}/review-queues/items/remove", {"queue_id": "{queue}", "item_ids": ["tr-none"]}),
+    ("read", "GET", "{REVIEWS}/label-schemas/get?schema_id={schema}", None),
+    ("edit", "PATCH", "{REVIEWS}/label-schemas/update", {"schema_id": "{schema}", "instruction": "i"}),
+    ("read", "GET", "{REVIEWS}/issues/{issue}", None),
+    ("edit", "PATCH", "{REVIEWS}/issues/{issue}", {"issue_id": "{issue}", "description": "e"}),
     ("manage", "POST", "{API}/experiments/update", {"experiment_id": "{experiment}", "new_name": "{name}"}),
 ]  # fmt: skip
 
@@ -150,7 +171,9 @@ NATIVE_AND_PASSED = [
 def words_of(world: World, name: str) -> dict[str, str]:
     """What stands for the objects of that name; `nothing` are those of none."""
     nothing = {"experiment": "987654", "run": "0" * 32, "trace": "tr-nothing", "dataset": "d-" + "0" * 32}
+    nothing |= {"queue": "rq-nothing", "schema": "ls-nothing", "issue": "iss-nothing"}
     there = {"experiment": world.experiments, "run": world.runs, "trace": world.traces, "dataset": world.datasets}
+    there |= {"queue": world.queues, "schema": world.schemas, "issue": world.issues}
     ids = nothing if name == "nothing" else {kind: ids[name] for kind, ids in there.items()}
     return ids | {"name": name}
 
@@ -159,7 +182,7 @@ def filled(words: dict[str, str], path: str, body: Any) -> tuple[str, Any]:
     text = json.dumps(body)
     for word, value in words.items():
         text = text.replace("{%s}" % word, value)  # noqa: UP031 - braces are JSON's
-    return path.format(API=API, DATASETS=DATASETS, **words), json.loads(text)
+    return path.format(API=API, DATASETS=DATASETS, REVIEWS=REVIEWS, **words), json.loads(text)
 
 
 @pytest.mark.parametrize(("needed", "method", "path", "body"), NATIVE_AND_PASSED)

@@ -192,7 +192,22 @@ def test_every_kind_of_object_has_a_workspace() -> None:
     others = [each for each in endpoints if each.target.checked and (each.method, each.path) not in known]
     assert others
     kinds = {kind for each in others for kind in kinds_of(each.target)}
-    assert kinds == {"experiment", "run", "logged-model", "dataset", "model", "workspace"}
+    of_stock = {"review-queue", "label-schema", "issue"}  # stock itself looks where they are: the test below
+    assert kinds - of_stock == {"experiment", "run", "logged-model", "dataset", "model", "workspace"}
+
+
+def test_what_stock_answers_by_id_is_not_reached_from_another_workspace(server: Server) -> None:
+    ours, theirs = Team(server, OURS, {}), Team(server, THEIRS, {})
+    experiment = ours.send("POST", "2.0/mlflow/experiments/create", {"name": "with reviews"}).json()["experiment_id"]
+    of_it = {"experiment_id": experiment, "name": "n", "description": "d"}
+    issue = ours.send("POST", "3.0/mlflow/issues", of_it).json()["issue"]["issue_id"]
+    schema = of_it | {"type": "FEEDBACK", "input": {"text": {}}}
+    schema = ours.send("POST", "3.0/mlflow/label-schemas/create", schema).json()["label_schema"]["schema_id"]
+    queue = of_it | {"queue_type": "CUSTOM"}
+    queue = ours.send("POST", "3.0/mlflow/review-queues/create", queue).json()["review_queue"]["queue_id"]
+    for path in (f"issues/{issue}", f"label-schemas/get?schema_id={schema}", f"review-queues/get?queue_id={queue}"):
+        answers = [team.send("GET", f"3.0/mlflow/{path}", {}) for team in (theirs, ours)]
+        assert [answer.status_code for answer in answers] == [404, 200], path
 
 
 def kinds_of(target: Target) -> set[str]:

@@ -52,7 +52,10 @@ TEXTS: dict[str, set[str]] = {
     "2.0/mlflow/logged-models": {"name"},
     "3.0/mlflow/datasets/create": {"name", "source"},
     "3.0/mlflow/issues": {"name"},
+    "3.0/mlflow/issues/{issue_id}": {"name"},
     "3.0/mlflow/label-schemas/create": {"name"},
+    "3.0/mlflow/label-schemas/update": {"name"},
+    "3.0/mlflow/review-queues/update": {"name"},
     "3.0/mlflow/label-schemas/get-by-name": {"name"},  # of the experiment that is checked, as are those below
     "3.0/mlflow/review-queues/create": {"name"},
     "3.0/mlflow/review-queues/get-by-name": {"name"},

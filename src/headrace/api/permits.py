@@ -10,7 +10,7 @@ from headrace.api.endpoint import Endpoint
 from headrace.api.message import Message
 from headrace.api.workspace_header import workspace_of
 from headrace.asgi.types import Scope
-from headrace.auth.access import Access, grantees
+from headrace.auth.access import Access, Grants, grantees
 from headrace.auth.principals import Principal, Right
 from headrace.entities import DEFAULT_WORKSPACE
 
@@ -49,6 +49,10 @@ class Permit:
             await access.check_making(self.who, self._endpoint.right, self._workspace)
         else:
             await access.check(self.who, self._endpoint.right, target.objects(message), self._workspace)
+
+    async def granted(self) -> Grants:
+        """What is granted to the sender. Raises Unavailable."""
+        return await self._access.granted(self.who)
 
     def forget(self) -> None:
         """Grants have changed: read them again."""

@@ -98,7 +98,7 @@ class Access:
             return
         before = model_key(workspace, "")
         for anew in _KNOWN_THEN_ANEW:
-            for kind, name in await self._granted(who, anew):
+            for kind, name in await self.granted(who, anew):
                 if (kind == "workspace" and name == workspace) or (kind == "model" and name.startswith(before)):
                     return
         if not await self._accounts.store.rows(GRANTED_IN_WORKSPACE(workspace=workspace, grantees=list(grantees(who)))):
@@ -106,14 +106,14 @@ class Access:
 
     async def right_in(self, who: Principal, workspace: str) -> Right:
         """What is granted to them on all that is in the workspace."""
-        return (await self._granted(who)).get(("workspace", workspace), Right.OPEN)
+        return (await self.granted(who)).get(("workspace", workspace), Right.OPEN)
 
     async def check_making(self, who: Principal, right: Right, workspace: str) -> None:
         """Check that they may make something in the workspace. Raises Forbidden, Unavailable."""
         if workspace == DEFAULT_WORKSPACE and who.role >= right:
             return
         for anew in _KNOWN_THEN_ANEW:
-            if (await self._granted(who, anew)).get(("workspace", workspace), Right.OPEN) >= right:
+            if (await self.granted(who, anew)).get(("workspace", workspace), Right.OPEN) >= right:
                 return
         raise _needs(who, right, f"workspace {workspace}")
 
@@ -128,7 +128,7 @@ class Access:
                 await self.check_entry(who, ref.id)
         refs = [ref for ref in refs if ref.kind != "workspace"]
         for anew in _KNOWN_THEN_ANEW:
-            refused = await self._refused(await self._granted(who, anew), right, refs, workspace)
+            refused = await self._refused(await self.granted(who, anew), right, refs, workspace)
             if refused is None:
                 return
         assert refused is not None
@@ -197,7 +197,8 @@ class Access:
         of_datasets = await workspaces_of_datasets(self._accounts.store, datasets) if datasets else {}
         return of_datasets | await workspaces_of_experiments(self._accounts.store, named)
 
-    async def _granted(self, who: Principal, anew: bool = False) -> Grants:
+    async def granted(self, who: Principal, anew: bool = False) -> Grants:
+        """What is granted to them. Raises Unavailable."""
         if self._generation != self._authenticator.generation:
             self._generation = self._authenticator.generation
             self._grants.clear()

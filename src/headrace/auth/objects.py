@@ -203,6 +203,18 @@ class LoggedModel(Target):
     kind = "logged-model"
 
 
+class ReviewQueue(Target):
+    kind = "review-queue"
+
+
+class LabelSchema(Target):
+    kind = "label-schema"
+
+
+class Issue(Target):
+    kind = "issue"
+
+
 class EvaluationDataset(Target):
     """An evaluation dataset, which belongs to any number of experiments: a right on one of them is enough."""
 
@@ -337,6 +349,9 @@ EXPERIMENT_OF: dict[str, Callable[..., Bound]] = {
     "run": Sql("SELECT run_uuid, experiment_id FROM runs WHERE run_uuid IN :ids"),
     "trace": Sql("SELECT request_id, experiment_id FROM trace_info WHERE request_id IN :ids"),
     "logged-model": Sql("SELECT model_id, experiment_id FROM logged_models WHERE model_id IN :ids"),
+    "review-queue": Sql("SELECT queue_id, experiment_id FROM review_queues WHERE queue_id IN :ids"),
+    "label-schema": Sql("SELECT schema_id, experiment_id FROM label_schemas WHERE schema_id IN :ids"),
+    "issue": Sql("SELECT issue_id, experiment_id FROM issues WHERE issue_id IN :ids"),
     "experiment-name": Sql("SELECT name, experiment_id FROM experiments WHERE workspace = :workspace AND name IN :ids"),
     "dataset": Sql("""
         SELECT source_id, destination_id FROM entity_associations
@@ -439,8 +454,10 @@ def words(ref: ObjectRef) -> str:
     kind = {
         "dataset": "evaluation dataset",
         "experiment-name": "experiment",
+        "label-schema": "label schema",
         "logged-model": "logged model",
         "model": "registered model",
+        "review-queue": "review queue",
     }
     if ref.kind == "model-version":
         version, _, name = ref.id.partition("/")

@@ -80,23 +80,23 @@ GET    2.0/mlflow/get-online-trace-details                         read      -
 
 POST   3.0/mlflow/issues                                           edit      experiment:experiment_id   experiment_id:experiment name:text description:text status:issue-status severity:severity root_causes:texts source_run_id:text created_by:text categories:texts
 POST   3.0/mlflow/issues/invoke                                    edit      -
-GET    3.0/mlflow/issues/{issue_id}                                read      -
-PATCH  3.0/mlflow/issues/{issue_id}                                edit      -                          issue_id name:text description:text status:issue-status severity:severity
+GET    3.0/mlflow/issues/{issue_id}                                read      issue:issue_id             issue_id
+PATCH  3.0/mlflow/issues/{issue_id}                                edit      issue:issue_id             issue_id name:text description:text status:issue-status severity:severity
 POST   3.0/mlflow/label-schemas/create                             edit      experiment:experiment_id   experiment_id:experiment name:text type:schema-type input:schema-input instruction:text enable_comment:truth
-GET    3.0/mlflow/label-schemas/get                                read      -
+GET    3.0/mlflow/label-schemas/get                                read      label-schema:schema_id     schema_id
 GET    3.0/mlflow/label-schemas/get-by-name                        read      experiment:experiment_id   experiment_id:experiment name:text
-PATCH  3.0/mlflow/label-schemas/update                             edit      -                          schema_id:text name:text input:schema-input instruction:text enable_comment:truth
-DELETE 3.0/mlflow/label-schemas/delete                             edit      -
+PATCH  3.0/mlflow/label-schemas/update                             edit      label-schema:schema_id     schema_id:text name:text input:schema-input instruction:text enable_comment:truth
+DELETE 3.0/mlflow/label-schemas/delete                             edit      label-schema:schema_id     schema_id
 POST   3.0/mlflow/review-queues/create                             edit      experiment:experiment_id   experiment_id:experiment name:text queue_type:queue-type created_by:text users:texts schema_ids:texts
 POST   3.0/mlflow/review-queues/get-or-create-user                 edit      experiment:experiment_id   experiment_id:experiment user:text created_by:text
-GET    3.0/mlflow/review-queues/get                                read      -
+GET    3.0/mlflow/review-queues/get                                read      review-queue:queue_id      queue_id
 GET    3.0/mlflow/review-queues/get-by-name                        read      experiment:experiment_id   experiment_id:experiment name:text
-POST   3.0/mlflow/review-queues/update                             edit      -                          queue_id:text name:text new_owner:text update_users:truth users:texts update_schema_ids:truth schema_ids:texts
-POST   3.0/mlflow/review-queues/delete                             edit      -
-POST   3.0/mlflow/review-queues/items/add                          edit      -                          queue_id:text item_type:item-type item_ids:texts
-POST   3.0/mlflow/review-queues/items/remove                       edit      -                          queue_id:text item_ids:texts
-GET    3.0/mlflow/review-queues/items/list                         read      -                          queue_id:text status:review-status max_results:int32 page_token:text
-POST   3.0/mlflow/review-queues/items/set-status                   edit      -                          queue_id:text item_id:text status:review-status completed_by:text
+POST   3.0/mlflow/review-queues/update                             edit      review-queue:queue_id      queue_id:text name:text new_owner:text update_users:truth users:texts update_schema_ids:truth schema_ids:texts
+POST   3.0/mlflow/review-queues/delete                             edit      review-queue:queue_id      queue_id
+POST   3.0/mlflow/review-queues/items/add                          edit      review-queue:queue_id      queue_id:text item_type:item-type item_ids:texts
+POST   3.0/mlflow/review-queues/items/remove                       edit      review-queue:queue_id      queue_id:text item_ids:texts
+GET    3.0/mlflow/review-queues/items/list                         read      review-queue:queue_id      queue_id:text status:review-status max_results:int32 page_token:text
+POST   3.0/mlflow/review-queues/items/set-status                   edit      review-queue:queue_id      queue_id:text item_id:text status:review-status completed_by:text
 
 POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id   experiment_id:experiment name:text serialized_scorer:object
 DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id   experiment_id:experiment name:text version:int32
@@ -172,6 +172,9 @@ _KINDS: dict[str, type[Target]] = {
     "trace": objects.Trace,
     "logged-model": objects.LoggedModel,
     "model": objects.RegisteredModel,
+    "review-queue": objects.ReviewQueue,
+    "label-schema": objects.LabelSchema,
+    "issue": objects.Issue,
     "folder": objects.ArtifactFolder,
     "source": objects.ModelSource,
     "version-files": objects.ModelVersionFiles,

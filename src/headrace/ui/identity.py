@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.api.permits import Permit
 from headrace.api.workspace_header import workspace_of
 from headrace.asgi.responses import JSON, NATIVE
 from headrace.asgi.responses import send as send_whole
@@ -32,7 +33,7 @@ UI_COOKIE = "mlflow-request-header-X-Headrace-UI"
 UI_HEADER = b"x-headrace-ui"
 # Basic, with a user that the UI's logout made up
 SIGNS_OUT = b"Basic " + base64.b64encode(b"mlflow-logged-out-")
-_PERMISSIONS = {Right.READ: "READ", Right.MANAGE: "MANAGE", Right.ADMIN: "MANAGE"}
+_PERMISSIONS = {Right.READ: "READ", Right.EDIT: "EDIT", Right.MANAGE: "MANAGE", Right.ADMIN: "MANAGE"}
 
 
 class AskForLogin(Unauthenticated):
@@ -46,7 +47,14 @@ async def answer(what: str, scope: Scope, send: Send, who: Principal) -> None:
     names = {name for name, _ in scope["headers"]}
     if what == "current" and who.session_id is not None and b"sec-fetch-mode" in names and UI_HEADER not in names:
         raise AskForLogin("Who is asking?")
-    await _send(scope, send, _ANSWERS[what](who, scope))
+    match what:
+        case "current":
+            found = _current(who)
+        case "permissions":
+            found = await _permissions(who, scope)
+        case _:
+            found = {"roles": []}
+    await _send(scope, send, found)
 
 
 async def list_users(scope: Scope, send: Send, users: Iterable[User]) -> None:
@@ -60,28 +68,26 @@ async def _send(scope: Scope, send: Send, answer: object) -> None:
     await send_whole(scope, send, 200, msgspec.json.encode(answer), (JSON, NATIVE, (b"cache-control", b"no-store")))
 
 
-def _current(who: Principal, scope: Scope) -> dict[str, Any]:
+def _current(who: Principal) -> dict[str, Any]:
     # `is_admin` would show pages that manage stock's own users; `is_basic_auth` shows the way to sign out
     user = {"id": 0, "username": who.user, "is_admin": False}
     return {"user": user, "is_basic_auth": who.session_id is not None}
 
 
-def _permissions(who: Principal, scope: Scope) -> dict[str, Any]:
-    """The UI offers what these allow, and hides the rest: to change review queues, where no grant reaches."""
-    right = who.right if scope[PERMIT] is None else Right.READ
-    row = {
-        "role_id": 0,
-        "role_name": who.right.name.lower(),
-        "workspace": workspace_of(scope),
-        "resource_type": "experiment",
-        "resource_pattern": "*",
-        "permission": _PERMISSIONS[right],
-    }
-    return {"is_admin": who.right is Right.ADMIN, "permissions": [row]}
-
-
-def _roles(who: Principal, scope: Scope) -> dict[str, Any]:
-    return {"roles": []}
-
-
-_ANSWERS = {"current": _current, "permissions": _permissions, "roles": _roles}
+async def _permissions(who: Principal, scope: Scope) -> dict[str, Any]:
+    """The UI offers what these allow, and hides the rest: to change the review queues of an experiment."""
+    permit: Permit | None = scope[PERMIT]
+    granted = await permit.granted() if permit is not None else {("experiment", "*"): who.right}
+    rows = [
+        {
+            "role_id": 0,
+            "role_name": who.right.name.lower(),
+            "workspace": name if kind == "workspace" else workspace_of(scope),
+            "resource_type": "experiment",
+            "resource_pattern": "*" if kind == "workspace" else name,
+            "permission": _PERMISSIONS[right],
+        }
+        for (kind, name), right in granted.items()
+        if kind in ("experiment", "workspace")
+    ]
+    return {"is_admin": who.right is Right.ADMIN, "permissions": rows}
