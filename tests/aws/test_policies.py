@@ -17,7 +17,6 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
-from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 from moto.iam.access_control import IAMPolicyStatement, PermissionResult
 
 import headrace.aws
@@ -187,6 +186,9 @@ def permissions(service: str, operation: str) -> list[str]:
 
 def handlers() -> dict[str, set[str]]:
     """Permission -> the resource types whose handlers list it, but for listing all of a type."""
+    # half a second for each of pytest-xdist's workers, of which one runs this
+    from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
+
     kinds = set(re.findall(r"^    Type: (AWS::\w+::\w+)$", templates.data() + templates.app(), re.M))
     found: dict[str, set[str]] = {}
     for kind in kinds:

@@ -12,7 +12,7 @@ from tests.differential.reading import Readers
 from tests.differential.test_registry_search import quoted
 from tests.support.generated import TIMES, dice
 
-SEARCHES = 50 * TIMES
+SEARCHES = 30 * TIMES
 SEARCH, CREATE = (f"../../3.0/mlflow/datasets/{name}" for name in ("search", "create"))
 NAMES = ["a", "A", "b", "it's", "a_b", "a%b", "ß", "日本語", '"x"', "a.b", "ab", "z z"]
 VALUES = ["", "a", "A", "it's", "100%", "a_b", "ß", "x\ny"]

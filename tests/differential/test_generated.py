@@ -63,7 +63,7 @@ def case_of(requests: list[Request]) -> Case:
 
 
 @pytest.mark.generated
-@cases(25)
+@cases(15)
 @given(histories)
 def test_batches(pair: Pair, history: list[Request]) -> None:
     case = case_of(history)
@@ -71,7 +71,7 @@ def test_batches(pair: Pair, history: list[Request]) -> None:
 
 
 @pytest.mark.generated
-@cases(20)
+@cases(12)
 @given(mixed_histories)
 def test_mixed_requests(pair: Pair, history: list[Request]) -> None:
     case = case_of(history)
@@ -80,7 +80,7 @@ def test_mixed_requests(pair: Pair, history: list[Request]) -> None:
 
 # not shrunk: eight histories take too long, and what differs shows in the tests above as well
 @pytest.mark.generated
-@cases(4, phases=(Phase.generate,))
+@cases(3, phases=(Phase.generate,))
 @given(st.lists(histories, min_size=8, max_size=8))
 def test_batches_of_many_runs_together(pair: Pair, lots: list[list[Request]]) -> None:
     """Eight runs logged to at once: what group commit puts into one transaction stays apart."""

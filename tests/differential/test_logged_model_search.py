@@ -12,7 +12,7 @@ from tests.differential.conftest import Pair
 from tests.differential.harness import API, Subject
 from tests.support.generated import TIMES, dice
 
-SEARCHES = 50 * TIMES
+SEARCHES = 30 * TIMES
 VALUES = ["", "a", "A", "b c", "100%", "a_b", "ß", "1", "0.5"]
 DATASETS = [{}, {"dataset_name": "d", "dataset_digest": "1"}, {"dataset_name": "d", "dataset_digest": "2"}]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.differential.reading import Readers
 from tests.support.generated import TIMES, dice
 
-SEARCHES = 50 * TIMES
+SEARCHES = 30 * TIMES
 NAMES = ["a", "A", "b", "it's", "a_b", "a%b", "ß", "日本語", '"x"', "a.b", "ab", "z z"]
 VALUES = ["", "a", "A", "it's", "100%", "a_b", "ß", "true", "false", "True", "x\ny"]
 KEYS = ["t", "T", "a.b", "mlflow.prompt.is_prompt"]

@@ -120,7 +120,7 @@ def test_opentelemetrys_sdk_and_exporter(server: Server) -> None:
 
 
 def test_large_requests_take_turns(server: Server) -> None:
-    """Packed they are small, and unpacked each takes six times its size: all at once they took 374 MB, in turns 94."""
+    """Packed they are small, and unpacked each takes five times its size: all at once they took 374 MB, in turns 94."""
     [worker] = Serving(server.url, server.process).workers
 
     def sent(number: int) -> int:
