@@ -97,8 +97,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores, as tests wait for servers; at most 4, as each has servers of its own."""
-    return min((os.cpu_count() or 1) + 2, 4)
+    """Three more than there are cores, as tests wait for servers; at most 5, as each has servers of its own."""
+    return min((os.cpu_count() or 1) + 3, 5)
 
 
 @pytest.hookimpl(wrapper=True)
