@@ -58,7 +58,7 @@ from headrace.db.database import Database, TableChanged
 from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotFound, NotServed, StoreUnusable
 from headrace.events.notes import Events
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
-from headrace.quotas import GROWS, Quotas
+from headrace.quotas import Quotas
 from headrace.readiness import Readiness, check_tables
 from headrace.resources import all_endpoints, needs_runs, server_info
 from headrace.resources.traces.otlp import decompressed
@@ -288,7 +288,7 @@ class App:
             if match.endpoint.replica and (db := await call.db.reads()) is not call.db:
                 call = msgspec.structs.replace(call, db=db)
             if self._quotas is not None and self._quotas.full:
-                await self._check_quota(match, scope, body, message)
+                await self._quotas.check_request(match, scope, body, message)
             handler = match.endpoint.handler
             assert handler is not None
             answer = await handler(call, message)
@@ -352,7 +352,8 @@ class App:
                 return
             check_values(body)
             message = await self._admit(match, scope, body)
-            await self._check_quota(match, scope, body, message)
+            if self._quotas is not None:
+                await self._quotas.check_request(match, scope, body, message)
             answer = await handler(body, scope)
         except StoreUnusable as unusable:
             await send_error(scope, send, unusable.answer, security)
@@ -419,7 +420,8 @@ class App:
                 if self._workspaces is not None:
                     for_stock(match, scope, b"")
                 await check_for_stock(scope, b"")
-                await self._check_quota(match, scope, b"")
+                if self._quotas is not None:
+                    await self._quotas.check_request(match, scope, b"")
             except ApiError as error:
                 await send_error(scope, send, error, scope[SECURITY] or ())
                 return
@@ -446,7 +448,8 @@ class App:
             body = await beside_others(body, _look_at, match, scope, body)
             if self._workspaces is not None:
                 body = for_stock(match, scope, body)
-            await self._check_quota(match, scope, body, message)
+            if self._quotas is not None:
+                await self._quotas.check_request(match, scope, body, message)
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())
         else:
@@ -478,19 +481,6 @@ class App:
         self._metrics.of_stock(scope["method"], match.endpoint.path)
         await self._stock.forward(scope, receive, send, body, route=_route(match, scope), reason=reason)
 
-    async def _check_quota(self, match: Match, scope: Scope, body: bytes, message: Message | None = None) -> None:
-        """Raises QuotaExceeded for what would add to an experiment that is full, whoever answers it."""
-        what = GROWS.get((match.endpoint.method, match.endpoint.path))
-        if what is None or self._quotas is None or not self._quotas.full:
-            return
-        try:
-            message = message or decode(match, scope, body, None)
-            objects = match.endpoint.target.objects(message)
-        except ApiError:  # it names nothing: whoever answers it says so
-            return
-        if what == "artifacts" or getattr(message, "metrics", True):
-            await self._quotas.check(what, objects)
-
     def _streamed(self, method: str, path: str) -> StreamHandler | None:
         return self._artifacts.find(method, path) or self._ui.find(method, path) or self._absent.find(method, path)
 
@@ -501,7 +491,8 @@ class App:
         if security is not None:
             try:
                 await self._admit(match, scope, b"")
-                await self._check_quota(match, scope, b"")
+                if self._quotas is not None:
+                    await self._quotas.check_request(match, scope, b"")
                 await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
             except StoreUnusable as unusable:
                 await send_error(scope, send, unusable.answer, security)

@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from headrace.api.decode import decode
+from headrace.api.endpoint import Match
+from headrace.api.message import Message
 from headrace.artifacts.locations import Locations
+from headrace.asgi.types import Scope
 from headrace.auth.objects import EXPERIMENT_OF, ObjectRef
 from headrace.clock import now_ms
 from headrace.db.database import Database
 from headrace.db.own_tables import making
 from headrace.db.query import Sql
-from headrace.errors import HeadraceError, QuotaExceeded
+from headrace.errors import ApiError, HeadraceError, QuotaExceeded
 from headrace.settings import Settings
 from headrace.settings.values import parse_quota
 from headrace.sweeps import again_and_again, until_done
@@ -30,7 +34,7 @@ EVERY_SECONDS = 3600.0  # without --quota-every
 FULL_SHARE = 12  # what is full is counted so many times as often
 _REMEMBERED = 10_000  # runs whose experiment is known
 # endpoint's path -> what it adds to
-GROWS = {
+_GROWS = {
     ("POST", "2.0/mlflow/runs/log-metric"): "metrics",
     ("POST", "2.0/mlflow/runs/log-batch"): "metrics",
     ("PUT", "2.0/mlflow-artifacts/artifacts/{path:path}"): "artifacts",
@@ -117,6 +121,22 @@ class Quotas:
                 if used is not None and what in limits and used > limits[what]:
                     full.setdefault(number, {})[what] = Excess(name, used, limits[what])
         self.full = full
+
+    async def check_request(self, match: Match, scope: Scope, body: bytes, message: Message | None = None) -> None:
+        """Raises QuotaExceeded for a request, whoever answers it, that would add to an experiment which has too much.
+
+        `message`: what `body` says, where that is known.
+        """
+        what = _GROWS.get((match.endpoint.method, match.endpoint.path))
+        if what is None or not self.full:
+            return
+        try:
+            message = message or decode(match, scope, body, None)
+            objects = match.endpoint.target.objects(message)
+        except ApiError:  # it names nothing: whoever answers it says so
+            return
+        if what == "artifacts" or getattr(message, "metrics", True):  # not a batch of params and tags
+            await self.check(what, objects)
 
     async def check(self, what: str, objects: Sequence[ObjectRef]) -> None:
         """Raises QuotaExceeded where one of the objects is in an experiment that has too much of this."""

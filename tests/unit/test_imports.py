@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "resources": WORDS | {"api", "auth", "db", "pages", "sweeps"},
     "artifacts": WORDS | {"api", "asgi", "db", "resources"},
     "gc": WORDS | {"artifacts", "db", "resources", "sweeps"},
-    "quotas": WORDS | {"artifacts", "auth", "db", "sweeps", "usage"},
+    "quotas": WORDS | {"api", "artifacts", "asgi", "auth", "db", "sweeps", "usage"},
     "usage": WORDS | {"artifacts", "db"},
     "copy": WORDS | {"artifacts", "database", "db", "resources"},
     "ui": WORDS | {"api", "asgi", "auth"},
