@@ -2,30 +2,26 @@
 
 request -> its declaration -> message -> permit -> handler -> answer
                | streams, no handler, or declined
-               +-> artifacts, the UI's files, stock.forward
+               +-> artifacts, the UI's files, the pass-through
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from headrace.access_log import AccessLog
-from headrace.api.bad_request import instead_of_failure
-from headrace.api.decode import beside_others, check_content_type, check_for_stock, decode, rewrite
-from headrace.api.endpoint import METHODS, UNDECLARED, Call, Endpoint, Match, Note, Response, Router
+from headrace.api.decode import beside_others, check_content_type, decode
+from headrace.api.endpoint import METHODS, UNDECLARED, Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message, check_values
 from headrace.api.permits import Permit
-from headrace.api.workspaces import Workspaces, for_stock
+from headrace.api.workspaces import Workspaces
 from headrace.artifacts.direct import JsonHandler
-from headrace.artifacts.local import longer_than_disks_take
 from headrace.artifacts.routes import Artifacts
 from headrace.artifacts.routes import Handler as StreamHandler
 from headrace.asgi.body import Bodies
@@ -37,7 +33,6 @@ from headrace.asgi.security import page_headers
 from headrace.asgi.shield import Shield
 from headrace.asgi.types import (
     MATCH,
-    MESSAGE,
     OBSERVED,
     PERMIT,
     SECURITY,
@@ -51,17 +46,17 @@ from headrace.asgi.types import (
 )
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
-from headrace.auth.objects import ArtifactFolder, Workspace
+from headrace.auth.objects import Workspace
 from headrace.background import Background
 from headrace.db import open_database
 from headrace.db.database import Database, TableChanged
-from headrace.errors import ApiError, Declined, Forbidden, Malformed, NotFound, NotServed, StoreUnusable
+from headrace.errors import ApiError, Declined, Malformed, NotFound, NotServed, StoreUnusable
 from headrace.events.notes import Events
 from headrace.monitoring import CONTENT_TYPE, Metrics, Observed
+from headrace.pass_through import OF_FILES, PassThrough, noting, or_refusal
 from headrace.quotas import Quotas
 from headrace.readiness import Readiness, check_tables
 from headrace.resources import all_endpoints, needs_runs, server_info
-from headrace.resources.traces.otlp import decompressed
 from headrace.settings import Settings
 from headrace.ui.files import UI
 from headrace.ui.page_head import page_head
@@ -69,10 +64,6 @@ from headrace.ui.refusals import HTML, send_refusal
 from headrace.ui.stub_answers import Absent
 from headrace.uri import redact
 from headrace.versions import installed_version
-
-if TYPE_CHECKING:
-    from headrace.stock.forward import Forwarder
-    from headrace.stock.never import NoStock
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +73,6 @@ _EMPTY = b"{}"
 _READING = ("GET", "HEAD")
 # The MLflow whose endpoints are all declared (tests/differential/test_surface.py), and what it says of other paths.
 _DECLARED = "3.17."
-_NOWHERE = b"""<!doctype html>
-<html lang=en>
-<title>404 Not Found</title>
-<h1>Not Found</h1>
-<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>
-"""  # noqa: E501
-# Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
-_STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
-_OF_FILES = (500,)  # what stock answers where it only fails at a path; a 501 says that this store can't do that
 # Stock says 503 here, which clients send again for minutes.
 _NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 _BODIES_HELD = 4  # as many of the largest at a time
@@ -136,6 +118,7 @@ class App:
             self._background = Background(settings, database, events, self._quotas, self._leave_to_stock)
             if settings.enable_workspaces:
                 self._workspaces = Workspaces(database)
+        self._pass_through = PassThrough(settings, self._bodies, metrics, self._workspaces, self._quotas)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Not a coroutine itself: the usual request costs none more."""
@@ -182,9 +165,9 @@ class App:
                 nothing = NotFound(f"There is no page {scope['path']} on this server.")
                 await send_refusal(scope, send, nothing, scope[SECURITY] or ())
             elif match is UNDECLARED and self._is_nowhere(scope):
-                await self._answer_nowhere(scope, receive, send)
+                await self._pass_through.answer_nowhere(scope, receive, send)
             else:
-                await self._pass_on(match, scope, receive, send)
+                await self._pass_through.hand_on(match, scope, receive, send)
         finally:
             self._bodies.release(scope)
 
@@ -197,31 +180,6 @@ class App:
         path = scope["path"]
         here = path.startswith(f"{self._settings.static_prefix}/") and not self._knows(path)
         return here and scope["method"] in METHODS and installed_version("mlflow").startswith(_DECLARED)
-
-    async def _answer_nowhere(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stock's 404, for a body within the limits of what it gets."""
-        security = scope[SECURITY] or ()
-        try:
-            self._bodies.check_size(_body_of(scope)[0], scope)
-            body = await self._bodies.read(scope, receive)
-            if body is None:
-                return
-            await check_for_stock(scope, body)
-        except ApiError as error:
-            await send_error(scope, send, error, security)
-        else:
-            await send_whole(scope, send, 404, _NOWHERE, (HTML, NATIVE, *security))
-
-    @cached_property
-    def _stock(self) -> Forwarder | NoStock:
-        """Made for the first request that needs it: its HTTP client would be a tenth of a worker's start."""
-        if self._settings.stock == "never":
-            from headrace.stock.never import NoStock
-
-            return NoStock()
-        from headrace.stock.forward import Forwarder
-
-        return Forwarder(self._settings.stock_socket, self._settings.stock_wait, self._settings.stock_idle)
 
     def _allow(self, path: str) -> Header:
         """The header with the methods that this path has (RFC 9110, 9.3.7). Stock does not see such a question, which
@@ -266,7 +224,7 @@ class App:
         """Answer natively, or hand what was read of the request to stock."""
         security = _native_headers(scope, match.endpoint, self._workspaces is not None)
         if security is None:
-            await self._in_pieces(partial(self._pass_on, match), scope, receive, send)
+            await self._in_pieces(partial(self._pass_through.hand_on, match), scope, receive, send)
             return
         body = message = None
         permit: Permit | None = scope.get(PERMIT)
@@ -299,15 +257,15 @@ class App:
 
             async def ask_stock(scope: Scope, receive: Receive, send: Send) -> None:
                 if is_malformed:
-                    send = _or_refusal(scope, send, why, (500, 501))
+                    send = or_refusal(scope, send, why, (500, 501))
                 elif match.endpoint.noted is not None and message is not None and self._call.events.by_kind:
                     scope["extensions"] = {}  # nothing is answered past it
                     try:
-                        send = _noting(send, await match.endpoint.noted(call, message))
+                        send = noting(send, await match.endpoint.noted(call, message))
                     except ApiError as error:  # the database is away
                         await send_error(scope, send, error, security)
                         return
-                await self._to_stock(match, scope, receive, send, message, body, why)
+                await self._pass_through.hand_on_read(match, scope, receive, send, message, body, why)
 
             await self._in_pieces(ask_stock, scope, receive, send)
         except ApiError as error:
@@ -337,13 +295,13 @@ class App:
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())
         else:
-            await self._to_stock(match, scope, receive, send, message, body, reason)
+            await self._pass_through.hand_on_read(match, scope, receive, send, message, body, reason)
 
     async def _answer_by(self, handler: JsonHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively with a handler that reads the body itself: where artifacts go without this server."""
         security = _native_headers(scope, workspaces=self._workspaces is not None)
         if security is None:
-            await self._pass_on(match, scope, receive, send)
+            await self._pass_through.hand_on(match, scope, receive, send)
             return
         message = None
         try:
@@ -359,8 +317,8 @@ class App:
             await send_error(scope, send, unusable.answer, security)
         except Declined as reason:
             if isinstance(reason, Malformed):
-                send = _or_refusal(scope, send, str(reason), _OF_FILES)
-            await self._to_stock(match, scope, receive, send, message, body, str(reason))
+                send = or_refusal(scope, send, str(reason), OF_FILES)
+            await self._pass_through.hand_on_read(match, scope, receive, send, message, body, str(reason))
         except ApiError as error:
             await send_error(scope, send, error, security)
         else:
@@ -402,85 +360,6 @@ class App:
         packed, encoded = await self._compression.compress(scope, content)
         await send_whole(scope, send, status, packed, (*headers, *encoded))
 
-    async def _pass_on(self, match: Match, scope: Scope, receive: Receive, send: Send, reason: str = "") -> None:
-        """Hand a request to stock, of which nothing was read. One with limited rights is decoded and checked first.
-
-        Only artifacts are streamed to it. All other bodies are read first, so that none is too large or nested too
-        deeply, and none that comes slowly holds a connection to stock.
-        """
-        permit: Permit | None = scope.get(PERMIT)
-        length, chunked = _body_of(scope)
-        if self._workspaces is not None and isinstance(match.endpoint.target, ArtifactFolder):
-            named = match.parameters.get("path") or unquote(scope["query_string"].decode("latin-1"))
-            if longer_than_disks_take(named):
-                send = _or_refusal(scope, send, "a name in the path is longer than a disk takes it", _OF_FILES)
-        if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
-            try:
-                looked_at = _look_at(match, scope, b"")
-                if self._workspaces is not None:
-                    for_stock(match, scope, b"")
-                await check_for_stock(scope, b"")
-                if self._quotas is not None:
-                    await self._quotas.check_request(match, scope, b"")
-            except ApiError as error:
-                await send_error(scope, send, error, scope[SECURITY] or ())
-                return
-            self._metrics.of_stock(scope["method"], match.endpoint.path)
-            route = _route(match, scope)
-            await self._stock.forward(scope, receive, send, looked_at or None, route=route, reason=reason)
-            return
-        try:
-            self._bodies.check_size(length, scope)
-            body = await self._bodies.read(scope, receive)
-            if body is None:
-                return
-            message = None
-            encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"").decode(
-                "latin-1"
-            )
-            if match.endpoint.raw and encoding:  # spans, which stock would unpack whatever they unpack to
-                await asyncio.to_thread(decompressed, body, encoding.lower(), self._settings.max_body_bytes)
-            if permit is not None:
-                if encoding and not match.endpoint.raw:
-                    raise Forbidden("A compressed request can't be checked. Send it as it is.")
-                message = await beside_others(body, decode, match, scope, body, permit)
-                await permit.check(message)
-            body = await beside_others(body, _look_at, match, scope, body)
-            if self._workspaces is not None:
-                body = for_stock(match, scope, body)
-            if self._quotas is not None:
-                await self._quotas.check_request(match, scope, body, message)
-        except ApiError as error:
-            await send_error(scope, send, error, scope[SECURITY] or ())
-        else:
-            await self._to_stock(match, scope, receive, send, message, body, reason)
-
-    async def _to_stock(
-        self,
-        match: Match,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        message: Message | None,
-        body: bytes | None,
-        reason: str,
-    ) -> None:
-        permit: Permit | None = scope.get(PERMIT)
-        try:
-            await check_for_stock(scope, b"" if match.endpoint.raw or body is None else body)
-        except ApiError as error:
-            await send_error(scope, send, error, scope[SECURITY] or ())
-            return
-        if permit is not None and permit.exact:
-            assert message is not None
-            if match.endpoint.target.filtered or match.endpoint.target.creates:
-                refusal = Forbidden("Stock MLflow would answer this with more than what you may see.")
-                await send_error(scope, send, refusal, scope[SECURITY] or ())
-                return
-            body = rewrite(match, scope, message, body or b"")
-        self._metrics.of_stock(scope["method"], match.endpoint.path)
-        await self._stock.forward(scope, receive, send, body, route=_route(match, scope), reason=reason)
-
     def _streamed(self, method: str, path: str) -> StreamHandler | None:
         return self._artifacts.find(method, path) or self._ui.find(method, path) or self._absent.find(method, path)
 
@@ -500,13 +379,13 @@ class App:
             except Declined as declined:
                 reason = str(declined)
                 if isinstance(declined, Malformed):
-                    send = _or_refusal(scope, send, reason, _OF_FILES)
+                    send = or_refusal(scope, send, reason, OF_FILES)
             except ApiError as error:
                 await send_error(scope, send, error, security)
                 return
             else:
                 return
-        await self._pass_on(match, scope, receive, send, reason)
+        await self._pass_through.hand_on(match, scope, receive, send, reason)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -544,8 +423,7 @@ class App:
         if self._database is not None:
             self._background.stop()
             await self._database.close()
-        if "_stock" in vars(self):
-            await self._stock.close()
+        await self._pass_through.close()
 
 
 def create_app(settings: Settings, readiness: Readiness) -> Application:
@@ -569,80 +447,12 @@ def create_app(settings: Settings, readiness: Readiness) -> Application:
     return Observed(Shield(guarded, settings), metrics, router, log)
 
 
-def _body_of(scope: Scope) -> tuple[int, bool]:
-    """How many bytes the client says that it sends, and whether it sends them without saying that."""
-    length, chunked = 0, False
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            length = int(value)  # httptools has looked at it
-        elif name == b"transfer-encoding":
-            chunked = True
-    return length, chunked
-
-
-def _look_at(match: Match, scope: Scope, body: bytes) -> bytes:
-    """What a request on its way to stock says, for the audit; where its declaration says how it must be, it is refused
-    for what is not so, and its body is written anew: "true" and 5.0 are read here, and taken for absent by stock.
-
-    The body that stock gets. Raises ApiError.
-    """
-    endpoint = match.endpoint
-    if endpoint.handler is not None or endpoint.path in _STREAMED or not endpoint.message.__struct_fields__:
-        return body
-    if endpoint.check is None:
-        if MESSAGE not in scope:
-            with contextlib.suppress(ApiError):
-                decode(match, scope, body, None)
-        return body
-    if body:
-        check_content_type(scope)
-    message = scope.get(MESSAGE) or decode(match, scope, body, None)
-    endpoint.check(message)
-    return rewrite(match, scope, message, body)
-
-
-def _or_refusal(scope: Scope, send: Send, why: str, failures: tuple[int, ...]) -> Send:
-    """A `send` for stock's answer, whose `failures` are the fault of who asks."""
-    scope["extensions"] = {}  # nothing is answered past it
-    return instead_of_failure(send, why, failures)
-
-
-def _noting(send: Send, note: Note) -> Send:
-    """A `send` for an answer of stock's, of which an event is noted before who asked has all of it: with the last byte
-    they may be gone, and what is done for them ends."""
-    status, length = 0, -1
-    answer = bytearray()
-    is_noted = False
-
-    async def look(event: Any) -> None:
-        nonlocal status, length, is_noted
-        if event["type"] == "http.response.start":
-            status = event["status"]
-            length = int(dict(event["headers"]).get(b"content-length", -1))
-        elif status == 200 and not is_noted:
-            answer.extend(event.get("body", b""))
-            if len(answer) == length or not event.get("more_body"):
-                is_noted = True
-                try:
-                    await note(bytes(answer))
-                except Exception:  # the request is done, whatever it is that can't be read
-                    logger.exception("an event that stock's answer tells of can't be noted")
-        await send(event)
-
-    return look
-
-
 def _json(content: bytes) -> tuple[Header, bytes]:
     return JSON, content
 
 
 def _versions() -> bytes:
     return msgspec.json.encode({name: installed_version(name) for name in ("headrace", "mlflow")})
-
-
-def _route(match: Match, scope: Scope) -> str:
-    """What stock's part logs of the endpoint: its declaration, never a client's own text."""
-    return f"{scope['method']} {match.endpoint.path}" if match.endpoint.path else "other"
 
 
 def _native_headers(scope: Scope, endpoint: Endpoint | None = None, workspaces: bool = False) -> Headers | None:

@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "readiness": WORDS | {"db"},
     "monitoring": WORDS | {"access_log", "api", "asgi", "db"},
     "background": WORDS | {"artifacts", "db", "events", "gc", "quotas", "resources"},
+    "pass_through": WORDS | {"api", "artifacts", "asgi", "auth", "monitoring", "quotas", "resources", "stock", "ui"},
     "app": WORDS
     | {
         "access_log",
@@ -64,10 +65,10 @@ ALLOWED: dict[str, set[str]] = {
         "db",
         "events",
         "monitoring",
+        "pass_through",
         "quotas",
         "readiness",
         "resources",
-        "stock",
         "ui",
     },
     "server": WORDS | {"app", "asgi", "child", "readiness"},
