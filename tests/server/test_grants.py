@@ -510,6 +510,25 @@ def test_an_assessment_is_not_taken_from_anothers_trace(world: World) -> None:
     assert (kept["feedback"]["value"], kept["rationale"]) == (True, "private")
 
 
+def test_a_trace_of_a_deleted_ones_id_is_the_other_experiments(world: World) -> None:
+    """Clients choose the ids of traces: whoever takes part in a distributed one knows its id beforehand."""
+    traces = "/api/3.0/mlflow/traces"
+    path = f"{traces}/tr-again"
+
+    def begin(token: str, name: str) -> int:
+        location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": world.experiments[name]}}
+        info = {"trace_id": "tr-again", "request_time": "2026-01-01T00:00:00Z", "trace_location": location}
+        return world.guarded.status("POST", traces, token, json={"trace": {"trace_info": info}})
+
+    assert begin(world.tokens["writer"], "open") == 200
+    assert world.status("writer", "GET", path) == 200
+    ids = {"experiment_id": world.experiments["open"], "request_ids": ["tr-again"]}
+    assert world.status("writer", "POST", f"{traces}/delete-traces", json=ids) == 200
+    assert begin(ADMIN_TOKEN, "closed") == 200
+    assert world.status("writer", "GET", path) == 403
+    assert world.status("writer", "PATCH", f"{path}/tags", json={"key": "k", "value": "v"}) == 403
+
+
 def test_a_job_names_more_than_its_experiment(world: World) -> None:
     """A prompt and a dataset, which stock reads for whoever asks: administrators start such jobs."""
     config = {"dataset_id": world.datasets["closed"], "optimizer_type": 1}

@@ -399,8 +399,9 @@ GRANTED_IN_WORKSPACE = Sql("""
 SELECT 1 FROM experiments WHERE workspace = :workspace AND experiment_id IN (
   SELECT CAST(object AS integer) FROM headrace_grants WHERE kind = 'experiment' AND grantee IN :grantees) LIMIT 1
 """)
-# kinds whose objects move to another experiment by `headrace runs move` alone, which tells servers to look again
-FIXED = frozenset({"run", "trace", "logged-model"})
+# kinds whose objects move to another experiment by `headrace runs move` alone, which tells servers to look again; a
+# trace's id is its client's: once it is deleted, another experiment's may have it
+FIXED = frozenset({"run", "logged-model"})
 
 
 async def workspaces_of_datasets(db: Database, ids: Iterable[str]) -> dict[str, str]:
