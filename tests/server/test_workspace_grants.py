@@ -365,5 +365,10 @@ def test_groups_and_grants_without_walls(databases: Databases, tmp_path: Path) -
         assert [status(each, "experiments/create", new, "POST") for each in ("", OURS, THEIRS)] == [403, 200, 403]
         assert guarded.status("GET", "/api/2.0/mlflow/registered-models/get?name=M", token,
                               headers={"X-MLFLOW-WORKSPACE": THEIRS}) == 200  # fmt: skip
+        run = guarded.request("POST", "/api/2.0/mlflow/runs/create", ADMIN_TOKEN, json={"experiment_id": "0"}).json()
+        run_id = run["run"]["info"]["run_id"]  # which a viewer reads by role
+        version = MODEL | {"source": f"runs:/{run_id}/m", "run_id": run_id}
+        assert status("", "model-versions/create", version, "POST") == 200
+        assert status("", "runs/set-tag", {"run_id": run_id, "key": "k", "value": "v"}, "POST") == 403
     finally:
         guarded.server.stop()

@@ -126,7 +126,8 @@ class Access:
         for ref in refs:
             if ref.kind == "workspace":
                 await self.check_entry(who, ref.id)
-        refs = [ref for ref in refs if ref.kind != "workspace"]
+        by_grant = [each for each in refs if not self.allows_by_role(who, each.right or right)]
+        refs = [ref for ref in by_grant if ref.kind != "workspace"]
         for anew in _KNOWN_THEN_ANEW:
             refused = await self._refused(await self.granted(who, anew), right, refs, workspace)
             if refused is None:
