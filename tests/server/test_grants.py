@@ -437,9 +437,12 @@ def test_evaluation_datasets_show_what_is_granted(world: World) -> None:
 
 def test_a_grant_works_at_once_and_its_end_within_five_seconds(world: World) -> None:
     path = f"{API}/runs/get?run_id={world.runs['closed']}"
+    link = {"run_id": world.runs["open"], "trace_ids": list(world.traces.values())}  # to read a trace is enough
     assert world.status("team", "GET", path) == 403
+    assert world.status("team", "POST", f"{API}/traces/link-to-run", json=link) == 403
     world.guarded.headrace("user", "grant", "team", "read", "--experiment", "closed")
     assert world.status("team", "GET", path) == 200
+    assert world.status("team", "POST", f"{API}/traces/link-to-run", json=link) == 200
     world.guarded.headrace("user", "revoke", "team", "--experiment", "closed")
     wait_until(lambda: world.status("team", "GET", path) == 403, "the grant has ended")
 

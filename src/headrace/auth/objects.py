@@ -46,6 +46,7 @@ class Target:
 
     `checked`: whether the objects that are named must be granted to a sender whose rights are limited; where not, such
     a sender is refused, unless the class says otherwise.
+    `right`: what is needed on them, where that is not what the endpoint needs.
     """
 
     kind: ClassVar[str] = ""
@@ -57,12 +58,12 @@ class Target:
     # whether its handler itself shows only what is in Call.workspace
     keeps_to_workspace: ClassVar[bool] = False
 
-    def __init__(self, *fields: str) -> None:
-        self.fields = fields
+    def __init__(self, *fields: str, right: Right | None = None) -> None:
+        self.fields, self.right = fields, right
 
     def objects(self, message: Any) -> list[ObjectRef]:
         """The objects that the message names, at least one. Raises Forbidden where it names none."""
-        objects = [ObjectRef(self.kind, text) for text in self.ids(message)]
+        objects = [ObjectRef(self.kind, text, self.right) for text in self.ids(message)]
         if not objects:
             raise Forbidden("The request does not say on what it works.")
         return objects
@@ -155,7 +156,7 @@ class IfNamed(Target):
     """What the message need not name; where it does, it must be granted."""
 
     def objects(self, message: Any) -> list[ObjectRef]:
-        return [ObjectRef(self.kind, text) for text in self.ids(message)]
+        return [ObjectRef(self.kind, text, self.right) for text in self.ids(message)]
 
 
 class ExperimentIfNamed(IfNamed):

@@ -171,7 +171,13 @@ async def delete_trace_tag_v2(call: Call, message: messages.DeleteTraceTagV2) ->
     await delete_trace_tag(call, messages.DeleteTraceTag(message.request_id, message.key))
 
 
-@endpoint("POST", "2.0/mlflow/traces/link-to-run", Right.EDIT, Both(Run("run_id"), Trace("trace_ids")), sql.LINK)
+@endpoint(
+    "POST",
+    "2.0/mlflow/traces/link-to-run",
+    Right.EDIT,
+    Both(Run("run_id"), Trace("trace_ids", right=Right.READ)),
+    sql.LINK,
+)
 async def link_traces_to_run(call: Call, message: messages.LinkTracesToRun) -> None:
     """SqlAlchemyStore.link_traces_to_run. Neither the traces nor the run need be there, as in stock."""
     if len(message.trace_ids) > MAX_LINKS:
