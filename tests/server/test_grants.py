@@ -493,6 +493,21 @@ def test_logged_models(world: World) -> None:
     assert world.call("nobody", "POST", f"{API}/logged-models/search", json=everywhere) == (200, {})
 
 
+def test_what_is_said_to_come_from_a_run_comes_from_one_that_may_be_read(world: World) -> None:
+    """Whether there is a run of that id is nobody's whom it is not granted to, and nothing of others' names it."""
+    experiment = {"experiment_id": world.experiments["open"], "name": "m"}
+    made = world.call("writer", "POST", f"{API}/logged-models", json=experiment)[1]["model"]["info"]["model_id"]
+    version = {"name": "open", "source": f"models:/{made}", "model_id": made}
+    for run, expected in ((world.runs["open"], 200), (world.runs["closed"], 403), ("0" * 32, 403)):
+        come_from = {"source_run_id": run}
+        assert world.status("writer", "POST", f"{API}/logged-models", json=experiment | come_from) == expected
+        issue = experiment | come_from | {"description": "d"}
+        assert world.status("writer", "POST", f"{REVIEWS}/issues", json=issue) == expected
+        assert (
+            world.status("writer", "POST", f"{API}/model-versions/create", json=version | {"run_id": run}) == expected
+        )
+
+
 def test_an_assessment_is_not_taken_from_anothers_trace(world: World) -> None:
     """Stock gives the row of that id to the trace that comes with it."""
     theirs = f"/api/3.0/mlflow/traces/{world.traces['closed']}/assessments"

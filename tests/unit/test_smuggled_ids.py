@@ -33,7 +33,7 @@ ROUTER = Router(all_endpoints(Settings()), "")
 NAMES = (
     *("run_id", "run_uuid", "runId", "run_ids", "experiment_id", "experimentId", "experiment_ids", "experimentIds"),
     *("experiment_name", "model_id", "modelId", "trace_id", "traceId", "request_id", "requestId", "name", "path"),
-    *("dataset_id", "datasetId", "source", "version", "locations"),
+    *("dataset_id", "datasetId", "source", "source_run_id", "sourceRunId", "version", "locations"),
 )
 DECLARED = [
     each for each in all_endpoints(Settings()) if each.target.checked and each.right.name in ("READ", "EDIT", "MANAGE")
@@ -68,7 +68,7 @@ TEXTS: dict[str, set[str]] = {
     "3.0/mlflow/traces/batchGetInfos": {"experiment_ids", "experimentIds"},
     "2.0/mlflow/runs/log-batch": {"metrics.run_id"},  # of answers; the run is the batch's
     # of a model's source that is checked; what is beside it must agree with it (resources/model_versions/source.py)
-    "2.0/mlflow/model-versions/create": {"run_id", "runId", "model_id", "modelId"},
+    "2.0/mlflow/model-versions/create": {"model_id", "modelId"},
     "/model-versions/get-artifact": {"version", "path"},  # the version is checked as "version/name"
     "2.0/mlflow/traces/link-prompts": {"prompt_versions.version", "prompt_versions.name"},  # written as a tag
 }

@@ -26,6 +26,7 @@ from headrace.auth.objects import (
     Both,
     ObjectRef,
     OneOf,
+    SourceRun,
     Target,
     Workspace,
     workspaces_of_datasets,
@@ -190,6 +191,8 @@ def check_name(name: str) -> None:
 def _named(target: Target, message: Message) -> list[ObjectRef]:
     """The objects that a message names; what only grants ask for, that it names any, does not matter here."""
     if isinstance(target, ArtifactFolder | Workspace):  # in whose workspace it is says its path (in_workspace)
+        return []
+    if isinstance(target, SourceRun):  # stock takes any for logged models, and has its own words for versions
         return []
     if isinstance(target, Both | OneOf):
         return [ref for each in target.targets for ref in _named(each, message)]

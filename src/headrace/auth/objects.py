@@ -173,6 +173,15 @@ class Run(Target):
     kind = "run"
 
 
+class SourceRun(IfNamed):
+    """The run that something is said to come from: to read it is enough."""
+
+    kind = "run"
+
+    def __init__(self, *fields: str) -> None:
+        super().__init__(*fields, right=Right.READ)
+
+
 class Trace(Target):
     kind = "trace"
 
@@ -287,6 +296,13 @@ class ModelSource(Target):
         ]
 
 
+class VersionRun(SourceRun):
+    """The run of a new model version; of another version's copy it is that one's, whose files must be readable."""
+
+    def objects(self, message: Any) -> list[ObjectRef]:
+        return [] if _OTHER_VERSION.fullmatch(message.source) else super().objects(message)
+
+
 class ModelVersionFiles(Target):
     """A model version's files, by (name, version): its model, and what they lie in, whenever they are read."""
 
@@ -297,6 +313,7 @@ class ModelVersionFiles(Target):
         return files_of(name, version)
 
 
+_OTHER_VERSION = re.compile(r"models:/([^/%@]+)/([0-9]{1,9})")
 PROMPT_SOURCES = ("dummy-source", "prompt-template")  # mlflow/prompt/constants.py
 _VERSION = re.compile(r"\s*[+-]?[0-9]{1,30}\s*")
 
@@ -328,7 +345,7 @@ def folder(path: str) -> ObjectRef:
 
 def sources(text: str) -> list[ObjectRef]:
     """The objects that a model version's source lies in. Raises Forbidden."""
-    other = re.fullmatch(r"models:/([^/%@]+)/([0-9]{1,9})", text)
+    other = _OTHER_VERSION.fullmatch(text)
     return files_of(*other.groups()) if other else [source(text)]
 
 

@@ -78,7 +78,7 @@ GET    /model-versions/get-artifact                                read      ver
 GET    2.0/mlflow/unified-traces                                   read      -
 GET    2.0/mlflow/get-online-trace-details                         read      -
 
-POST   3.0/mlflow/issues                                           edit      experiment:experiment_id   experiment_id:experiment name:text description:text status:issue-status severity:severity root_causes:texts source_run_id:text created_by:text categories:texts
+POST   3.0/mlflow/issues                                           edit      experiment:experiment_id+source-run:source_run_id experiment_id:experiment name:text description:text status:issue-status severity:severity root_causes:texts source_run_id:text created_by:text categories:texts
 POST   3.0/mlflow/issues/invoke                                    edit      -
 GET    3.0/mlflow/issues/{issue_id}                                read      issue:issue_id             issue_id
 PATCH  3.0/mlflow/issues/{issue_id}                                edit      issue:issue_id             issue_id name:text description:text status:issue-status severity:severity
@@ -169,6 +169,7 @@ _RIGHTS = {right.name.lower().replace("_", "-"): right for right in Right}
 _KINDS: dict[str, type[Target]] = {
     "experiment": objects.Experiment,
     "run": objects.Run,
+    "source-run": objects.SourceRun,
     "trace": objects.Trace,
     "logged-model": objects.LoggedModel,
     "model": objects.RegisteredModel,

@@ -108,6 +108,13 @@ def test_the_source_of_a_model_version(case: tuple[Any, ...]) -> None:
     assert wanted == [each._replace(right=Right.READ) for each in expected]
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"), [("models:/m-1", [ObjectRef("run", "r", Right.READ)]), ("models:/n/7", [])]
+)
+def test_the_run_of_a_model_version(source: str, expected: list[ObjectRef]) -> None:
+    assert objects.VersionRun("run_id").objects(SimpleNamespace(source=source, run_id="r")) == expected
+
+
 @pytest.mark.parametrize("version", ["3", "03", "+3", " 3 "])
 def test_the_files_of_a_model_version(version: str) -> None:
     refs = objects.ModelVersionFiles("name", "version").objects(SimpleNamespace(name="m", version=version))

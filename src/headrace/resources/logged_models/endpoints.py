@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headrace.api.endpoint import Call, endpoint
 from headrace.api.message import LOGGED_MODEL_STATUSES
-from headrace.auth.objects import Experiment, Filtered, LoggedModel
+from headrace.auth.objects import Both, Experiment, Filtered, LoggedModel, SourceRun
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
@@ -32,7 +32,10 @@ MAX_NAME, MAX_MODEL_TYPE, MAX_RUN_ID, MAX_KEY = 500, 500, 32, 255
 MAX_SEARCHED = 50_000
 
 
-@endpoint("POST", PATH, Right.EDIT, Experiment("experiment_id"), "experiments", *MODEL_TABLES[:3])
+@endpoint(
+    "POST", PATH, Right.EDIT, Both(Experiment("experiment_id"), SourceRun("source_run_id")), "experiments",
+    *MODEL_TABLES[:3],
+)  # fmt: skip
 async def create_logged_model(call: Call, message: messages.CreateLoggedModel) -> object:
     """SqlAlchemyStore.create_logged_model."""
     experiment_id = valid.experiment_id(message.experiment_id)

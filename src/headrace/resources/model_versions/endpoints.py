@@ -12,7 +12,7 @@ from typing import Any
 from headrace.api.endpoint import Call, Note, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
-from headrace.auth.objects import Both, Filtered, ModelSource, ModelVersionFiles, RegisteredModel
+from headrace.auth.objects import Both, Filtered, ModelSource, ModelVersionFiles, RegisteredModel, VersionRun
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import Duplicate, GuardFailed
@@ -40,8 +40,8 @@ async def _made_by_stock(call: Call, message: messages.CreateModelVersion) -> No
 
 
 @endpoint(
-    "POST", f"{PATH}create", Right.EDIT, Both(MODEL, ModelSource("source")), sql.CREATE_AT_ONCE, sql.RUN,
-    sql.LATEST, TAGS, noted=_made_by_stock,
+    "POST", f"{PATH}create", Right.EDIT, Both(MODEL, ModelSource("source"), VersionRun("run_id")), sql.CREATE_AT_ONCE,
+    sql.RUN, sql.LATEST, TAGS, noted=_made_by_stock,
 )  # fmt: skip
 async def create_model_version(call: Call, message: messages.CreateModelVersion) -> object:
     """SqlAlchemyStore.create_model_version, handlers._create_model_version."""
