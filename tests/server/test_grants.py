@@ -101,6 +101,16 @@ def test_searches_show_what_is_granted(world: World) -> None:
         assert (status, seen) == (200, [world.runs[name] for name in expected])
 
 
+def test_reviewers_are_who_shares_what_one_may_edit(world: World) -> None:
+    """MLflow's UI asks for them where a review queue is made."""
+    shown = {
+        user: sorted(each["username"] for each in world.call(user, "GET", f"{API}/users/list")[1]["users"])
+        for user in ("writer", "team", "reader", "nobody")
+    }
+    sharing = ["manager", "reader", "team", "writer"]
+    assert shown == {"writer": sharing, "team": sharing, "reader": ["reader"], "nobody": ["nobody"]}
+
+
 def test_filters_come_before_pages(world: World) -> None:
     """A page of one is full as long as there is something to see, and is the last one where there is no more."""
     status, page = world.call("reader", "GET", f"{API}/experiments/search?max_results=1&order_by=name")

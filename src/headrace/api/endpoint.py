@@ -192,9 +192,9 @@ class Router:
                 else:
                     self._exact.setdefault((method, path), Match(each, {}))
 
-    def add_page(self, method: str, path: str, right: Right) -> None:
+    def add_page(self, method: str, path: str, right: Right, target: Target = NOTHING) -> None:
         """A page of our own, whose path has the prefix."""
-        page = Endpoint(method, path, right, NOTHING, _Unknown, own_page=True)
+        page = Endpoint(method, path, right, target, _Unknown, own_page=True)
         for each in ("GET", "HEAD") if method == "GET" else (method,):
             self._exact[each, path] = Match(page, {})
 

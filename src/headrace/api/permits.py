@@ -31,7 +31,7 @@ class Permit:
         self._checked = access.needs_object_check(who, endpoint.right, endpoint.target)
         self._limited = access.is_limited(who)
         self.exact = self._checked or (self._limited and endpoint.right > Right.SIGNED_IN)
-        self.grantees = grantees(who) if self._limited else None
+        self.grantees = grantees(who.user, who.groups) if self._limited else None
 
     async def check(self, message: Message) -> None:
         """Check that every object that the message names is granted, and that the request's workspace is theirs.

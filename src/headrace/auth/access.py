@@ -101,7 +101,8 @@ class Access:
             for kind, name in await self.granted(who, anew):
                 if (kind == "workspace" and name == workspace) or (kind == "model" and name.startswith(before)):
                     return
-        if not await self._accounts.store.rows(GRANTED_IN_WORKSPACE(workspace=workspace, grantees=list(grantees(who)))):
+        names = list(grantees(who.user, who.groups))
+        if not await self._accounts.store.rows(GRANTED_IN_WORKSPACE(workspace=workspace, grantees=names)):
             raise NotFound(f"Workspace '{workspace}' not found")
 
     async def right_in(self, who: Principal, workspace: str) -> Right:
@@ -204,7 +205,7 @@ class Access:
             self._generation = self._authenticator.generation
             self._grants.clear()
             self._experiments.clear()
-        key = grantees(who)
+        key = grantees(who.user, who.groups)
         if anew or key not in self._grants:
             best: Grants = {}
             for grant in await self._accounts.grants(key):
@@ -236,6 +237,6 @@ def forget_grants() -> None:
         access.forget()
 
 
-def grantees(who: Principal) -> tuple[str, ...]:
+def grantees(user: str, groups: Iterable[str]) -> tuple[str, ...]:
     """The names under which grants reach somebody."""
-    return (f"user:{who.user}", *(f"group:{group}" for group in who.groups))
+    return (f"user:{user}", *(f"group:{group}" for group in groups))

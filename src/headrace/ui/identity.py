@@ -17,7 +17,8 @@ from headrace.api.workspace_header import workspace_of
 from headrace.asgi.responses import JSON, NATIVE
 from headrace.asgi.responses import send as send_whole
 from headrace.asgi.types import PERMIT, Scope, Send
-from headrace.auth.accounts import User
+from headrace.auth.access import Grants, grantees
+from headrace.auth.accounts import Grant, User
 from headrace.auth.principals import Principal, Right
 from headrace.errors import Unauthenticated
 
@@ -55,6 +56,13 @@ async def answer(what: str, scope: Scope, send: Send, who: Principal) -> None:
         case _:
             found = {"roles": []}
     await _send(scope, send, found)
+
+
+def sharing(who: Principal, granted: Grants, users: Iterable[User], grants: Iterable[Grant]) -> list[User]:
+    """Themselves, and who has a grant on what is granted to them to edit: of these they may ask for a review."""
+    theirs = {place for place, right in granted.items() if right >= Right.EDIT}
+    beside = {grant.grantee for grant in grants if (grant.kind, grant.object) in theirs}
+    return [user for user in users if user.name == who.user or not beside.isdisjoint(grantees(user.name, user.groups))]
 
 
 async def list_users(scope: Scope, send: Send, users: Iterable[User]) -> None:

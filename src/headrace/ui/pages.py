@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
 from headrace.api.endpoint import Router
+from headrace.api.permits import Permit
 from headrace.asgi.body import read_body
 from headrace.asgi.responses import NATIVE
 from headrace.asgi.responses import send as send_whole
-from headrace.asgi.types import NAMED, PREFIX, Headers, Receive, Scope, Send
+from headrace.asgi.types import NAMED, PERMIT, PREFIX, Headers, Receive, Scope, Send
 from headrace.auth import sessions
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
+from headrace.auth.objects import Filtered
 from headrace.auth.principals import ROLES, Principal, Right
 from headrace.auth.setup_process import make_token
 from headrace.clock import DAY_MS, now_ms
@@ -82,9 +84,12 @@ class Pages:
     def add_to(self, router: Router) -> None:
         """Who may see them."""
         rights = {self._prefix + path: Right.OPEN for path in (SIGN_IN, SIGN_OUT, STYLE)}
-        rights |= {f"{self._prefix}/{api}/{identity.USERS}": Right.EDIT for api in ("api", "ajax-api")}
+        lists = [f"{self._prefix}/{api}/{identity.USERS}" for api in ("api", "ajax-api")]
         for method, path in self.answers:
-            router.add_page(method, path, rights.get(path, Right.SIGNED_IN))
+            if path in lists:
+                router.add_page(method, path, Right.EDIT, Filtered())
+            else:
+                router.add_page(method, path, rights.get(path, Right.SIGNED_IN))
 
     async def ask(self, scope: Scope, send: Send) -> None:
         """Send a browser to the page where one signs in, from where it comes back here."""
@@ -169,7 +174,12 @@ class Pages:
         await identity.answer(what, scope, send, who)
 
     async def _list_users(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
-        await identity.list_users(scope, send, await self._accounts.users())
+        assert who is not None
+        users = await self._accounts.users()
+        permit: Permit | None = scope[PERMIT]
+        if permit is not None and permit.exact:
+            users = identity.sharing(who, await permit.granted(), users, await self._accounts.grants())
+        await identity.list_users(scope, send, users)
 
     async def _show_tokens(self, scope: Scope, receive: Receive, send: Send, who: Principal | None) -> None:
         await self._send_tokens(scope, send, _of_session(who))

@@ -43,7 +43,8 @@ _PLAIN_LENGTH = 500  # of a location; what stock takes more of is a setting
 @endpoint("GET", PATH, Right.SIGNED_IN, Workspace(), sql.LIST)
 async def list_workspaces(call: Call, message: messages.ListWorkspaces) -> object:
     """SqlAlchemyStore.list_workspaces: by name; with --grants those in which any reaches who asks."""
-    listed = sql.LIST() if call.sender is None else sql.LIST_GRANTED(grantees=list(grantees(call.sender)))
+    who = call.sender
+    listed = sql.LIST() if who is None else sql.LIST_GRANTED(grantees=list(grantees(who.user, who.groups)))
     return {"workspaces": [_workspace(row) for row in await call.db.rows(listed)]}
 
 
