@@ -118,6 +118,21 @@ def test_every_endpoint_as_everybody(request: pytest.FixtureRequest, tokens: dic
     assert not wrong, "\n".join(map(str, wrong))
 
 
+def test_at_the_gateway_another_header_says_who_asks(guarded: Guarded) -> None:
+    """A coding agent has its own key in Authorization, which is for the provider."""
+    path, agents = "/gateway/proxy/none/v1/responses", {"Authorization": "Bearer sk-of-an-agent"}
+    admin, nobody = {"X-MLflow-Authorization": f"Bearer {ADMIN_TOKEN}"}, {"X-MLflow-Authorization": "Bearer nobody"}
+    ours = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    for headers, expected in (
+        (agents, 401), (agents | admin, 404), (admin, 404), (ours | nobody, 401),
+        (ours | {"X-MLflow-Authorization": ""}, 404),
+    ):  # fmt: skip
+        assert guarded.status("POST", path, headers=headers, json={"model": "none"}) == expected, headers
+    elsewhere = "/api/2.0/mlflow/experiments/search?max_results=1"
+    assert guarded.status("GET", elsewhere, headers=agents | admin) == 401
+    assert guarded.status("GET", elsewhere, headers=ours | nobody) == 200
+
+
 def test_a_review_queue_is_its_makers(guarded: Guarded, tokens: dict[str, str]) -> None:
     """Stock, which nobody signs in to, knows who has: what the client says of that counts for nothing."""
     made = guarded.request("POST", "/api/2.0/mlflow/experiments/create", tokens["editor"], json={"name": "to review"})

@@ -29,6 +29,7 @@ from headrace.ui.pages import Pages, address_of, check_origin
 from headrace.ui.refusals import send_refusal, wants_page
 
 OF_LOAD_BALANCER, DATA = b"x-amzn-oidc-", b"x-amzn-oidc-data"
+AUTHORIZATION, AT_GATEWAY = b"authorization", b"x-mlflow-authorization"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -66,9 +67,12 @@ class Guard:
 
     def _passes(self, scope: Scope) -> bool:
         """Whether nothing needs to be looked up: a header of somebody whom we know, and a role that is enough."""
+        endpoint: Endpoint = scope[MATCH].endpoint
+        if _is_gateway(endpoint):
+            return False
         shown = None
         for header in scope["headers"]:
-            if header[0] == b"authorization":
+            if header[0] == AUTHORIZATION:
                 if shown is not None:
                     return False
                 shown = header
@@ -77,7 +81,6 @@ class Guard:
         principal = None if shown is None else self._authenticator.known(shown[1])
         if principal is None:
             return False
-        endpoint: Endpoint = scope[MATCH].endpoint
         if endpoint.own_page or not self._access.allows_by_role(principal, endpoint.right):
             return False
         scope["headers"] = [header for header in scope["headers"] if header is not shown]
@@ -132,10 +135,11 @@ class Guard:
     async def _principal(self, scope: Scope) -> Principal | None:
         """Who sends the request; its credentials are taken out of it. None: it shows none."""
         authorization = cookie = assertion = None
+        credential = _credential(scope)
         headers = []
         for header in scope["headers"]:
             name, value = header
-            if name == b"authorization":
+            if name == credential:
                 authorization = value if authorization is None else b""  # two of them: neither
                 continue
             if name == b"cookie" and (session := sessions.cookie_of(value)) is not None:
@@ -183,3 +187,17 @@ class Guard:
             return message
 
         return watched
+
+
+def _credential(scope: Scope) -> bytes:
+    """The header that says who sends a request. At the gateway Authorization may be the client's for a provider.
+
+    Source: mlflow/server/auth, _authenticate_fastapi_request.
+    """
+    if _is_gateway(scope[MATCH].endpoint) and any(name == AT_GATEWAY and value for name, value in scope["headers"]):
+        return AT_GATEWAY
+    return AUTHORIZATION
+
+
+def _is_gateway(endpoint: Endpoint) -> bool:
+    return endpoint.path.startswith("/gateway/")
