@@ -77,6 +77,21 @@ def test_a_search_that_cannot_be_read(pair: Pair, what: str) -> None:
     assert in_its_words > refused * 0.8
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "experiments/create?name=in+the+query"),
+        ("PATCH", "registered-models/update?name=in+the+query&description=x"),
+        ("DELETE", "registered-models/delete?name=in+the+query"),
+    ],
+)
+def test_a_change_whose_fields_are_in_the_query(pair: Pair, method: str, path: str) -> None:
+    """Any page may send the first, where a browser names no origin, and logs keep all of them."""
+    answers = [subject.request(method, f"/api/2.0/mlflow/{path}") for subject in (pair.stock, pair.headrace)]
+    stock, headrace = ((answer.status_code, answer.json()["error_code"]) for answer in answers)
+    assert headrace == stock == (400, "INVALID_PARAMETER_VALUE")
+
+
 PLACES = (
     *("s3://bucket", "s3://bucket/", "s3://bucket/a/b", "s3://bucket/a b", "s3://bucket/a//b", "s3://bucket/./a"),
     *("gs://bucket/a", "mlflow-artifacts:/a/b", "mlflow-artifacts:/", "mlflow-artifacts:", "mlflow-artifacts://host/a"),

@@ -435,6 +435,8 @@ STORIES: dict[str, Story] = {
                ("PATCH", W, {"trace_archival_config": {"retention": ""}}),
                ("PATCH", W, {"default_artifact_root": "", "description": ""}), ("PATCH", W, {"name": "other"}), GET,
                ("DELETE", f"{W}?mode=ALL", None), ("DELETE", f"{W}?mode=RESTRICT", None), GET],
+    "where its mode is": [CREATE, ("DELETE", W, {"mode": "ALL"}), CREATE, ("DELETE", f"{W}?mode=ALL", {}), GET,
+                          ("DELETE", f"{W}?mode=CASCADE", {"mode": "ALL"}), GET],
     "the default one": [("GET", "workspaces/default", None), ("DELETE", "workspaces/default", None), ("PATCH",
                         "workspaces/default", {"description": "ours"}), ("PATCH", "workspaces/default", {
                         "description": ""}), ("GET", "workspaces/No", None), ("PATCH", "workspaces/x", {}),

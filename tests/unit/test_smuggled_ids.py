@@ -166,7 +166,7 @@ def _query(fields: dict[str, Any]) -> str:
 def ways(endpoint: Endpoint) -> Iterator[tuple[str, Request]]:
     """Requests that name MINE where it is read, and THEIRS elsewhere."""
     path, fields = good(endpoint)
-    reads = endpoint.method == "GET"
+    reads = endpoint.method == "GET" or endpoint.query
     head = tuple((name, MINE.encode()) for name, _ in endpoint.headers)
     usual = Request(endpoint.method, path, _query(fields) if reads else "", b"" if reads else _json(fields), head)
 
@@ -245,7 +245,7 @@ def reached(request: Request) -> tuple[list[str], str] | None:
     declared = [value for name, value in scope["headers"] if name in dict(match.endpoint.headers)]
     parts = [scope["raw_path"], scope["query_string"], *declared]
     if not match.endpoint.raw:  # what is no JSON names nothing
-        parts += [msgspec.json.encode(message), body]
+        parts += [msgspec.json.encode(message), b"" if match.endpoint.query else body]
     return checked, unquote_plus(unquote_plus(b" ".join(parts).decode("utf-8", "replace")))
 
 

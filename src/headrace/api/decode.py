@@ -47,7 +47,7 @@ def decode(match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Me
         message = msgspec.structs.replace(message, body=body)
     elif endpoint.form:
         message = endpoint.reader.query(body, parameters)
-    elif scope["query_string"] and (scope["method"] in ("GET", "HEAD") or not body):
+    elif endpoint.query or (scope["query_string"] and scope["method"] in ("GET", "HEAD")):
         message = endpoint.reader.query(scope["query_string"], parameters, exact=exact)
     else:
         check_values(body)
@@ -155,10 +155,10 @@ def rewrite(match: Match, scope: Scope, message: Message, body: bytes) -> bytes:
         scope["query_string"] = b""
         return body
     fields: dict[str, Any] = msgspec.to_builtins(message)
-    if scope["method"] in ("GET", "HEAD"):
+    if endpoint.query or scope["method"] in ("GET", "HEAD"):
         fields = {name: value for name, value in fields.items() if name not in parameters}
         scope["query_string"] = urlencode(fields, doseq=True).encode()
-        return b""
+        return body if endpoint.query else b""
     scope["query_string"] = b""
     scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     scope["headers"].append(JSON)

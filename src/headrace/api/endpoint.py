@@ -76,10 +76,11 @@ class Endpoint(Struct, frozen=True, eq=False):
     more. `target`: the objects that the message names, on which `right` is needed. `tables`: what the schema contract
     must find unchanged. `audited`: "changes", or "often" for what a training does all the time, which only --audit all
     writes. `headers`: (name in lower case, field of the message that holds it). `raw`: the body is no JSON; the message
-    has it in its field `body`. `form`: the body is a form of one of our pages. `own_page`: a page of Headrace's own,
-    which the gate answers (ui/pages.py). `replica`: a search or a history, which a read replica may answer.
-    `check`: without a handler, what every message must pass on its way to stock, beside its types. `noted`: for what
-    the handler leaves to stock, looks before stock gets it, and gives what notes the event.
+    has it in its field `body`. `query`: it is in the query, as a GET's is, whatever the body. `form`: the body is a
+    form of one of our pages. `own_page`: a page of Headrace's own, which the gate answers (ui/pages.py). `replica`: a
+    search or a history, which a read replica may answer. `check`: without a handler, what every message must pass on
+    its way to stock, beside its types. `noted`: for what the handler leaves to stock, looks before stock gets it, and
+    gives what notes the event.
     """
 
     method: str
@@ -97,6 +98,7 @@ class Endpoint(Struct, frozen=True, eq=False):
     form: bool = False
     own_page: bool = False
     replica: bool = False
+    query: bool = False
     check: Callable[[Any], None] | None = None
     noted: Callable[[Call, Any], Awaitable[Note]] | None = None
 
@@ -127,6 +129,7 @@ def endpoint(
     raw: bool = False,
     headers: tuple[tuple[bytes, str], ...] = (),
     replica: bool = False,
+    query: bool = False,
     form: bool = False,
     noted: Callable[[Call, Any], Awaitable[Note]] | None = None,
 ) -> Callable[[H], H]:
@@ -142,6 +145,7 @@ def endpoint(
             Endpoint(
                 *(method, path, right, target, message, handler, tables, apis, audited, raw, headers, Reader(message)),
                 replica=replica,
+                query=query,
                 form=form,
                 noted=noted,
             )

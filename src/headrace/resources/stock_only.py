@@ -5,6 +5,8 @@ A row: the method, the path, the right, on what, and the fields of the message f
 the first of them that is there; kinds joined by + must all be there, by / one of them); "-" is the whole server: no
 grant reaches so far.
 
+`POST?`: the message is in the query, as a GET's is.
+
 `field:type` says what stock only fails at, or takes for absent, where it is something else: such a request is refused,
 whoever sends it, and what goes on to stock is written anew from what was read.
 """
@@ -60,7 +62,7 @@ GET    /get-artifact                                               read      run
 GET    2.0/mlflow/artifacts/list                                   read      run:run_id|run_uuid          run_id run_uuid path page_token
 POST   2.0/mlflow/artifacts/presigned-upload-url                   edit      run:run_id/logged-model:model_id run_id path expiration model_id
 POST   2.0/mlflow/artifacts/presigned-download-url                 read      run:run_id                   run_id path expiration
-POST   2.0/mlflow/upload-artifact                                  edit      run:run_uuid                 run_uuid path
+POST?  2.0/mlflow/upload-artifact                                  edit      run:run_uuid                 run_uuid path
 GET    2.0/mlflow-artifacts/artifacts                              read      folder:path                  path
 GET    2.0/mlflow-artifacts/artifacts/{path:path}                  read      folder:path                  path
 PUT    2.0/mlflow-artifacts/artifacts/{path:path}                  edit      folder:path                  path
@@ -241,7 +243,10 @@ def _endpoint(method: str, path: str, right: str, target: str, *fields: str) -> 
         message = cast("type[Message]", kind)
         if any(":" in field for field in fields):
             check = partial(_check, tuple((name, look) for name, (_, look) in typed.items() if look is not None))
-    return Endpoint(method, path, _RIGHTS[right], _target(target), message, reader=Reader(message), check=check)
+    name, query = method.removesuffix("?"), method.endswith("?")
+    return Endpoint(
+        name, path, _RIGHTS[right], _target(target), message, reader=Reader(message), query=query, check=check
+    )
 
 
 def _check(looks: Sequence[tuple[str, Callable[[Any], None]]], message: Message) -> None:

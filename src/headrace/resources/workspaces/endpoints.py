@@ -95,7 +95,7 @@ _CHANGES = (sql.DELETE, sql.DELETE_UNUSED, *sql.MOVES, *sql.DELETE_ROOTS, sql.DE
 _REST = (*REST_OF_RUNS, *REST_OF_MODELS, *dataset_sql.DELETE_ALL, trace_sql.DELETE)
 
 
-@endpoint("DELETE", ONE, Right.ADMIN, Workspace(), sql.GET, sql.USED, sql.CONFLICTS, *_CHANGES, *_REST)
+@endpoint("DELETE", ONE, Right.ADMIN, Workspace(), sql.GET, sql.USED, sql.CONFLICTS, *_CHANGES, *_REST, query=True)
 async def delete_workspace(call: Call, message: messages.DeleteWorkspace) -> object:
     """SqlAlchemyStore.delete_workspace."""
     name, mode = message.workspace_name, message.mode
