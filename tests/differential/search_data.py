@@ -93,6 +93,7 @@ def fill_histories(store: SqlAlchemyStore) -> list[str]:
         for begin in range(0, points, 500):
             store.log_batch(run_id, metrics[begin : begin + 500], [], [])
     store.log_batch(runs[0], [Metric("all finite", step / 3, step, step) for step in range(40)], [], [])
+    store.log_batch(runs[0], [Metric("around NaN", value, 5, 3) for value in (1.0, float("nan"), -1.0)], [], [])
     for run_id, each in zip(runs[6:], STEPS, strict=True):
         # two to a timestamp; NaN is stored as 0, and comes behind it
         values = [chance.choice([0.0, float("nan"), 1.0]) for _ in each]

@@ -14,7 +14,7 @@ EACH = range(6)
 
 
 @pytest.mark.parametrize("run", EACH)
-@pytest.mark.parametrize("key", ["h", "all finite", "missing"])
+@pytest.mark.parametrize("key", ["h", "all finite", "around NaN", "missing"])
 def test_whole_histories(readers: Readers, run: int, key: str) -> None:
     run_id = readers.histories[run]
     readers.compare(HISTORY, {"run_id": run_id, "run_uuid": run_id, "metric_key": key}, "get")
@@ -62,9 +62,10 @@ def test_bulk(readers: Readers, key: str, limit: int | None) -> None:
     readers.compare(BULK, query, "get")
 
 
-def test_bulk_with_nan(readers: Readers) -> None:
+@pytest.mark.parametrize("key", ["h", "around NaN"])
+def test_bulk_with_nan(readers: Readers, key: str) -> None:
     answers = [
-        readers.get(server, BULK, {"run_id": readers.histories[: len(EACH)], "metric_key": "h"})
+        readers.get(server, BULK, {"run_id": readers.histories[: len(EACH)], "metric_key": key})
         for server in ("stock", "headrace")
     ]
     # as text, because NaN is not equal to itself

@@ -1,4 +1,7 @@
-"""The statements that read histories of metrics, for both dialects. No value is ever part of a text."""
+"""The statements that read histories of metrics, for both dialects. No value is ever part of a text.
+
+Points are in the order of `metrics.value`, where NaN is 0: `value` alone is VALUE to PostgreSQL, and NaN its last.
+"""
 
 # ruff: noqa: S608  (the texts are made of constants of this module and placeholders)
 
@@ -19,7 +22,7 @@ def metric_history(run_id: str, key: str, limit: int | None, offset: int, dialec
     sql = Statement(dialect)
     text = (
         f"SELECT {VALUE}, timestamp, step FROM metrics"
-        f" WHERE run_uuid = {sql.bind(run_id)} AND key = {sql.bind(key)} ORDER BY timestamp, step, value"
+        f" WHERE run_uuid = {sql.bind(run_id)} AND key = {sql.bind(key)} ORDER BY timestamp, step, metrics.value"
     )
     if limit is not None or offset:
         text += f" LIMIT {sql.bind(2**62 if limit is None else limit + 1)} OFFSET {sql.bind(offset)}"
@@ -32,7 +35,7 @@ def metric_history_bulk(run_ids: Sequence[str], key: str, limit: int, dialect: D
     return sql.query(
         f"SELECT run_uuid, {VALUE}, timestamp, step FROM metrics"
         f" WHERE key = {sql.bind(key)} AND {sql.in_list('run_uuid', run_ids)}"
-        f" ORDER BY run_uuid, timestamp, step, value LIMIT {sql.bind(limit)}"
+        f" ORDER BY run_uuid, timestamp, step, metrics.value LIMIT {sql.bind(limit)}"
     )
 
 
