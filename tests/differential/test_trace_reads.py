@@ -158,7 +158,7 @@ def test_each(stores: Stores) -> None:
 def test_batches(stores: Stores) -> None:
     ids = [trace_id for trace_id in stores.traces if "odd-0" not in trace_id and "odd-3" not in trace_id]
     here = [each for each in ids if _location(stores, each) == "TRACKING_STORE"]
-    asked = [here[5], here[0], "tr-none", here[0], *here[10:40], *here[-2:]]
+    asked = [here[5], here[0], "tr-none", here[0], *here[10:40], here[5], *here[-2:]]
     for experiments in (None, ["0"], []):
         message = messages.BatchGet(asked, experiments)
         found = stores.ask(read_endpoints.batch_get_traces, message).get("traces", [])

@@ -103,7 +103,7 @@ async def wholes(
 async def _read(
     db: Database, trace_ids: Sequence[str], experiment_ids: Sequence[int] | None, with_spans: bool
 ) -> list[tuple[TraceInfo, Sequence[str]]]:
-    ids = list(dict.fromkeys(trace_ids))
+    ids = list(dict.fromkeys(reversed(trace_ids)))[::-1]  # one that is asked for twice has its last place, as stock's
     experiments = None if experiment_ids is None else list(experiment_ids)
     if db.dialect is Dialect.SQLITE:
         found = await _from_parts(db, ids, experiments, with_spans)
