@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -350,6 +350,7 @@ class App:
         elif isinstance(answer, Response):
             content, status = answer.body, answer.status
             headers = ((b"content-type", answer.content_type), NATIVE, *answer.headers)
+            security = _absent(security, answer.headers)
         else:
             content = msgspec.json.encode(answer)
         if self._compression.pays(scope, content):
@@ -476,8 +477,13 @@ def _with_headers(send: Send, headers: Headers) -> Send:
 
     async def send_with_headers(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
-            names = {name for name, _ in message["headers"]}
-            message["headers"] = [*message["headers"], *(header for header in headers if header[0] not in names)]
+            message["headers"] = [*message["headers"], *_absent(headers, message["headers"])]
         await send(message)
 
     return send_with_headers
+
+
+def _absent(more: Headers, headers: Iterable[Header]) -> Headers:
+    """Those of `more` whose names `headers` has not got."""
+    names = {name for name, _ in headers}
+    return tuple(header for header in more if header[0] not in names)

@@ -402,3 +402,4 @@ def test_our_own_pages_ask_who_is_there(guarded: Guarded) -> None:
     shown = guarded.request("GET", page, ADMIN_TOKEN)
     assert "Best values of Default" in shown.text
     assert "default-src 'none'" in shown.headers["content-security-policy"]
+    assert shown.headers["x-frame-options"] == "DENY"  # once, and not what MLflow's pages have
