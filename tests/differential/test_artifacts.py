@@ -621,6 +621,8 @@ def test_artifacts_of_a_model_version(pair: Pair) -> None:
         "name=a%20model&version=0&path=MLmodel",
     ):
         assert pair.same("GET", f"/model-versions/get-artifact?{query}").status_code in (400, 404)
+    for query in ("name=none&version=1&path=../MLmodel", "name=none&path=../MLmodel"):
+        assert pair.same("GET", f"/model-versions/get-artifact?{query}", by="stock").status_code == 400
 
 
 def test_ranges_and_conditions(pair: Pair) -> None:

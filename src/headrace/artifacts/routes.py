@@ -192,6 +192,7 @@ class Artifacts:
     async def _get_model_artifact(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /model-versions/get-artifact (handlers.get_model_version_artifact_handler)."""
         query = _query(scope, {"name", "version", "path"})
+        safe(query.get("path", ""))  # before the version is looked for
         # stock fails where there is none, and at one beyond the database's numbers
         if query.get("name") and "version" not in query:
             raise missing("version")
