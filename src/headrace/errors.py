@@ -96,6 +96,13 @@ class InvalidParameter(ApiError):
     error_code = "INVALID_PARAMETER_VALUE"
 
 
+class BadRequest(ApiError):
+    """What MLflow says of the few requests that it refuses by this name."""
+
+    status = 400
+    error_code = "BAD_REQUEST"
+
+
 class AlreadyExists(ApiError):
     """The name is taken."""
 

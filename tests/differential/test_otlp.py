@@ -193,6 +193,19 @@ def test_the_run_is_linked(pair: Pair) -> None:
         assert found == wanted
 
 
+def test_the_file_of_a_trace(pair: Pair) -> None:
+    """What the UI downloads."""
+    trace_id = new_trace()
+    compare(pair, body(*tree(trace_id)), traces=(trace_id,))
+    for query in (f"?request_id=tr-{trace_id.hex()}", ""):
+        path = f"/ajax-api/2.0/mlflow/get-trace-artifact{query}"
+        stock, headrace = (subject.request("GET", path) for subject in (pair.stock, pair.headrace))
+        assert (headrace.status_code, headrace.json()) == (stock.status_code, stock.json())
+        for header in ("content-type", "content-disposition", "x-content-type-options"):
+            assert headrace.headers.get(header) == stock.headers.get(header)
+        assert headrace.headers["headrace-answered-by"] == "native"
+
+
 def test_after_start_trace(pair: Pair) -> None:
     """start_trace and the spans of its trace, whoever comes first."""
     first, later = new_trace(), new_trace()

@@ -17,7 +17,7 @@ from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Experiment, Trace, TraceLocations
 from headrace.auth.principals import Right
 from headrace.db.query import Sql
-from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
+from headrace.errors import BadRequest, Declined, Forbidden, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.traces import info, messages, otlp_json, reads, search, search_sql, trace_rows
 from headrace.resources.traces.info import TraceInfo
@@ -122,7 +122,7 @@ async def get_trace_info_v2(call: Call, message: messages.GetTraceInfoV2) -> obj
 async def get_trace_artifact(call: Call, message: messages.GetTraceArtifact) -> object:
     """handlers.get_trace_artifact_handler."""
     if not message.request_id:
-        raise InvalidParameter('Request must include the "request_id" query parameter.')
+        raise BadRequest('Request must include the "request_id" query parameter.')
     found = await reads.whole(call.db, valid.without_nul(message.request_id, "request_id"))
     if found is None:
         raise NotFound(f"Trace with ID {message.request_id} is not found.")
@@ -135,7 +135,7 @@ async def get_trace_artifact(call: Call, message: messages.GetTraceArtifact) -> 
         data = otlp_json.artifact(contents)
     except (ValueError, AttributeError, RecursionError):
         raise Declined("a span that only stock may read") from None
-    return Response(data, content_type=b"application/json", headers=_ATTACHMENT)
+    return Response(data, content_type=b"text/plain", headers=_ATTACHMENT)
 
 
 async def _check_location(call: Call, trace: TraceInfo) -> None:
