@@ -256,16 +256,19 @@ class App:
             why, is_malformed = str(reason), isinstance(reason, Malformed)
 
             async def ask_stock(scope: Scope, receive: Receive, send: Send) -> None:
+                noted, makes = match.endpoint.noted, bool(match.endpoint.target.creates)
+                is_owned = False
                 if is_malformed:
                     send = or_refusal(scope, send, why, (500, 501))
-                elif match.endpoint.noted is not None and message is not None and self._call.events.by_kind:
+                elif noted is not None and message is not None and (makes or self._call.events.by_kind):
                     scope["extensions"] = {}  # nothing is answered past it
                     try:
-                        send = noting(send, await match.endpoint.noted(call, message))
+                        send = noting(send, await noted(call, message))
                     except ApiError as error:  # the database is away
                         await send_error(scope, send, error, security)
                         return
-                await self._pass_through.hand_on_read(match, scope, receive, send, message, body, why)
+                    is_owned = makes
+                await self._pass_through.hand_on_read(match, scope, receive, send, message, body, why, is_owned)
 
             await self._in_pieces(ask_stock, scope, receive, send)
         except ApiError as error:

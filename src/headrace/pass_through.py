@@ -158,10 +158,12 @@ class PassThrough:
         message: Message | None,
         body: bytes | None,
         reason: str,
+        is_owned: bool = False,
     ) -> None:
         """Hand a request to stock, of which all was read and `message` was checked.
 
-        Of a sender with grants, stock gets what the message says, and nothing that it would answer with more than that.
+        Of a sender with grants, stock gets what the message says, and nothing that it would answer with more than that,
+        or that makes what nobody would own: `is_owned` says that somebody will.
         """
         permit: Permit | None = scope.get(PERMIT)
         try:
@@ -171,7 +173,8 @@ class PassThrough:
             return
         if permit is not None and permit.exact:
             assert message is not None
-            if match.endpoint.target.filtered or match.endpoint.target.creates:
+            target = match.endpoint.target
+            if target.filtered or (target.creates and not is_owned):
                 refusal = Forbidden("Stock MLflow would answer this with more than what you may see.")
                 await send_error(scope, send, refusal, scope[SECURITY] or ())
                 return

@@ -133,6 +133,22 @@ def test_at_the_gateway_another_header_says_who_asks(guarded: Guarded) -> None:
     assert guarded.status("GET", elsewhere, headers=ours | nobody) == 200
 
 
+def test_a_model_that_stock_makes_is_its_makers(
+    request: pytest.FixtureRequest, guarded: Guarded, tokens: dict[str, str]
+) -> None:
+    """Where a webhook waits for it; stock calls no loopback address."""
+    waits = "(webhook_id, name, url, workspace, status) VALUES ('w', 'w', 'https://127.0.0.1', 'default', 'ACTIVE')"
+    guarded.database.execute(f"INSERT INTO webhooks {waits}")
+    guarded.database.execute("INSERT INTO webhook_events VALUES ('w', 'registered_model', 'created')")
+    models = "/api/2.0/mlflow/registered-models"
+    made = guarded.request("POST", f"{models}/create", tokens["editor"], json={"name": "told"})
+    guarded.database.execute("DELETE FROM webhooks")
+    assert (made.status_code, made.headers["headrace-answered-by"]) == (200, "stock")
+    by_grants = request.node.callspec.params["guarded"] != "roles"
+    for role, expected in (("editor", 200), ("viewer", 403 if by_grants else 200)):
+        assert guarded.status("GET", f"{models}/get?name=told", tokens[role]) == expected
+
+
 def test_a_review_queue_is_its_makers(guarded: Guarded, tokens: dict[str, str]) -> None:
     """Stock, which nobody signs in to, knows who has: what the client says of that counts for nothing."""
     made = guarded.request("POST", "/api/2.0/mlflow/experiments/create", tokens["editor"], json={"name": "to review"})

@@ -14,6 +14,7 @@ from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import Duplicate, GuardFailed
 from headrace.db.own_tables import NEXT_VERSION
+from headrace.db.query import Runnable
 from headrace.errors import AlreadyExists, Declined, InvalidParameter, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.model_versions import sql as version_sql
@@ -26,7 +27,24 @@ MAX_SEARCHED = 1_000
 PATH = "2.0/mlflow/registered-models/"
 
 
-@endpoint("POST", f"{PATH}create", Right.EDIT, NewModel(), sql.CREATE, *READS)
+def _owned(call: Call, name: str) -> list[Runnable]:
+    """What makes a new model its maker's, and nobody else's."""
+    if call.sender is None:
+        return []
+    key, owner = model_key(call.workspace, name), f"user:{call.sender.user}"
+    return [sql.DROP_GRANTS(key=key), sql.GRANT_NEW(grantee=owner, key=key), NEXT_VERSION()]
+
+
+async def _made_by_stock(call: Call, message: messages.CreateRegisteredModel) -> Note:
+    async def note(_: bytes) -> None:
+        if statements := _owned(call, message.name):
+            await call.db.transact(statements)
+            forget_grants()
+
+    return note
+
+
+@endpoint("POST", f"{PATH}create", Right.EDIT, NewModel(), sql.CREATE, *READS, noted=_made_by_stock)
 async def create_registered_model(call: Call, message: messages.CreateRegisteredModel) -> object:
     """SqlAlchemyStore.create_registered_model; whoever sees only what is granted owns it, and nobody else."""
     name = rules.model_name(message.name)
@@ -35,12 +53,8 @@ async def create_registered_model(call: Call, message: messages.CreateRegistered
     await rules.leave_to_webhooks(call, "created", "registered_model", "prompt")
     place, now = {"workspace": call.workspace, "name": name}, now_ms()
     statements = [sql.TAG_NEW(key=key, value=value, **place) for key, value in tags.items()]
-    if call.sender is not None:
-        key = model_key(call.workspace, name)
-        owner = f"user:{call.sender.user}"
-        statements += [sql.DROP_GRANTS(key=key), sql.GRANT_NEW(grantee=owner, key=key), NEXT_VERSION()]
     try:
-        await call.db.change(sql.CREATE(now=now, description=description, **place), *statements)
+        await call.db.change(sql.CREATE(now=now, description=description, **place), *statements, *_owned(call, name))
     except Duplicate:
         raise await _name_taken(call, name, rules.is_prompt(tags)) from None
     forget_grants()
