@@ -161,9 +161,15 @@ def test_a_batch_with_a_metric_of_no_model_leaves_nothing_behind(pair: Pair) -> 
 def test_sent_again_after_a_lost_answer(pair: Pair) -> None:
     """Params and outputs of a model: 200, where stock answers with the database's error; another value is a 400."""
     player = Player(pair.headrace)
-    outputs: Step = ("POST", "runs/outputs", {"run_id": "R", "models": [{"model_id": "L", "step": 3}]})
-    steps = [create(), *[model("POST", "/params", model_id="L", params=AB)] * 2, outputs, outputs]
+
+    def outputs(step: int) -> Step:
+        return ("POST", "runs/outputs", {"run_id": "R", "models": [{"model_id": "L", "step": step}]})
+
+    steps = [create(), *[model("POST", "/params", model_id="L", params=AB)] * 2, outputs(3), outputs(3)]
     assert [player.send(step)[0] for step in steps] == [200] * 5
+    status, body = player.send(outputs(4))
+    assert status == 400
+    assert body["message"] == "Model 'L' is an output of run 'R' already, of step 3, not 4."
     status, body = player.send(model("POST", "/params", model_id="L", params=[{"key": "a", "value": "2"}]))
     assert status == 400
     assert "was already logged with value='1' for model ID='L'. Attempted logging new value '2'" in body["message"]

@@ -13,7 +13,7 @@ from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.database import GuardFailed
 from headrace.db.query import Bound, Sql
-from headrace.errors import Declined
+from headrace.errors import Declined, InvalidParameter
 from headrace.resources import validation as valid
 from headrace.resources.assessments import made_by_runs
 from headrace.resources.runs import messages, model_history
@@ -64,11 +64,18 @@ INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destin
 VALUES (:id, 'RUN_INPUT', :run_id, 'MODEL_INPUT', :model_id, 0)
 ON CONFLICT (source_type, source_id, destination_type, destination_id) DO UPDATE SET input_uuid = excluded.input_uuid
 """)
-# A link that is there was made by a request whose answer was lost; stock answers 400 then.
+# A link that is there with this step was made by a request whose answer was lost; stock answers 400 then. Another step
+# becomes NULL, which its column refuses.
 MODEL_OUTPUT = Sql("""
 INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id, step)
 VALUES (:id, 'RUN_OUTPUT', :run_id, 'MODEL_OUTPUT', :model_id, :step)
-ON CONFLICT (source_type, source_id, destination_type, destination_id) DO UPDATE SET step = excluded.step
+ON CONFLICT (source_type, source_id, destination_type, destination_id) DO UPDATE SET step = NULL
+WHERE inputs.step <> excluded.step
+""")
+OUTPUTS = Sql("""
+SELECT destination_id, step FROM inputs
+WHERE source_type = 'RUN_OUTPUT' AND source_id = :run_id
+  AND destination_type = 'MODEL_OUTPUT' AND destination_id IN :ids
 """)
 HISTORY = Sql("SELECT value FROM tags WHERE run_uuid = :run_id AND key = 'mlflow.log-model.history'")
 # What SqlAlchemyStore.record_logged_model does when nobody comes in between.
@@ -133,13 +140,24 @@ async def log_inputs(call: Call, message: messages.LogInputs) -> None:
     await _change(call, run_id, *statements)
 
 
-@endpoint("POST", "2.0/mlflow/runs/outputs", Right.EDIT, WithModels(RUN, "models"), MODEL_OUTPUT, audited="often")
+@endpoint(
+    "POST", "2.0/mlflow/runs/outputs", Right.EDIT, WithModels(RUN, "models"), MODEL_OUTPUT, OUTPUTS, audited="often"
+)
 async def log_outputs(call: Call, message: messages.LogOutputs) -> None:
     """SqlAlchemyStore.log_outputs. Sent again after a lost answer it is 200, where stock answers 400."""
     run_id = valid.without_nul(message.run_id, "run_id")
     models = sorted((_model_id(model.model_id), model.step) for model in message.models)
     outputs = (MODEL_OUTPUT(id=uuid.uuid4().hex, run_id=run_id, model_id=model, step=step) for model, step in models)
-    await _change(call, run_id, *outputs)
+    try:
+        await _change(call, run_id, *outputs)
+    except Declined:
+        steps = dict(models)
+        for model, step in await call.db.rows(OUTPUTS(run_id=run_id, ids=list(steps))):
+            if steps[model] != step:
+                raise InvalidParameter(
+                    f"Model '{model}' is an output of run '{run_id}' already, of step {step}, not {steps[model]}."
+                ) from None
+        raise
 
 
 @endpoint("POST", "2.0/mlflow/runs/log-model", Right.EDIT, RUN, HISTORY, NEW_HISTORY)
