@@ -197,6 +197,7 @@ class _Request:
             headers.append((b"host", b""))
         host, port = scope.get("client") or ("", 0)
         user = quote(who.user) if (who := scope.get(PRINCIPAL)) is not None else ""
+        # `user=`, as HTTP takes off the blank before an empty last word
         headers.append((CLIENT_HEADER, f"{scope['scheme']} {port} {host} user={user}".encode()))
         return headers + _end_to_end(scope["headers"], drop)
 
