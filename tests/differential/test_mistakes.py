@@ -78,6 +78,21 @@ def test_a_search_that_cannot_be_read(pair: Pair, what: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("what", "mistake"),
+    [
+        ("traces", {"filter": "prompt LIKE 'a/1'"}),
+        ("versions", {"filter": "version_number LIKE '1'"}),
+        ("versions", {"max_results": 200_001}),
+        ("models", {"max_results": 1_001}),
+    ],
+)
+def test_what_stocks_parser_takes_is_refused_in_its_words_too(pair: Pair, what: str, mistake: dict[str, Any]) -> None:
+    method, path, needs, _, _ = SEARCHES[what]
+    stock, headrace = (ask(each.server.url, method, path, needs | mistake) for each in (pair.stock, pair.headrace))
+    assert (headrace.status_code, headrace.json()) == (400, stock.json())
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("POST", "experiments/create?name=in+the+query"),

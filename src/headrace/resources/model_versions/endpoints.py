@@ -123,7 +123,7 @@ async def search_model_versions(call: Call, message: messages.SearchModelVersion
     """SqlAlchemyStore.search_model_versions; with their aliases, which stock leaves out."""
     limit = message.max_results
     if limit > MAX_SEARCHED:
-        raise valid.hint("max_results", limit, "int")
+        raise valid.hint("max_results", str(limit), "str")  # it is in the query
     if limit < 1:
         raise InvalidParameter(f"Invalid value for max_results. It must be a positive integer, but got {limit}")
     conditions = search.parse_filter(message.filter, search.VERSIONS)

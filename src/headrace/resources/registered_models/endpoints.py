@@ -76,7 +76,7 @@ async def search_registered_models(call: Call, message: messages.SearchRegistere
     """SqlAlchemyStore.search_registered_models."""
     limit = message.max_results
     if limit > MAX_SEARCHED:
-        raise valid.hint("max_results", limit, "int")
+        raise valid.hint("max_results", str(limit), "str")  # it is in the query
     if limit < 1:
         raise Declined("stock words it")
     conditions = search.parse_filter(message.filter, search.MODELS)

@@ -97,7 +97,8 @@ def _reader(searched: Searched) -> Callable[[Comparison], Condition]:
             raise InvalidParameter(f"Invalid attribute key '{key}' specified. Valid keys are '{valid_keys}'")
         comparators = _TEXTS if kind is Kind.TAG else searched.attributes[key][1]
         if comparator not in comparators:
-            raise InvalidParameter(f"Invalid comparator for {kind.value}: {comparator}")
+            what = f"{kind.value} {key}" if comparators is _NUMBERS else kind.value
+            raise InvalidParameter(f"Invalid comparator for {what}: {comparator}")
         value = comparison.value
         if kind is Kind.ATTRIBUTE and comparators is _NUMBERS:
             text = value.text if isinstance(value, Token) and value.kind is TokenKind.NUMBER else string_value(value)

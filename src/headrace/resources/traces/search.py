@@ -140,6 +140,11 @@ def _condition(comparison: Comparison) -> Condition:
     if kind is Kind.SPAN and comparator != comparison.comparator:
         raise Declined("a word in small letters, which MLflow takes for trace.text alone")
     if comparator not in _comparators(kind, key):
+        if (kind, key) == (Kind.TAG, PROMPTS):
+            raise InvalidParameter(
+                f"Invalid comparator '{comparator}' for prompts filter. Only '=' is supported with format: "
+                'prompt = "name/version"'
+            )
         raise InvalidParameter(f"Invalid comparator '{comparison.comparator}' for {kind.value} '{key}'.")
     if not _fits(kind, key, comparator, value):
         raise Declined(f"a value that is not for {kind.value} {key!r}")
