@@ -106,6 +106,7 @@ store.create_user("here", "password of before")
 store.create_user("new\\nline", "password of a line")
 store.create_experiment_permission("0", "ada", "EDIT")
 store.create_registered_model_permission("churn", "ada", "MANAGE")
+store.create_experiment_permission("0.5", "new\\nline", "READ")
 role = store.create_role("team", "default")
 store.assign_role_to_user(ada.id, role.id)
 store.add_role_permission(role.id, "experiment", "0", "READ")
@@ -133,7 +134,7 @@ def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path
             "ada: viewer, the password as it was, 4 permissions; not taken over: EDIT on experiment *; "
             "not taken over: USE on workspace * in team-a",
             "here: is here already, left alone",
-            "new\\nline: viewer, the password as it was, 0 permissions",
+            "new\\nline: viewer, the password as it was, 0 permissions; not taken over: READ on experiment 0.5",
             "root: admin, the password as it was, 0 permissions",
         ]
         found = {

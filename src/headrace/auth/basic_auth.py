@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from headrace.auth.accounts import Grant
-from headrace.auth.objects import model_key
+from headrace.auth.objects import experiment_number, model_key
 from headrace.auth.passwords import is_werkzeugs
 from headrace.entities import DEFAULT_WORKSPACE
 from headrace.errors import ConfigurationError
@@ -70,7 +70,7 @@ def _user(name: str, password: str | None, is_admin: bool, rows: list[tuple[str,
         if kind == "workspace" and permission == "MANAGE" and workspace != DEFAULT_WORKSPACE:
             best["workspace", workspace] = "manage"
             continue
-        if kind not in _KINDS or permission not in _PERMISSIONS or pattern == "*":
+        if kind not in _KINDS or permission not in _PERMISSIONS or not _is_one(kind, pattern):
             of = "" if workspace == DEFAULT_WORKSPACE else f" in {workspace}"
             left_out.append(f"{permission} on {kind} {pattern}{of}")
             continue
@@ -80,3 +80,8 @@ def _user(name: str, password: str | None, is_admin: bool, rows: list[tuple[str,
     grants = tuple(Grant(f"user:{name}", kind, named, given) for (kind, named), given in best.items())
     known = password if password is not None and is_werkzeugs(password) else None
     return BasicAuthUser(name, bool(is_admin), known, grants, tuple(left_out))
+
+
+def _is_one(kind: str, pattern: str) -> bool:
+    """Whether it names one object: stock took any text for an experiment's number, which lists read as another's."""
+    return pattern != "*" and (kind != "experiment" or str(experiment_number(pattern)) == pattern)

@@ -429,13 +429,13 @@ async def workspaces_of_datasets(db: Database, ids: Iterable[str]) -> dict[str, 
 
 async def workspaces_of_experiments(db: Database, ids: Iterable[str]) -> dict[str, str]:
     """experiment -> its workspace, of those that there are, in every way in which their numbers can be written."""
-    numbers = {each: number for each in ids if (number := _experiment_number(each)) is not None}
+    numbers = {each: number for each in ids if (number := experiment_number(each)) is not None}
     rows = await db.rows(_WORKSPACE_OF_EXPERIMENTS(ids=list(numbers.values()))) if numbers else []
     home_of = {int(number): home for number, home in rows}
     return {each: home_of[number] for each, number in numbers.items() if number in home_of}
 
 
-def _experiment_number(text: str) -> int | None:
+def experiment_number(text: str) -> int | None:
     """None for what the column can't hold."""
     try:
         number = int(text)
