@@ -53,6 +53,7 @@ STORIES: dict[str, list[Step]] = {
               + [post(ISSUES, experiment_id="<empty>"), post(ISSUES, experiment_id="999999"), post(ISSUES, experiment_id="x")],
     "queues": [get(QUEUES, experiment_id="<e>", **more) for more in (
                    {}, {"user": "ME"}, {"user": "nobody"}, {"item_id": "tr-1"}, {"item_id": "tr-2"}, {"user": " you", "item_id": "tr-1"},
+                   {"user": ""}, {"item_id": ""},
                    {"max_results": 1}, {"max_results": 1, "page_token": "eyJvZmZzZXQiOiAxfQ=="})]
               + [get(QUEUES, experiment_id="<empty>")] + [get(QUEUES, **each) for each in (*BAD, *LIMITS)],
     "label schemas": [get(SCHEMAS, experiment_id="<e>"), get(SCHEMAS, experiment_id="<e>", max_results=2), get(SCHEMAS, experiment_id="<empty>"),

@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from headrace.api.endpoint import Call, endpoint
-from headrace.api.message import Int32, Message
+from headrace.api.message import SEE_DOCS, Int32, Message
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Experiment
@@ -56,10 +56,10 @@ class ListReviewQueues(Message):
     """`ListReviewQueues`. `user`, `item_id`: only the queues of this user, or with this trace."""
 
     experiment_id: str
-    user: str = ""
+    user: str | None = None
     max_results: Int32 = 1000
     page_token: str = ""
-    item_id: str = ""
+    item_id: str | None = None
 
 
 @endpoint("GET", "3.0/mlflow/label-schemas/list", Right.READ, EXPERIMENT, LABEL_SCHEMAS, ADD_DEFAULT)
@@ -110,10 +110,10 @@ async def list_review_queues(call: Call, message: ListReviewQueues) -> object:
 def _queues(call: Call, experiment_id: int, message: ListReviewQueues, limit: int, offset: int) -> Query:
     sql = Statement(call.db.dialect)
     where = [f"q.experiment_id = {sql.bind(experiment_id)}"]
-    if message.user:
+    if message.user is not None:
         user = sql.bind(valid.without_nul(message.user, "user").strip().lower())
         where.append(f"q.queue_id IN (SELECT u.queue_id FROM review_queue_users u WHERE u.user_id = {user})")
-    if message.item_id:
+    if message.item_id is not None:
         item = sql.bind(valid.without_nul(message.item_id, "item_id"))
         where.append(f"q.queue_id IN (SELECT i.queue_id FROM review_queue_items i WHERE i.item_id = {item})")
     return sql.query(
@@ -125,7 +125,7 @@ def _queues(call: Call, experiment_id: int, message: ListReviewQueues, limit: in
 
 def _limit(limit: int) -> int:
     if not 1 <= limit <= MAX_LISTED:
-        raise InvalidParameter(f"max_results must be between 1 and {MAX_LISTED}.")
+        raise InvalidParameter(f"max_results must be between 1 and {MAX_LISTED}.{SEE_DOCS}")
     return limit
 
 
