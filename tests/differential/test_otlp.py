@@ -334,6 +334,16 @@ def test_unstorable(pair: Pair, name: str) -> None:
     if got.status == 400:
         assert got.native or pair.backend == "sqlite"
         assert rows(pair.headrace, b"otlp-unstorable-")["spans"] == [] or pair.backend == "sqlite"
+        # MLflow's client raises an exception of this code
+        assert got.body["error_code"] == ("INVALID_PARAMETER_VALUE" if "session" in name else "BAD_REQUEST")
+
+
+@pytest.mark.parametrize("key", ["session.id", "gen_ai.conversation.id", "mlflow.traceTag.mlflow.traceName"])
+def test_too_long(pair: Pair, key: str) -> None:
+    """Stock refuses the request, in the same words on every database."""
+    for length in (250, 251, 8_001):
+        trace_id = new_trace()
+        compare(pair, body(span({key: "x" * length}, trace_id=trace_id)), traces=(trace_id,))
 
 
 def test_declined(pair: Pair) -> None:

@@ -21,7 +21,7 @@ from headrace.auth.objects import Experiment, OneOf, Run
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
 from headrace.db.query import Dialect, Sql
-from headrace.errors import Declined, Forbidden, HeadraceError, PayloadTooLarge
+from headrace.errors import BadRequest, Declined, Forbidden, HeadraceError, PayloadTooLarge
 from headrace.resources import validation as valid
 from headrace.resources.traces import otlp, span_rows, sql
 from headrace.resources.traces.costs import Prices
@@ -104,7 +104,7 @@ async def _export(
         await call.db.submit(LogSpans(experiment_id, call.workspace, _only_here(call), logged))
     except Declined as reason:
         if isinstance(reason, span_rows.Unstorable) and call.db.dialect is Dialect.POSTGRESQL:
-            return _refusal(400, f"The spans can't be stored: {reason}.")
+            raise BadRequest(f"The spans can't be stored: {reason}.") from None
         spans = await run(decode)
         await _before_stock(call, experiment_id, spans)
         if len({(span.trace_id, span.span_id) for span in spans}) < len(spans):

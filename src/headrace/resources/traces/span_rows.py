@@ -21,7 +21,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from headrace.errors import Declined, Malformed
+from headrace.errors import Declined, InvalidParameter, Malformed
 from headrace.resources.traces import token_sums
 from headrace.resources.traces.costs import Prices, cost_of
 from headrace.resources.traces.info import NAME
@@ -132,9 +132,11 @@ def _trace(
         usage = loaded(attributes[CHAT_USAGE]) if CHAT_USAGE in attributes else None
         cost = _cost(attributes, usage, prices)
         if session is None and (said := attributes.get(_SESSION[0]) or attributes.get(_SESSION[1])):
-            session = _at_most(_MAX_SESSION, _text(said))
+            session = _at_most(_MAX_SESSION, "Session ID", _text(said))
         if user is None and (said := attributes.get(_USER)):
-            user = _at_most(_MAX_METADATA, _text(said))
+            user = _storable(_text(said))
+            if len(user) > _MAX_METADATA:
+                raise Unstorable(f"the user of a trace has more than {_MAX_METADATA} characters")
         nodes[span.span_id] = Node(span.span_id, span.parent_id, usage if isinstance(usage, dict) else None, cost)
         span_rows[span.trace_id, span.span_id] = _row(span, sent_type, attributes, cost, seen)
         if span.parent_id is None:
@@ -271,7 +273,7 @@ def _take_root(trace: TraceContribution, attributes: dict[str, str], tags: dict[
         if key.startswith(_TAG_PREFIX) and _is_tag_key(key := key.removeprefix(_TAG_PREFIX)):
             value = _text(value)[:_MAX_TAG_VALUE]
             if key == NAME:
-                trace.trace_name = _at_most(_MAX_TRACE_NAME, value)
+                trace.trace_name = _at_most(_MAX_TRACE_NAME, "Trace name", value)
             else:
                 tags[key] = _storable(value)
 
@@ -305,10 +307,10 @@ def _text(value: str) -> str:
     return parsed if isinstance(parsed, str) else value
 
 
-def _at_most(limit: int, text: str) -> str:
-    """Stock refuses the request for a longer one."""
+def _at_most(limit: int, what: str, text: str) -> str:
+    """Stock refuses the request for a longer one (trace_analytics.py, _validate_length_limit)."""
     if len(text) > limit:
-        raise Unstorable(f"the name, session or user of a trace has more than {limit} characters")
+        raise InvalidParameter(f"'{what}' exceeds the maximum length of {limit} characters")
     return _storable(text)
 
 
