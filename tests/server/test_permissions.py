@@ -157,6 +157,10 @@ def test_a_review_queue_is_its_makers(guarded: Guarded, tokens: dict[str, str]) 
     create = "/api/3.0/mlflow/review-queues/create"
     created = guarded.request("POST", create, tokens["editor"], json=queue, headers=spoofed).json()["review_queue"]
     assert created["created_by"] == "editor"
+    spoofed = {CLIENT_HEADER.decode(): "http 1 127.0.0.1 user=editor"}
+    server = {"name": "org.example/tools"}
+    made_by = guarded.request("POST", "/api/3.0/mlflow/mcp-servers", ADMIN_TOKEN, json=server, headers=spoofed).json()
+    assert (made_by["created_by"], made_by["last_updated_by"]) == ("admin", "admin")
     path = "/ajax-api/3.0/mlflow/users/current/permissions"  # by which the UI offers to change it
     permissions = guarded.request("GET", path, tokens["editor"]).json()["permissions"]
     [told] = [each for each in permissions if each["resource_pattern"] in ("*", made.json()["experiment_id"])]

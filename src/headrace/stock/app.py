@@ -34,7 +34,9 @@ class AsSeenByWorker:
                 if name == CLIENT_HEADER:
                     scheme, port, host, user = value.decode().split(" ")
                     scope["client"], scope["scheme"] = (host, int(port)) if host else None, scheme
-                    SENDER.set(unquote(user.removeprefix("user=")) or None)
+                    sender = unquote(user.removeprefix("user=")) or None
+                    SENDER.set(sender)
+                    scope.setdefault("state", {})["username"] = sender  # MCP servers and the gateway look here
                     del headers[index]
                     break
         await self.app(scope, receive, send)
