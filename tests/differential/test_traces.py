@@ -77,8 +77,13 @@ SEARCHES: list[dict[str, Any]] = [
     {"locations": []},
     {"locations": [{"type": "INFERENCE_TABLE", "inference_table": {"full_table_name": "a"}}]},
 ]
+COUNT = {"metric_name": "trace_count", "aggregations": [{"aggregation_type": "COUNT"}]}
 METRICS: list[dict[str, Any]] = [
     {},
+    *({**COUNT, "experiment_ids": ids} for ids in ([], ["987654"], [str(2**31)], [str(2**31), "0"])),
+    *({**COUNT, "experiment_ids": [], "filters": [each]} for each in ("trace.status = 'OK'", "trace.feedback.f = 'x'")),
+    {**COUNT, "experiment_ids": [], "dimensions": ["trace_name"]},
+    {"experiment_ids": []},
     {"view_type": ""},
     {"metric_name": ""},
     {"metric_name": "x"},
@@ -140,7 +145,7 @@ STORIES: dict[str, list[Step]] = {
     "prompts": [prompts(("p", "1")), start(), prompts(("p", "1"), ("p", "2"), ("p", "03")), prompts(("p", "1")), prompts(), prompts(("p", "x")),
                 ("POST", "3.0/mlflow/traces/search", {"locations": [EXPERIMENT], "filter": "prompt = 'p/2' AND request_id = 'T'"})],
     "deleted": [start(**ALL), SPANS, link(), start(trace_id="U"), delete(request_ids=["T", "none"]), INFO, delete(request_ids=["T"]),
-                delete("2.0", request_ids=["U"]), delete(experiment_id="987654", request_ids=["U"])],
+                delete("2.0", request_ids=["U"]), *(delete(experiment_id=each, request_ids=["U"]) for each in ("987654", str(2**31)))],
     "not deleted": [delete(), delete(request_ids=[]), delete(request_ids=["T"], max_traces=1), delete(max_timestamp_millis=5, request_ids=["T"]),
                     delete(max_timestamp_millis=1, max_traces=0), delete(max_timestamp_millis=1, max_traces=-1), delete(experiment_id=""),
                     delete(experiment_id="x", request_ids=["T"]), ("POST", "3.0/mlflow/traces/delete-traces", {"request_ids": ["T"]}), delete(request_ids="T")],

@@ -236,9 +236,11 @@ async def delete_traces(call: Call, message: messages.DeleteTraces) -> object:
         raise InvalidParameter("`max_traces` can't be specified if `trace_ids` is specified.")
     if most is not None and most <= 0:
         raise InvalidParameter(f"`max_traces` must be a positive integer, received {most}.")
-    number = valid.experiment_id(message.experiment_id)
+    found = valid.experiment_ids([message.experiment_id])
     ids = [valid.without_nul(trace_id, "request_ids") for trace_id in ids]
-    return {"traces_deleted": await deletion.delete(call.db, number, ids=ids, before=before, most=most)}
+    if not found:
+        return {"traces_deleted": 0}
+    return {"traces_deleted": await deletion.delete(call.db, found[0], ids=ids, before=before, most=most)}
 
 
 def _text(value: Any, most: int, field: str) -> Any:

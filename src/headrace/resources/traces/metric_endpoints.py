@@ -20,8 +20,6 @@ async def query_trace_metrics(call: Call, message: messages.QueryTraceMetrics) -
     """SqlAlchemyStore.query_trace_metrics."""
     metrics.check(message)
     experiment_ids = valid.experiment_ids(message.experiment_ids)
-    if not experiment_ids:
-        return {}
     rows = await call.db.rows(metrics.query(message, experiment_ids, call.db.dialect))
     points = metrics.data_points(message, rows)
     return {"data_points": points} if points else {}
