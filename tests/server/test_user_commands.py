@@ -177,6 +177,7 @@ def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path
         (["user", "grant", "g", "read", "--group", "--model", "m", "--experiment", "e"], "either an --experiment or a"),
         (["user", "grant", "g", "read", "--group", "--workspace", "nowhere"], "There is no workspace nowhere"),
         (["user", "grant", "g", "read", "--group", "--experiment", "no such"], "There is no experiment no such"),
+        (["user", "grant", "g", "read", "--group", "--experiment", "9999999999"], "There is no experiment 9999999999"),
         (["user", "add", "a:b", "--no-password"], "no colon"),
         (["user", "add", "b"], "A password has 12 characters or more"),  # nothing on the standard input
         (["token", "revoke", "0"], "There is no token 0"),

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from headrace.auth.objects import EXPERIMENT_OF, IS_WORKSPACE, model_key
+from headrace.auth.objects import EXPERIMENT_OF, IS_WORKSPACE, experiment_number, model_key
 from headrace.auth.principals import PERMISSIONS, ROLES
 from headrace.cli.accounts import (
     as_json,
@@ -295,7 +295,9 @@ async def _object(
             raise click.UsageError("Name an --experiment, a --model or a --workspace.")
         return "workspace", workspace
     if experiment.isascii() and experiment.isdecimal():
-        return "experiment", str(int(experiment))
+        if (number := experiment_number(experiment)) is None:
+            raise click.ClickException(f"There is no experiment {experiment}.")
+        return "experiment", str(number)
     place = workspace or DEFAULT_WORKSPACE
     rows = await accounts.store.rows(EXPERIMENT_OF["experiment-name"](ids=[experiment], workspace=place))
     if not rows:
