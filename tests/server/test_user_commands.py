@@ -115,6 +115,7 @@ there = store.create_role("team", "team-a")
 store.assign_role_to_user(ada.id, there.id)
 store.add_role_permission(there.id, "registered_model", "churn", "READ")
 store.add_role_permission(there.id, "workspace", "*", "USE")
+store.add_role_permission(there.id, "experiment", "0", "MANAGE")
 chief = store.create_role("chief", "team-b")
 store.assign_role_to_user(ada.id, chief.id)
 store.add_role_permission(chief.id, "workspace", "*", "MANAGE")
@@ -132,7 +133,8 @@ def test_users_of_basic_auth_are_taken_over(databases: Databases, tmp_path: Path
         assert told.splitlines() == dry.splitlines()[:-1]
         assert told.splitlines() == [
             "ada: viewer, the password as it was, 4 permissions; not taken over: EDIT on experiment *; "
-            "not taken over: USE on workspace * in team-a",
+            "not taken over: USE on workspace * in team-a; "
+            "not taken over: manage on experiment 0, which is not in team-a",
             "here: is here already, left alone",
             "new\\nline: viewer, the password as it was, 0 permissions; not taken over: READ on experiment 0.5",
             "root: admin, the password as it was, 0 permissions",

@@ -32,12 +32,14 @@ _PERMISSIONS = {"READ": "read", "USE": "read", "EDIT": "edit", "MANAGE": "manage
 
 
 class BasicAuthUser(Struct, frozen=True):
-    """`password`: Werkzeug's hash, None for one of an unknown kind. `left_out`: what Headrace has no word for."""
+    """`password`: Werkzeug's hash, None for one of an unknown kind. `grants`: with the workspace of the role that gives
+    them, outside of which they count for nothing. `left_out`: what Headrace has no word for.
+    """
 
     name: str
     is_admin: bool
     password: str | None
-    grants: tuple[Grant, ...]
+    grants: tuple[tuple[Grant, str], ...]
     left_out: tuple[str, ...]
 
 
@@ -64,20 +66,20 @@ def read(file: str) -> list[BasicAuthUser]:
 
 
 def _user(name: str, password: str | None, is_admin: bool, rows: list[tuple[str, str, str, str]]) -> BasicAuthUser:
-    best: dict[tuple[str, str], str] = {}
+    best: dict[tuple[str, str, str], str] = {}
     left_out = []
     for kind, pattern, permission, workspace in rows:
         if kind == "workspace" and permission == "MANAGE" and workspace != DEFAULT_WORKSPACE:
-            best["workspace", workspace] = "manage"
+            best["workspace", workspace, workspace] = "manage"
             continue
         if kind not in _KINDS or permission not in _PERMISSIONS or not _is_one(kind, pattern):
             of = "" if workspace == DEFAULT_WORKSPACE else f" in {workspace}"
             left_out.append(f"{permission} on {kind} {pattern}{of}")
             continue
         named = model_key(workspace, pattern) if _KINDS[kind] == "model" else pattern
-        key, given = (_KINDS[kind], named), _PERMISSIONS[permission]
+        key, given = (_KINDS[kind], named, workspace), _PERMISSIONS[permission]
         best[key] = max(best.get(key, "read"), given, key=list(_PERMISSIONS.values()).index)
-    grants = tuple(Grant(f"user:{name}", kind, named, given) for (kind, named), given in best.items())
+    grants = tuple((Grant(f"user:{name}", kind, named, given), place) for (kind, named, place), given in best.items())
     known = password if password is not None and is_werkzeugs(password) else None
     return BasicAuthUser(name, bool(is_admin), known, grants, tuple(left_out))
 

@@ -8,7 +8,13 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from headrace.auth.objects import EXPERIMENT_OF, IS_WORKSPACE, experiment_number, model_key
+from headrace.auth.objects import (
+    EXPERIMENT_OF,
+    IS_WORKSPACE,
+    experiment_number,
+    model_key,
+    workspaces_of_experiments,
+)
 from headrace.auth.principals import PERMISSIONS, ROLES
 from headrace.cli.accounts import (
     as_json,
@@ -188,19 +194,28 @@ async def import_users(accounts: Accounts, file: str, role: str, dry_run: bool) 
     """
     from headrace.auth.basic_auth import read
 
-    for each in read(file):
+    users = read(file)
+    experiments = {grant.object for each in users for grant, _ in each.grants if grant.kind == "experiment"}
+    homes = await workspaces_of_experiments(accounts.store, experiments)
+    for each in users:
         shown = in_one_line(each.name)
         if await accounts.user(each.name) is not None:
             click.echo(f"{shown}: is here already, left alone")
             continue
         as_role = "admin" if each.is_admin else role
+        grants, left_out = [], list(each.left_out)
+        for grant, place in each.grants:
+            if grant.kind == "experiment" and homes.get(grant.object, place) != place:
+                left_out.append(f"{grant.permission} on experiment {grant.object}, which is not in {place}")
+            else:
+                grants.append(grant)
         if not dry_run:
-            for grant in each.grants:  # first: broken off here, who is not a user yet is taken over the next time
+            for grant in grants:  # first: broken off here, who is not a user yet is taken over the next time
                 await accounts.grant(grant)
             await accounts.add_user(each.name, as_role, each.password)
-        told = "".join(f"; not taken over: {text}" for text in each.left_out)
+        told = "".join(f"; not taken over: {text}" for text in left_out)
         password = "the password as it was" if each.password else "no password, for its hash is of an unknown kind"
-        click.echo(f"{shown}: {as_role}, {password}, {len(each.grants)} permissions{in_one_line(told)}")
+        click.echo(f"{shown}: {as_role}, {password}, {len(grants)} permissions{in_one_line(told)}")
     if dry_run:
         click.echo("Nothing was changed (--dry-run).")
 
