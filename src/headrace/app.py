@@ -233,8 +233,8 @@ class App:
             if body is None:
                 await send_whole(scope, send, CLIENT_GONE, b"", ())  # to be counted
                 return
-            if body and not match.endpoint.raw:
-                check_content_type(scope, match.endpoint.form)
+            if (body or scope["method"] == "POST") and not match.endpoint.raw:
+                check_content_type(scope, body, match.endpoint.form)
             message = await beside_others(body, decode, match, scope, body, permit)
             call = self._call
             if permit is not None:

@@ -209,7 +209,7 @@ def _look_at(match: Match, scope: Scope, body: bytes) -> bytes:
                 decode(match, scope, body, None)
         return body
     if body:
-        check_content_type(scope)
+        check_content_type(scope, body)
     message = scope.get(MESSAGE) or decode(match, scope, body, None)
     endpoint.check(message)
     return rewrite(match, scope, message, body)

@@ -96,11 +96,12 @@ def test_what_stocks_parser_takes_is_refused_in_its_words_too(pair: Pair, what: 
     ("method", "path"),
     [
         ("POST", "experiments/create?name=in+the+query"),
+        ("POST", "runs/search?experiment_ids=0"),
         ("PATCH", "registered-models/update?name=in+the+query&description=x"),
         ("DELETE", "registered-models/delete?name=in+the+query"),
     ],
 )
-def test_a_change_whose_fields_are_in_the_query(pair: Pair, method: str, path: str) -> None:
+def test_fields_that_are_in_the_query(pair: Pair, method: str, path: str) -> None:
     """Any page may send the first, where a browser names no origin, and logs keep all of them."""
     answers = [subject.request(method, f"/api/2.0/mlflow/{path}") for subject in (pair.stock, pair.headrace)]
     stock, headrace = ((answer.status_code, answer.json()["error_code"]) for answer in answers)

@@ -61,16 +61,17 @@ async def beside_others(body: bytes, work: Callable[P, T], *args: P.args, **kwar
     return work(*args, **kwargs) if len(body) < _LARGE else await asyncio.to_thread(work, *args, **kwargs)
 
 
-def check_content_type(scope: Scope, form: bool = False) -> None:
-    """handlers._validate_content_type; none at all is taken for JSON, which no browser's form can send.
+def check_content_type(scope: Scope, body: bytes, form: bool = False) -> None:
+    """handlers._validate_content_type; a body without any is taken for JSON, which no browser's form can send.
 
     `form`: one of our pages sends it. Raises InvalidParameter.
     """
     wanted = b"application/x-www-form-urlencoded" if form else b"application/json"
-    for name, value in scope["headers"]:
-        if name != b"content-type" or value == wanted:
-            continue
-        if value.split(b";")[0].strip().lower() != wanted:
+    given = [value for name, value in scope["headers"] if name == b"content-type"]
+    if not given and not body:
+        raise InvalidParameter("Bad Request. Content-Type header is missing.")
+    for value in given:
+        if value != wanted and value.split(b";")[0].strip().lower() != wanted:
             raise InvalidParameter(f"Bad Request. Content-Type must be one of ['{wanted.decode()}'].")
 
 
