@@ -245,6 +245,7 @@ def test_searches_show_the_workspace(server: Server) -> None:
     for path, message in (
         ("2.0/mlflow/runs/search", {"experiment_ids": ["{other}"]}),
         ("2.0/mlflow/runs/search", {}),
+        ("2.0/mlflow/experiments/search-datasets", {"experiment_ids": ["{other}"]}),
         ("2.0/mlflow/logged-models/search", {"experiment_ids": ["{other}"]}),
         ("3.0/mlflow/datasets/search", {"experiment_ids": ["{other}"]}),
         ("3.0/mlflow/datasets/search", {}),

@@ -56,6 +56,9 @@ _NOT_FOUND = {
     "dataset": "Evaluation dataset with id '{}' not found",
 }
 
+# it stands for those that are left out, of a request that must name one
+_NO_EXPERIMENT = "-1"
+
 
 class Workspaces:
     """For one worker of a server with workspaces."""
@@ -87,7 +90,8 @@ class Workspaces:
             raise Declined("what of this is in the workspace")
         asked: list[str] = [str(each) for each in message.experiment_ids]  # type: ignore[attr-defined]
         homes = await self._homes("experiment", asked)
-        message.experiment_ids = [each for each in asked if homes.get(each) == workspace]  # type: ignore[attr-defined]
+        here = [each for each in asked if homes.get(each) == workspace]
+        message.experiment_ids = here or [_NO_EXPERIMENT] * bool(asked)  # type: ignore[attr-defined]
 
     async def _check(self, workspace: str, refs: Iterable[ObjectRef]) -> None:
         by_kind: dict[str, list[str]] = {}
