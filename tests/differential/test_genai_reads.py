@@ -150,6 +150,18 @@ def test_the_question_that_each_experiment_has(filled: tuple[Teller, Teller]) ->
         ]
 
 
+@pytest.mark.parametrize("path", ["get", "versions", "list"])
+def test_text_of_a_scorer(filled: tuple[Teller, Teller], path: str) -> None:
+    """One scorer is as it is stored, in a list the JSON is written anew."""
+    texts = []
+    for teller in filled:
+        query = {"experiment_id": teller.ids["e"], "name": "one"}
+        got = teller.subject.request("GET", f"/api/3.0/mlflow/scorers/{path}", params=query).json()
+        scorers = [got["scorer"]] if path == "get" else got["scorers"]
+        texts.append([each["serialized_scorer"] for each in scorers])
+    assert texts[0] == texts[1]
+
+
 def test_a_scorer_of_the_gateways_is_stocks(filled: tuple[Teller, Teller]) -> None:
     answers, number = [], random.randrange(10**6)
     for teller in filled:

@@ -66,7 +66,7 @@ async def list_scorer_versions(call: Call, message: messages.ListScorerVersions)
 
 @endpoint("GET", f"{PATH}get", Right.READ, EXPERIMENT, VERSIONS)
 async def get_scorer(call: Call, message: messages.GetScorer) -> object:
-    """SqlAlchemyStore.get_scorer."""
+    """SqlAlchemyStore.get_scorer. Its text is as it is stored; in lists stock writes the JSON anew."""
     rows = await _versions(call, message)
     found = rows[-1:] if message.version is None else [row for row in rows if row["scorer_version"] == message.version]
     if not found:
@@ -74,7 +74,7 @@ async def get_scorer(call: Call, message: messages.GetScorer) -> object:
             f"Scorer with name '{message.name}' and version {message.version} not found for experiment"
             f" {message.experiment_id}."
         )
-    return {"scorer": _scorer(found[0])}
+    return {"scorer": _scorer(found[0]) | {"serialized_scorer": found[0]["serialized_scorer"]}}
 
 
 @endpoint("PUT", f"{PATH}online-config", Right.EDIT, EXPERIMENT)
