@@ -139,6 +139,7 @@ STORIES: dict[str, list[Step]] = {
     "an older client's mistakes": [start_v2(experiment_id="987654"), start_v2(experiment_id="x"), start_v2(experiment_id=""),
                                    ("PATCH", "2.0/mlflow/traces/none", {"timestamp_ms": 1, "status": "OK"}),
                                    ("GET", "2.0/mlflow/traces/none/info", {}), start_v2(tags=[{"value": "x"}])],
+    "an end without a status": [start_v2(), ("PATCH", "2.0/mlflow/traces/V", {"timestamp_ms": 3_500}), INFO_V2],
     "linked": [link(), start(), link(), link(trace_ids=["T", "T", "U"]), link(trace_ids=[]), link(run_id=""), link(trace_ids=["T"] * 101),
                ("POST", "2.0/mlflow/traces/link-to-run", {}),
                ("POST", "3.0/mlflow/traces/search", {"locations": [EXPERIMENT], "filter": f"run_id = '{'r' * 32}' AND request_id IN ('T', 'U')"})],

@@ -134,8 +134,8 @@ class EndTraceV2(Message):
     """`EndTrace`."""
 
     request_id: str
+    status: Literal["TRACE_STATUS_UNSPECIFIED", "OK", "ERROR", "IN_PROGRESS"]
     timestamp_ms: Int64 = 0
-    status: Literal["TRACE_STATUS_UNSPECIFIED", "OK", "ERROR", "IN_PROGRESS"] = "TRACE_STATUS_UNSPECIFIED"
     request_metadata: list[KeyValue] = []
     tags: list[KeyValue] = []
 
