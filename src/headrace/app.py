@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.access_log import AccessLog
 from headrace.api.decode import beside_others, check_content_type, decode
-from headrace.api.endpoint import METHODS, UNDECLARED, Call, Endpoint, Match, Response, Router
+from headrace.api.endpoint import METHODS, UNDECLARED, ArtifactFile, Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message, check_values
 from headrace.api.permits import Permit
 from headrace.api.workspaces import Workspaces
@@ -276,9 +276,34 @@ class App:
         except Exception:
             await send_refusal(scope, send, failure(scope), security)
         else:
-            await self._send(scope, send, answer, security)
+            if isinstance(answer, ArtifactFile):
+                send_file = partial(self._send_file, match, message, body, answer, security)
+                await self._in_pieces(send_file, scope, receive, send)
+            else:
+                await self._send(scope, send, answer, security)
         finally:
             self._bodies.release(scope)
+
+    async def _send_file(
+        self,
+        match: Match,
+        message: Message,
+        body: bytes,
+        file: ArtifactFile,
+        security: Headers,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer with a file of the artifacts."""
+        try:
+            await self._artifacts.send_file(file, scope, receive, _with_headers(send, (NATIVE, *security)))
+        except StoreUnusable as unusable:
+            await send_error(scope, send, unusable.answer, security)
+        except Declined as reason:
+            await self._pass_through.hand_on_read(match, scope, receive, send, message, body, str(reason))
+        except ApiError as error:
+            await send_error(scope, send, error, security)
 
     async def _without_table(
         self,

@@ -206,6 +206,34 @@ def test_the_file_of_a_trace(pair: Pair) -> None:
         assert headrace.headers["headrace-answered-by"] == "native"
 
 
+def test_files_beside_a_trace(pair: Pair) -> None:
+    """An attachment, and the spans of a client that keeps them in a file."""
+    trace_id, attachment = new_trace(), "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
+    name = f"tr-{trace_id.hex()}"
+    without = new_trace()
+    for subject in (pair.stock, pair.headrace):
+        start(subject, without)
+        start(subject, trace_id)
+        [row] = subject.query(
+            "SELECT value FROM trace_tags WHERE request_id = :name AND key = 'mlflow.artifactLocation'", name=name
+        )
+        folder = f"/api/2.0/mlflow-artifacts/artifacts{row['value'].removeprefix('mlflow-artifacts:')}"
+        for path, content in ((f"attachments/{attachment}", b"\x89PNG"), ("traces.json", b'{"spans": []}')):
+            assert subject.request("PUT", f"{folder}/{path}", data=content).status_code == 200
+    for query, natively in (
+        (f"{name}&path={attachment}", True), (name, True), (f"{name}&path={attachment[:-1]}8", True),
+        (f"{name}&path=../traces.json", False), (f"tr-{without.hex()}", True),
+    ):  # fmt: skip
+        path = f"/ajax-api/2.0/mlflow/get-trace-artifact?request_id={query}"
+        stock, headrace = (subject.request("GET", path) for subject in (pair.stock, pair.headrace))
+        assert headrace.status_code == stock.status_code, query
+        same = headrace.content == stock.content if stock.ok else headrace.json() == stock.json()
+        assert same, (query, headrace.text, stock.text)
+        for header in ("content-type", "content-disposition", "x-content-type-options", "cache-control"):
+            assert headrace.headers.get(header) == stock.headers.get(header), (query, header)
+        assert headrace.headers["headrace-answered-by"] == ("native" if natively else "stock"), query
+
+
 def test_after_start_trace(pair: Pair) -> None:
     """start_trace and the spans of its trace, whoever comes first."""
     first, later = new_trace(), new_trace()

@@ -24,6 +24,7 @@ from headrace.auth.objects import NOTHING, Target
 from headrace.auth.principals import Principal, Right
 from headrace.db.database import Database
 from headrace.db.query import Sql
+from headrace.errors import ApiError
 from headrace.events.notes import NOBODY, Events
 from headrace.settings import Settings
 
@@ -57,7 +58,16 @@ class Response(NamedTuple):
     headers: Headers = ()
 
 
-# What a handler answers with: a Response, JSON already (bytes), something that msgspec can encode, or None for {}.
+class ArtifactFile(NamedTuple):
+    """An answer that is the file `path` in the folder `uri`, where artifacts are; `absent` where it is not there."""
+
+    uri: str
+    path: str
+    absent: ApiError
+
+
+# What a handler answers with: a Response, an ArtifactFile, JSON already (bytes), something that msgspec can encode, or
+# None for {}.
 Answer = Any
 Handler = Callable[[Call, Any], Awaitable[Answer]]
 # Notes what became of a request that stock has answered with 200, from the answer's body.

@@ -14,14 +14,14 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from headrace.api.endpoint import APIS
+from headrace.api.endpoint import APIS, ArtifactFile
 from headrace.api.message import missing
 from headrace.api.workspaces import in_workspace
 from headrace.artifacts import transfer
 from headrace.artifacts.direct import Direct, JsonHandler
 from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import safe
-from headrace.artifacts.store import ArtifactStore, Download, Entry, IsAFolder, Refused, SigningStore
+from headrace.artifacts.store import ArtifactStore, Download, Entry, IsAFolder, NotThere, Refused, SigningStore
 from headrace.asgi.responses import JSON
 from headrace.asgi.types import WORKSPACE, Header, Receive, Scope, Send
 from headrace.db.database import Database
@@ -100,6 +100,13 @@ class Artifacts:
     def find_json(self, method: str, path: str) -> JsonHandler | None:
         """What answers such a request with JSON; None: stock does."""
         return self._direct.find(method, path) if self._database is not None else None
+
+    async def send_file(self, file: ArtifactFile, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with a file that a handler has found. Raises ApiError, Declined, StoreUnusable."""
+        try:
+            await self._get_from(file.uri, {"path": file.path}, scope, receive, send)
+        except NotThere:
+            raise file.absent from None
 
     async def _get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """GET mlflow-artifacts/artifacts/PATH (artifact_router.download_artifact)."""

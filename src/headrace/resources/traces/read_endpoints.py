@@ -8,10 +8,11 @@ MLflow 2's schema (otlp_json.py).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.api.endpoint import AJAX, Call, Response, endpoint
+from headrace.api.endpoint import AJAX, ArtifactFile, Call, Response, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Experiment, Trace, TraceLocations
@@ -35,6 +36,8 @@ LOCATION = Sql("""
 SELECT e.experiment_id, e.artifact_location FROM trace_info t JOIN experiments e ON e.experiment_id = t.experiment_id
 WHERE t.request_id = :trace_id
 """)
+_SPANS_FILE = "traces.json"  # mlflow/store/artifact/artifact_repo.py, TRACE_DATA_FILE_NAME
+_ATTACHMENT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ATTACHMENT = (
     (b"content-disposition", b"attachment; filename=traces.json"),
     (b"x-content-type-options", b"nosniff"),
@@ -128,9 +131,7 @@ async def get_trace_artifact(call: Call, message: messages.GetTraceArtifact) -> 
         raise NotFound(f"Trace with ID {message.request_id} is not found.")
     trace, contents = found
     if message.path or trace.tags.get(reads.LOCATION) != reads.HERE:
-        if call.sender is not None:
-            await _check_location(call, trace)
-        raise Declined("files, which stock serves")
+        return await _file(call, trace, message.path)
     try:
         data = otlp_json.artifact(contents)
     except (ValueError, AttributeError, RecursionError):
@@ -138,15 +139,33 @@ async def get_trace_artifact(call: Call, message: messages.GetTraceArtifact) -> 
     return Response(data, content_type=b"text/plain", headers=_ATTACHMENT)
 
 
-async def _check_location(call: Call, trace: TraceInfo) -> None:
-    """That the files are in the folder of the trace's experiment: stock has let anybody say where they are.
+class NoSpans(NotFound):
+    """MlflowTraceDataNotFound."""
 
-    Raises Forbidden.
+    error_code = "NOT_FOUND"
+
+
+async def _file(call: Call, trace: TraceInfo, attachment: str) -> ArtifactFile:
+    """An attachment, by its id, or the spans, which clients before MLflow 3 keep in a file.
+
+    Only from the folder of the trace's experiment: stock has let anybody say where they are.
+
+    Raises Declined, Forbidden.
     """
     rows = await call.db.rows(LOCATION(trace_id=trace.request_id))
     folder = trace_rows.artifact_location(trace_rows.Experiment(*rows[0]), trace.request_id) if rows else None
-    if trace.tags.get(ARTIFACTS) != folder:
-        raise Forbidden("The trace's files are not in the folder of its experiment. Ask an administrator.")
+    if folder is None or trace.tags.get(ARTIFACTS) != folder:
+        if call.sender is not None:
+            raise Forbidden("The trace's files are not in the folder of its experiment. Ask an administrator.")
+        raise Declined("files that are elsewhere than their experiment's")
+    if not attachment:
+        if trace.tags.get(reads.LOCATION) == reads.ARCHIVED:
+            raise Declined("spans in an archive")
+        return ArtifactFile(folder, _SPANS_FILE, NoSpans(f"Trace data not found for path={_SPANS_FILE}"))
+    if not _ATTACHMENT_ID.fullmatch(attachment):
+        raise Declined("a path that is no attachment's")
+    path = f"attachments/{attachment}"
+    return ArtifactFile(folder, path, NotFound(f"No such artifact: '{path}'"))
 
 
 async def _info(call: Call, trace_id: str) -> TraceInfo:
