@@ -500,11 +500,11 @@ async def _asked(database: PostgresURL) -> _Failure | None:
     import asyncpg
 
     from headrace.db import connections
-    from headrace.db.connection_errors import explain, is_temporary
+    from headrace.db.connection_errors import FAILURES, explain, is_temporary
 
     try:
         connection = await connections.connect(database)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except FAILURES as error:
         # PgBouncer says it in its own way
         missing = isinstance(error, asyncpg.InvalidCatalogNameError) or "no such database" in str(error)
         return _Failure(explain(error, database), is_temporary(error), missing)

@@ -26,6 +26,8 @@ from tests.support.processes import wait_until
 from tests.support.rds import Rds
 from tests.support.servers import PASSED_THROUGH
 
+OTHER = "another's password"
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -72,7 +74,7 @@ def test_no_request_fails_on_the_way_to_tokens_and_back(place: Place, rds: Rds, 
         assert place.postgres.ask(f"SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = '{ROTATED}'") is True
         login.to_tokens(place.cloud, "lab", said.append)  # nothing is left to do
         # and back
-        place.cloud.put_secret("/lab/DB_PASS", "another", KEY)
+        place.cloud.put_secret("/lab/DB_PASS", OTHER, KEY)
         login.to_password(place.cloud, "lab", said.append)
         load.goes_on()
         place.cloud.put_parameter("/lab/DB_AUTH", "password", "the data stack's")
@@ -82,10 +84,10 @@ def test_no_request_fails_on_the_way_to_tokens_and_back(place: Place, rds: Rds, 
         load.goes_on()
     assert load.failed == []
     assert rds.let_in == let_in
-    assert place.password_works("another")
+    assert place.password_works(OTHER)
     assert place.status(TOKEN, PASSED_THROUGH) == 200
     log = place.server.process.tail(100_000) + "".join(said)
-    for secret in ("X-Amz-Signature", FIRST, "another"):
+    for secret in ("X-Amz-Signature", FIRST, OTHER):
         assert secret not in log
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 
 from headrace.copy.postgres import PostgresStore
@@ -99,6 +100,28 @@ async def test_so_does_a_server_while_rows_come(database: Database, monkeypatch:
         before = pages_analyzed(database)
         await write(store)
         await eventually(lambda: pages_analyzed(database) > postgres_statistics.GROWTH * before)
+
+
+async def test_a_connection_that_has_just_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for one whose last word is here, and whose end is not, which lasts for microseconds."""
+    monkeypatch.setattr(postgres_statistics, "SECONDS_AFTER_WRITES", 0)
+    asked = 0
+
+    class Ended:
+        async def fetch(self, *_: object) -> None:
+            nonlocal asked
+            asked += 1
+            upkeep.written()
+            raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+
+    @asynccontextmanager
+    async def use() -> AsyncIterator[Any]:
+        yield Ended()
+
+    upkeep = postgres_statistics.Upkeep(use)
+    upkeep.written()
+    await eventually(lambda: asked > 2)
+    upkeep.close()
 
 
 async def test_so_does_a_copy(database: Database) -> None:

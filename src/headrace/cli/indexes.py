@@ -69,10 +69,8 @@ def drop(settings: Settings) -> None:
 
 def _done(settings: Settings, work: Callable[[PostgresURL], Awaitable[T]]) -> T:
     """Raises ConfigurationError, in one line, where it can't be done."""
-    import asyncpg
-
     from headrace.database import check
-    from headrace.db.connection_errors import explain
+    from headrace.db.connection_errors import FAILURES, explain
 
     database = _database(settings)
     check(settings)
@@ -80,7 +78,7 @@ def _done(settings: Settings, work: Callable[[PostgresURL], Awaitable[T]]) -> T:
     async def run() -> T:
         try:
             return await work(database)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except FAILURES as error:
             raise explain(error, database) from None
 
     return asyncio.run(run())

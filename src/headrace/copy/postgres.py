@@ -15,7 +15,7 @@ from headrace.copy.store import ROWS_AT_ONCE, Row, Rows, away
 from headrace.copy.tables import Table
 from headrace.database_url import PostgresURL
 from headrace.db import postgres_statistics
-from headrace.db.connection_errors import explain
+from headrace.db.connection_errors import FAILURES, explain
 from headrace.db.connections import TOOL, Connector
 from headrace.db.pool import Pool
 from headrace.db.postgres import cause_of, translate
@@ -97,7 +97,7 @@ class PostgresStore:
             yield
         except asyncpg.InsufficientPrivilegeError as error:
             raise explain(error, self._url) from error
-        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (ValueError, *FAILURES) as error:
             meaning = translate(error)
             raise (away(self.shown, cause_of(error)) if isinstance(meaning, Unavailable) else meaning) from error
 

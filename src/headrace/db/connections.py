@@ -23,7 +23,7 @@ import asyncpg
 from asyncpg.protocol import protocol
 
 from headrace.database_url import DEFAULTS, Host, PostgresURL
-from headrace.db.connection_errors import NotWritable, is_temporary
+from headrace.db.connection_errors import FAILURES, NotWritable, is_temporary
 from headrace.db.database import STATEMENT_SECONDS
 from headrace.db.tls import contexts
 
@@ -488,7 +488,7 @@ async def close(connection: Connection) -> None:
     """In order if the server answers."""
     try:
         await connection.close(timeout=CLOSE_SECONDS)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except FAILURES:
         connection.terminate()
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from headrace.database_url import PostgresURL
 from headrace.db import connections, postgres_statistics
+from headrace.db.connection_errors import FAILURES
 from headrace.db.connections import Connection
 from headrace.db.indexes import HISTORIES, INDEXES, MLFLOWS_STEPS, ON_POSTGRESQL, Index, which_are_ready
 from headrace.db.query import Dialect
@@ -47,7 +48,7 @@ async def build(database: PostgresURL, wait: bool = False) -> None:
     """
     try:
         await build_or_fail(database, wait)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except FAILURES as error:
         logger.warning("Headrace's indexes can't be built: %s. Searches work without them, more slowly.", error)
 
 

@@ -11,9 +11,8 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-import asyncpg
-
 from headrace.db import schema
+from headrace.db.connection_errors import FAILURES
 from headrace.db.connections import Connection
 from headrace.errors import HeadraceError
 
@@ -69,5 +68,5 @@ class Upkeep:
             try:
                 async with self._use() as connection:
                     await complete(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, HeadraceError) as error:
+            except (*FAILURES, HeadraceError) as error:
                 logger.debug("PostgreSQL's statistics can't be made: %s", error)
