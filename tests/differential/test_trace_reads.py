@@ -380,8 +380,7 @@ def test_artifacts(stores: Stores) -> None:
         try:
             expected = stores.stock.get_trace(trace_id, allow_partial=True).data.to_json_bytes()
         except MlflowException:
-            with pytest.raises(Declined):
-                stores.run(read_endpoints.get_trace_artifact(stores.call, asked))
+            assert stores.run(read_endpoints.get_trace_artifact(stores.call, asked)).path == "traces.json"
             continue
         answer = stores.run(read_endpoints.get_trace_artifact(stores.call, asked))
         ours, theirs = json.loads(answer.body)["spans"], json.loads(expected)["spans"]
