@@ -104,25 +104,14 @@ class PassThrough:
             named = match.parameters.get("path") or unquote(scope["query_string"].decode("latin-1"))
             if longer_than_disks_take(named):
                 send = or_refusal(scope, send, "a name in the path is longer than a disk takes it", OF_FILES)
-        if permit is None and not chunked and (length == 0 or match.endpoint.path in _STREAMED):
-            await self._stream_on(match, scope, receive, send, reason)
-            return
+        is_read = permit is not None or chunked or (length > 0 and match.endpoint.path not in _STREAMED)
+        body, message = b"", None
         try:
-            self._bodies.check_size(length, scope)
-            body = await self._bodies.read(scope, receive)
-            if body is None:
-                return
-            message = None
-            encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"").decode(
-                "latin-1"
-            )
-            if match.endpoint.raw and encoding:  # spans, which stock would unpack whatever they unpack to
-                await asyncio.to_thread(decompressed, body, encoding.lower(), self._settings.max_body_bytes)
-            if permit is not None:
-                if encoding and not match.endpoint.raw:
-                    raise Forbidden("A compressed request can't be checked. Send it as it is.")
-                message = await beside_others(body, decode, match, scope, body, permit)
-                await permit.check(message)
+            if is_read:
+                self._bodies.check_size(length, scope)
+                if (read := await self._bodies.read(scope, receive)) is None:
+                    return
+                body, message = read, await self._check(match, scope, read, permit)
             body = await beside_others(body, _look_at, match, scope, body)
             if self._workspaces is not None:
                 body = for_stock(match, scope, body)
@@ -131,23 +120,23 @@ class PassThrough:
         except ApiError as error:
             await send_error(scope, send, error, scope[SECURITY] or ())
         else:
-            await self.hand_on_read(match, scope, receive, send, message, body, reason)
+            known = body if is_read else body or None
+            await self.hand_on_read(match, scope, receive, send, message, known, reason)
 
-    async def _stream_on(self, match: Match, scope: Scope, receive: Receive, send: Send, reason: str) -> None:
-        """Let stock have what comes without a body, or with one of an artifact, of which stock reads as it wants."""
-        try:
-            looked_at = _look_at(match, scope, b"")
-            if self._workspaces is not None:
-                for_stock(match, scope, b"")
-            await check_for_stock(scope, b"")
-            if self._quotas is not None:
-                await self._quotas.check_request(match, scope, b"")
-        except ApiError as error:
-            await send_error(scope, send, error, scope[SECURITY] or ())
-            return
-        self._metrics.of_stock(scope["method"], match.endpoint.path)
-        route = _route(match, scope)
-        await self._stock.forward(scope, receive, send, looked_at or None, route=route, reason=reason)
+    async def _check(self, match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Message | None:
+        """What a sender with limited rights says, which they may; None of everybody else. Raises ApiError."""
+        encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"").decode(
+            "latin-1"
+        )
+        if match.endpoint.raw and encoding:  # spans, which stock would unpack whatever they unpack to
+            await asyncio.to_thread(decompressed, body, encoding.lower(), self._settings.max_body_bytes)
+        if permit is None:
+            return None
+        if encoding and not match.endpoint.raw:
+            raise Forbidden("A compressed request can't be checked. Send it as it is.")
+        message = await beside_others(body, decode, match, scope, body, permit)
+        await permit.check(message)
+        return message
 
     async def hand_on_read(
         self,
@@ -160,7 +149,7 @@ class PassThrough:
         reason: str,
         is_owned: bool = False,
     ) -> None:
-        """Hand a request to stock, of which all was read and `message` was checked.
+        """Hand a request to stock, of which all was read and `message` was checked. A `body` of None is read by stock.
 
         Of a sender with grants, stock gets what the message says, and nothing that it would answer with more than that,
         or that makes what nobody would own: `is_owned` says that somebody will.
