@@ -9,7 +9,7 @@ PROVIDER := $(if $(shell command -v npm),tests/support/oidc_provider/node_module
 # A machine that keeps no bytecode would compile MLflow anew in each server and client: 5 s of processor time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test test-long test-oldest lint format docs screenshots bench drill rehearse example release lock clean
+.PHONY: help serve test test-long test-oldest lint format docs screenshots bench drill drill-after-test rehearse example release lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ bench: $(READY)  ## Headrace beside stock MLflow and FastTrackML; ARGS='--quick'
 
 drill: $(READY)  ## kill, cut off and overload real servers under load, count what is lost; ARGS='--long' for hours, ARGS=kills for one
 	$(BIN)/python -m drill $(DRILL) $(ARGS)
+
+drill-after-test: test
+	$(MAKE) drill
 
 rehearse: $(READY) .venv-awscli/.ready .venv-deploy/.ready  ## from source to a running server: a real Docker engine, registry and TLS, moto as AWS
 	rehearsal/run.sh $(ARGS)
