@@ -166,16 +166,18 @@ class Access:
         homes = await self._homes(grants, refs, experiments)
         for ref in refs:
             if ref.kind == "model":
-                keys = [("model", model_key(workspace, ref.id))]
-                keys += [("workspace", workspace)] if self.workspaces else []
+                of_objects = [("model", model_key(workspace, ref.id))]
+                of_workspaces = [("workspace", workspace)] if self.workspaces else []
             else:
                 numbers = experiments.get(ref.alone(), ())
                 if ref.kind in OPTIONAL and not numbers:
                     continue
-                keys = [("experiment", each) for each in numbers]
+                of_objects = [("experiment", each) for each in numbers]
                 places = [ref.id] if ref.kind == "dataset" else numbers
-                keys += [("workspace", homes[place]) for place in places if place in homes]
-            if max((grants.get(key, Right.OPEN) for key in keys), default=Right.OPEN) < (ref.right or right):
+                of_workspaces = [("workspace", homes[place]) for place in places if place in homes]
+            on_each = min((grants.get(key, Right.OPEN) for key in of_objects), default=Right.OPEN)
+            held = max(on_each, *(grants.get(key, Right.OPEN) for key in of_workspaces), Right.OPEN)
+            if held < (ref.right or right):
                 return ref
             if ref.path is not None and not self._is_there(ref.path, homes.get(ref.id), workspace):
                 return ref

@@ -226,7 +226,8 @@ class Issue(Target):
 
 
 class EvaluationDataset(Target):
-    """An evaluation dataset, which belongs to any number of experiments: a right on one of them is enough."""
+    """An evaluation dataset, which belongs to any number of experiments: the right is needed on each (MLflow's
+    validate_can_read_dataset, validate_can_update_dataset)."""
 
     kind = "dataset"
 
@@ -444,16 +445,24 @@ def experiment_number(text: str) -> int | None:
     return number if 0 <= number < 2**31 else None
 
 
-def granted(sql: Statement, column: str, grantees: Sequence[str] | None, *, text: bool = False) -> list[str]:
-    """Condition: a row's experiment is granted to one of these; none for None (see Call.grantees).
-
-    `text`: the column has the ids of experiments as texts.
-    """
+def granted(sql: Statement, column: str, grantees: Sequence[str] | None) -> list[str]:
+    """Condition: a row's experiment is granted to one of these; none for None (see Call.grantees)."""
     if grantees is None:
         return []
-    key = "object" if text else "CAST(object AS integer)"
     where = f"kind = 'experiment' AND {sql.in_list('grantee', grantees)}"
-    return [f"{column} IN (SELECT {key} FROM headrace_grants WHERE {where})"]  # noqa: S608  (placeholders)
+    return [f"{column} IN (SELECT CAST(object AS integer) FROM headrace_grants WHERE {where})"]  # noqa: S608  (placeholders)
+
+
+def granted_dataset(sql: Statement, column: str, grantees: Sequence[str] | None) -> list[str]:
+    """Condition: an evaluation dataset has experiments, and all are granted to one of these; none for None."""
+    if grantees is None:
+        return []
+    reached = f"SELECT object FROM headrace_grants WHERE kind = 'experiment' AND {sql.in_list('grantee', grantees)}"  # noqa: S608
+    linked = (
+        "EXISTS (SELECT 1 FROM entity_associations g WHERE g.source_type = 'evaluation_dataset'"  # noqa: S608
+        f" AND g.source_id = {column} AND g.destination_type = 'experiment'"
+    )
+    return [f"{linked})", f"NOT {linked} AND g.destination_id NOT IN ({reached}))"]
 
 
 def granted_model(sql: Statement, column: str, grantees: Sequence[str] | None, workspace: str) -> list[str]:

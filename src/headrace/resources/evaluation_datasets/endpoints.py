@@ -167,10 +167,8 @@ async def delete_dataset_records(call: Call, message: messages.DeleteDatasetReco
 
 @endpoint("GET", f"{PATH}{{dataset_id}}/experiment-ids", Right.READ, DATASET, sql.EXPERIMENTS)
 async def get_dataset_experiment_ids(call: Call, message: messages.DatasetOnly) -> object:
-    """SqlAlchemyStore.get_dataset_experiment_ids; for limited rights those that are granted."""
-    rows = await call.db.rows(
-        search.experiments(_id(message.dataset_id), call.db.dialect, call.workspace, call.grantees)
-    )
+    """SqlAlchemyStore.get_dataset_experiment_ids."""
+    rows = await call.db.rows(sql.EXPERIMENTS(workspace=call.workspace, dataset_id=_id(message.dataset_id)))
     return {"experiment_ids": [row[0] for row in rows]} if rows else {}
 
 

@@ -15,7 +15,7 @@ from headrace.api.search.ast import Comparator, Condition, KeysetValue, Kind
 from headrace.api.search.parser import Comparison, integer, number_text, parse, parse_order_by, string_value
 from headrace.api.search.sql import Key, after_keyset, compare, order_by
 from headrace.api.search.stock_parser import Worded
-from headrace.auth.objects import granted
+from headrace.auth.objects import granted_dataset
 from headrace.db.query import Dialect, Query, Statement
 from headrace.errors import InvalidParameter
 from headrace.resources.evaluation_datasets.sql import COLUMNS
@@ -86,17 +86,19 @@ def search(
 ) -> Query:
     """The datasets of a page and one more: sql.COLUMNS, then the keys of the order.
 
-    `grantees`: only those of an experiment that is granted, and is one of `experiment_ids` where there are any.
+    `grantees`: only those whose experiments are all granted.
     Raises BadPageToken, Declined.
     """
     sql = Statement(dialect)
-    where = [f"d.workspace = {sql.bind(workspace)}"]
-    if experiment_ids or grantees is not None:
-        links = ["a.source_type = 'evaluation_dataset' AND a.source_id = d.dataset_id"]
-        links += ["a.destination_type = 'experiment'", *granted(sql, "a.destination_id", grantees, text=True)]
-        if experiment_ids:
-            links.append(sql.in_list("a.destination_id", experiment_ids))
-        where.append(f"EXISTS (SELECT 1 FROM entity_associations a WHERE {' AND '.join(links)})")
+    where = [f"d.workspace = {sql.bind(workspace)}", *granted_dataset(sql, "d.dataset_id", grantees)]
+    if experiment_ids:
+        where.append(
+            sql.exists(
+                "SELECT 1 FROM entity_associations a WHERE a.source_type = 'evaluation_dataset'"
+                " AND a.source_id = d.dataset_id AND a.destination_type = 'experiment'"
+                f" AND {sql.in_list('a.destination_id', experiment_ids)}"
+            )
+        )
     for condition in conditions:
         if condition.kind is Kind.ATTRIBUTE:
             where.append(compare(sql, f"d.{condition.key}", condition))
@@ -116,19 +118,3 @@ def search(
     if after is None and offset:
         text += f" OFFSET {sql.bind(offset)}"
     return sql.query(text, replanned=True)
-
-
-def experiments(dataset_id: str, dialect: Dialect, workspace: str, grantees: Sequence[str] | None) -> Query:
-    """(destination_id) of the experiments that a dataset belongs to, those that are granted."""
-    sql = Statement(dialect)
-    where = [
-        f"a.source_type = 'evaluation_dataset' AND a.source_id = {sql.bind(dataset_id)}",
-        "a.destination_type = 'experiment'",
-        "EXISTS (SELECT 1 FROM evaluation_datasets d WHERE d.dataset_id = a.source_id"
-        f" AND d.workspace = {sql.bind(workspace)})",
-        *granted(sql, "a.destination_id", grantees, text=True),
-    ]
-    return sql.query(
-        f"SELECT a.destination_id FROM entity_associations a WHERE {' AND '.join(where)}"
-        " ORDER BY a.created_time, a.destination_id"
-    )
