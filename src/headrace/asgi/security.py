@@ -4,7 +4,7 @@ Source: mlflow/server/fastapi_security.py and security_utils.py. `asgi/shield.py
 leaves in its scope what a native answer says; what is left to stock is CORS in its odd corners.
 
 Where stock matches a private address as a text (`10.*` is 10.evil.example, too, whose owner lets it lead here: DNS
-rebinding), a Host counts here if it is an address. A name that is allowed without a port is allowed with any: clients
+rebinding), a Host, and the one of an Origin, counts here if it is an address. A name that is allowed without a port is allowed with any: clients
 that come past the proxy, such as an exporter of OpenTelemetry's in the same cluster, send one.
 """
 
@@ -22,8 +22,8 @@ from headrace.settings import Settings
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104  (hosts that may be named, not bound)
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
-# A pattern that begins as an address does means addresses.
-_OF_ADDRESSES = re.compile(r"(\d+\.)+\*|\[?[0-9a-f]{1,4}:[0-9a-f:]*\*", re.ASCII)
+# A pattern that may be an address, its port aside, means addresses: 10.*, 10.0.0.1*, 172.1?.*, 192.168.[0-9]*
+_OF_ADDRESSES = re.compile(r"(?=[^:]*\d)[\d.*?\[\]!-]+(:(\d+|\*))?\Z|\[?[0-9a-f]{1,4}:[0-9a-f:]*\*", re.ASCII)
 _WITH_PORT = re.compile(r":(\d+|\*)\Z|\A\*\Z", re.ASCII)
 _METHODS = (b"GET", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")
 _ALL_METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
@@ -82,11 +82,7 @@ class SecurityPolicy:
         address = _address(name)
         if address is not None and any(address in network for network in self._networks):
             return True
-        return any(
-            name == allowed
-            or ("*" in allowed and fnmatch(name, _escape(allowed)) and (address or not _OF_ADDRESSES.match(allowed)))
-            for allowed in self._hosts
-        )
+        return any(_matches(name, allowed) for allowed in self._hosts)
 
     def _allows_origin(self, origin: bytes) -> bool:
         """Whether pages of this origin may change something (security_utils.should_block_cors_request)."""
@@ -97,12 +93,12 @@ class SecurityPolicy:
             local = urlsplit(name).hostname in _LOCAL_NAMES
         except ValueError:
             local = False
-        return local or any(name == allowed or ("*" in allowed and fnmatch(name, allowed)) for allowed in self._origins)
+        return local or any(_matches(name, allowed) for allowed in self._origins)
 
     def is_listed(self, origin: bytes) -> bool:
         """Whether --cors-allowed-origins names this origin, or a pattern that is not every one."""
         name = origin.decode("latin-1")
-        return any(name == each or ("*" in each and fnmatch(name, each)) for each in self._origins if each != "*")
+        return any(_matches(name, each) for each in self._origins if each != "*")
 
     def preflight(self, headers: Mapping[bytes, bytes]) -> tuple[int, bytes, Headers] | None:
         """What a browser is told that asks before another site's page sends something (the Fetch standard's
@@ -189,6 +185,16 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
     except ValueError:
         return None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a host, or an origin, is one that an option names."""
+    if "*" not in pattern:
+        return name == pattern
+    if not fnmatch(name, _escape(pattern)):
+        return False
+    host, hosts = (text.rpartition("://")[2] for text in (name, pattern))
+    return not _OF_ADDRESSES.match(hosts) or _address(host) is not None
 
 
 def _escape(pattern: str) -> str:

@@ -97,6 +97,11 @@ async def test_private_addresses(host: str) -> None:
 async def test_a_pattern_of_addresses_names_no_names() -> None:
     for host, status in (("10.1.2.3:5000", 200), ("10.2.0.1", 403), ("10.1.evil.example", 403), ("10.1.2", 403)):
         assert (await ask("GET", "/", {"host": host}, allowed_hosts="10.1.*"))[0] == status
+    for pattern in ("10.0.0.1*", "10*", "1?.0.0.*", "10.0.[0-9]*", "10.0.0.1*:*"):
+        for host, status in (("10.0.0.1:80", 200), ("10.0.0.1.evil.example:80", 403), ("10.0.0.evil.example:80", 403)):
+            assert (await ask("GET", "/", {"host": host}, allowed_hosts=pattern))[0] == status
+            page = {"host": "localhost", "origin": f"http://{host}"}
+            assert (await ask("POST", WRITE, page, cors_allowed_origins=f"http://{pattern}"))[0] == status
     for host, status in (("7.example", 200), ("7.example.com:80", 200), ("7.2.3.4", 403)):
         assert (await ask("GET", "/", {"host": host}, allowed_hosts="7.exa*"))[0] == status
 
