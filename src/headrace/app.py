@@ -47,6 +47,7 @@ from headrace.asgi.types import (
 from headrace.asgi.types import Message as AsgiMessage
 from headrace.auth.accounts import accounts_of
 from headrace.auth.objects import Workspace
+from headrace.auth.principals import Right
 from headrace.background import Background
 from headrace.db import open_database
 from headrace.db.database import Database, TableChanged
@@ -222,14 +223,17 @@ class App:
 
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""
+        is_open = match.endpoint.right is Right.OPEN  # to strangers: nothing is read for them, and stock not asked
         security = _native_headers(scope, match.endpoint, self._workspaces is not None)
+        if is_open:
+            security = security or ()
         if security is None:
             await self._in_pieces(partial(self._pass_through.hand_on, match), scope, receive, send)
             return
         body = message = None
         permit: Permit | None = scope.get(PERMIT)
         try:
-            body = await self._bodies.read(scope, receive)
+            body = b"" if is_open else await self._bodies.read(scope, receive)
             if body is None:
                 await send_whole(scope, send, CLIENT_GONE, b"", ())  # to be counted
                 return

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def test_nobody_gets_nothing(guarded: Guarded, path: str) -> None:
 
 def test_health_is_open(guarded: Guarded) -> None:
     assert guarded.status("GET", "/health") == 200
+
+
+def test_of_a_stranger_no_body_is_read_and_stock_is_not_asked(guarded: Guarded) -> None:
+    """/headrace leads to a page, whoever asks."""
+    for headers in ({}, {"Content-Encoding": "gzip"}, {"Origin": "http://evil.example"}):
+        connection = HTTPConnection(guarded.server.url.partition("://")[2], timeout=10)
+        connection.request("GET", "/headrace", headers={"Content-Length": "60000000"} | headers)
+        assert connection.getresponse().status == 303
+        connection.close()
 
 
 @pytest.mark.parametrize("path", [SEARCH, PASSED_THROUGH])
