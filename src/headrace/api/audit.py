@@ -185,10 +185,9 @@ class _Exchange:
                 return fields
         if not match.endpoint.own_page:
             return {}
-        fields = _decoded(self._request)
-        if scope["path"].endswith(SIGN_IN):  # people type passwords where the name belongs
-            fields["name"] = scope.get(NAMED, "")
-        return fields
+        if scope["path"].endswith(SIGN_IN):  # people, and their programs, send passwords where the name belongs
+            return {"name": scope.get(NAMED, "")}
+        return _decoded(self._request)
 
 
 def _keep(kept: bytearray, piece: bytes) -> None:

@@ -151,7 +151,7 @@ async def test_what_is_written(
 async def test_what_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     (line,) = await written(capfd, "DELETE", API + "logged-models/m-1", query=b"name=n%20m&secret=x", status=403)
     assert (line["status"], line["objects"]) == (403, {"model_id": "m-1"})
-    form = b"name=ada&password=hidden&csrf=hidden"
+    form = b"name=ada&password=hidden&csrf=hidden&username=hidden&id=hidden&path=hidden"
     (line,) = await written(capfd, "POST", "/headrace/sign-in", form, status=401)
     assert line["objects"] == {}  # people type passwords there
     (line,) = await written(capfd, "POST", "/headrace/sign-in", form, status=401, named="ada")
