@@ -77,7 +77,6 @@ _DECLARED = "3.17."
 # Stock says 503 here, which clients send again for minutes.
 _NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 _BODIES_HELD = 4  # as many of the largest at a time
-_OF_STOCK = frozenset((b"content-encoding", b"x-mlflow-workspace"))
 
 
 class App:
@@ -139,7 +138,7 @@ class App:
         """Answer what no handler of a declaration does."""
         match: Match = scope[MATCH]
         if scope["method"] == "OPTIONS":
-            headers = (self._allow(scope["path"]), HTML, NATIVE, *(scope[SECURITY] or ()))
+            headers = (self._allow(scope["path"]), HTML, NATIVE, *scope[SECURITY])
             await send_whole(scope, send, 204, b"", headers)
             return
         try:
@@ -148,9 +147,9 @@ class App:
                     f"This server has artifacts only (--artifacts-only); {scope['path']} is another server's. Set "
                     "MLFLOW_TRACKING_URI to that one."
                 )
-                await send_error(scope, send, error, scope[SECURITY] or ())
+                await send_error(scope, send, error, scope[SECURITY])
             elif self._has_no_workspaces(match.endpoint):
-                await send_error(scope, send, _NO_WORKSPACES, scope[SECURITY] or ())
+                await send_error(scope, send, _NO_WORKSPACES, scope[SECURITY])
             elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
                 content_type, content = text()
                 await send_whole(scope, send, 200, content, (content_type, NATIVE))
@@ -164,7 +163,7 @@ class App:
                 await self._stream(stream, match, scope, receive, send)
             elif scope["path"].startswith(self._own_pages):
                 nothing = NotFound(f"There is no page {scope['path']} on this server.")
-                await send_refusal(scope, send, nothing, scope[SECURITY] or ())
+                await send_refusal(scope, send, nothing, scope[SECURITY])
             elif match is UNDECLARED and self._is_nowhere(scope):
                 await self._pass_through.answer_nowhere(scope, receive, send)
             else:
@@ -224,7 +223,7 @@ class App:
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""
         is_open = match.endpoint.right is Right.OPEN  # to strangers: nothing is read for them, and stock not asked
-        security = _native_headers(scope, match.endpoint, self._workspaces is not None)
+        security = _native_headers(scope, self._workspaces is not None)
         if is_open:
             security = security or ()
         if security is None:
@@ -325,13 +324,13 @@ class App:
         try:
             await check_tables(self._database)
         except ApiError as error:
-            await send_error(scope, send, error, scope[SECURITY] or ())
+            await send_error(scope, send, error, scope[SECURITY])
         else:
             await self._pass_through.hand_on_read(match, scope, receive, send, message, body, reason)
 
     async def _answer_by(self, handler: JsonHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively with a handler that reads the body itself: where artifacts go without this server."""
-        security = _native_headers(scope, workspaces=self._workspaces is not None)
+        security = _native_headers(scope, self._workspaces is not None)
         if security is None:
             await self._pass_through.hand_on(match, scope, receive, send)
             return
@@ -398,7 +397,7 @@ class App:
 
     async def _stream(self, handler: StreamHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the handler answer as it reads, or hand the request to stock before any of its body is read."""
-        security = _native_headers(scope, workspaces=self._workspaces is not None)
+        security = _native_headers(scope, self._workspaces is not None)
         reason = ""
         if security is not None:
             try:
@@ -488,19 +487,17 @@ def _versions() -> bytes:
     return msgspec.json.encode({name: installed_version(name) for name in ("headrace", "mlflow")})
 
 
-def _native_headers(scope: Scope, endpoint: Endpoint | None = None, workspaces: bool = False) -> Headers | None:
-    """The security headers of the answer, or None where one of the request's headers makes it stock's.
+def _native_headers(scope: Scope, workspaces: bool) -> Headers | None:
+    """The security headers of the answer; None where it is stock's: it names a workspace, and there are none.
 
-    `workspaces`: whether the one that a header names is looked at.
+    What else a header says leaves no request to stock, which looks at less of it than is looked at here. That a body
+    is compressed is not believed, as stock does not: it is JSON, or it is not.
     """
-    security: Headers | None = scope[SECURITY]
-    for name, value in scope["headers"]:
-        if name not in _OF_STOCK:  # the usual one
-            continue
-        if name == b"content-encoding" and value not in (b"", b"identity") and not (endpoint and endpoint.raw):
-            return None
-        if name == b"x-mlflow-workspace" and not workspaces and value.strip() not in (b"", b"default"):
-            return None
+    security: Headers = scope[SECURITY]
+    if not workspaces:
+        for name, value in scope["headers"]:
+            if name == b"x-mlflow-workspace" and value.strip() not in (b"", b"default"):
+                return None
     return security
 
 

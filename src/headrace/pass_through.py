@@ -84,7 +84,7 @@ class PassThrough:
 
     async def answer_nowhere(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stock's 404, for a body within the limits of what it gets."""
-        security = scope[SECURITY] or ()
+        security = scope[SECURITY]
         try:
             self._bodies.check_size(_body_of(scope)[0], scope)
             body = await self._bodies.read(scope, receive)
@@ -118,7 +118,7 @@ class PassThrough:
             if self._quotas is not None:
                 await self._quotas.check_request(match, scope, body, message)
         except ApiError as error:
-            await send_error(scope, send, error, scope[SECURITY] or ())
+            await send_error(scope, send, error, scope[SECURITY])
         else:
             known = body if is_read else body or None
             await self.hand_on_read(match, scope, receive, send, message, known, reason)
@@ -158,14 +158,14 @@ class PassThrough:
         try:
             await check_for_stock(scope, b"" if match.endpoint.raw or body is None else body)
         except ApiError as error:
-            await send_error(scope, send, error, scope[SECURITY] or ())
+            await send_error(scope, send, error, scope[SECURITY])
             return
         if permit is not None and permit.exact:
             assert message is not None
             target = match.endpoint.target
             if target.filtered or (target.creates and not is_owned):
                 refusal = Forbidden("Stock MLflow would answer this with more than what you may see.")
-                await send_error(scope, send, refusal, scope[SECURITY] or ())
+                await send_error(scope, send, refusal, scope[SECURITY])
                 return
             body = rewrite(match, scope, message, body or b"")
         self._metrics.of_stock(scope["method"], match.endpoint.path)

@@ -648,7 +648,7 @@ def test_ranges_and_conditions(pair: Pair) -> None:
 
 
 def test_hosts_and_origins(pair: Pair) -> None:
-    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "http://localhost:3000"}):
+    for headers in ({"Origin": "http://localhost:3000"}, {"Host": "evil.example"}, {"Origin": "http://evil.example"}):
         pair.same("PUT", f"{ARTIFACTS}/by-origin", by="any", data=b"1", headers=headers)
         pair.same("GET", f"{ARTIFACTS}/by-origin", by="any", headers=headers)
 

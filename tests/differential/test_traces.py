@@ -325,3 +325,18 @@ def test_where_files_are_comes_with_no_trace(pair: Pair) -> None:
     assert tags[OWN[0]].endswith("/artifacts")
     assert tags["mlflow.trace.spansLocation"] == "TRACKING_STORE"
     assert "mlflow.trace.archiveLocation" not in tags
+
+
+@pytest.mark.parametrize("header", [("Content-Encoding", "gzip"), ("Origin", "https://localhost")])
+def test_no_header_leads_past_what_is_looked_at(pair: Pair, header: tuple[str, str]) -> None:
+    """Stock reads the body as it is, and a pattern with Python's engine."""
+    archived = {"mlflow.trace.spansLocation": "ARCHIVE_REPO", "mlflow.trace.archiveLocation": "file:///etc"}
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}
+    info = {"trace_id": "tr-1", "request_time": "2026-01-01T00:00:00Z", "trace_location": place, "tags": archived}
+    for path, message, status in (
+        ("traces", {"trace": {"trace_info": info}}, 400),
+        ("traces/search", {"locations": [place], "filter": "span.name RLIKE '^(a+)+$'"}, 200),
+    ):
+        url = f"{pair.headrace.server.url}/api/3.0/mlflow/{path}"
+        answer = requests.post(url, json=message, headers=dict([header]), timeout=60)
+        assert (answer.status_code, answer.headers["headrace-answered-by"]) == (status, "native")

@@ -1,11 +1,12 @@
 """Stock's rules of hosts and origins, and the headers of a native answer.
 
 Source: mlflow/server/fastapi_security.py and security_utils.py. `asgi/shield.py` holds every request to them, and
-leaves in its scope what a native answer says; what is left to stock is CORS in its odd corners.
+leaves in its scope what a native answer says.
 
 Where stock matches a private address as a text (`10.*` is 10.evil.example, too, whose owner lets it lead here: DNS
-rebinding), a Host, and the one of an Origin, counts here if it is an address. A name that is allowed without a port is allowed with any: clients
-that come past the proxy, such as an exporter of OpenTelemetry's in the same cluster, send one.
+rebinding), a Host, and the one of an Origin, counts here if it is an address. A name that is allowed without a port
+is allowed with any: clients that come past the proxy, such as an exporter of OpenTelemetry's in the same cluster, send
+one.
 """
 
 from __future__ import annotations
@@ -55,24 +56,21 @@ class SecurityPolicy:
         # Where every host may be named, another's page can have our name (DNS rebinding), but never our cookies.
         self._trusts_own_pages = "*" not in self._hosts or settings.protected
 
-    def _answer(self, origin: bytes | None) -> Headers | None:
-        """The security headers of a native answer to a request with this Origin; None: stock shall answer it."""
+    def _answer(self, origin: bytes | None) -> Headers:
+        """The security headers of an answer to a request with this Origin (Starlette's CORSMiddleware)."""
         if self._off:
             return ()
-        if "*" in self._origins:
-            return None if origin else self._base  # no credentials and other headers: stock knows how
+        vary = (b"vary", b"Origin")
         if not origin:
-            return (*self._base, (b"vary", b"Origin"))
+            return (*self._base, vary)
+        expose = (b"access-control-expose-headers", b"*")
+        if "*" in self._origins:
+            return (*self._base, (b"access-control-allow-origin", b"*"), expose, vary)
+        credentials = (b"access-control-allow-credentials", b"true")
         name = origin.decode("latin-1")
         if not _LOCAL_ORIGIN.match(name) and name not in self._origins:
-            return None
-        return (
-            *self._base,
-            (b"access-control-allow-credentials", b"true"),
-            (b"access-control-expose-headers", b"*"),
-            (b"access-control-allow-origin", origin),
-            (b"vary", b"Origin"),
-        )
+            return (*self._base, credentials, expose, vary)
+        return (*self._base, credentials, expose, (b"access-control-allow-origin", origin), vary)
 
     def _allows_host(self, host: bytes | None) -> bool:
         """Whether a request may name this host (security_utils.is_allowed_host_header)."""

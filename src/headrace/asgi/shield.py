@@ -142,7 +142,7 @@ class Shield:
             return send_whole(scope, send, answer[0], answer[1], (_TEXT, NATIVE, *answer[2]))
         scope[SECURITY] = self._policy.answer(self._origin(scope, headers))
         if scope["method"] == "GET" and (nothing := self._nothing.get(scope["path"])) is not None:
-            return send_whole(scope, send, 200, nothing, (JSON, NATIVE, *(scope[SECURITY] or ())))
+            return send_whole(scope, send, 200, nothing, (JSON, NATIVE, *scope[SECURITY]))
         error = self._turned_off(scope["method"], scope["path"])
         if error is not None:
             return send_error(scope, send, error)

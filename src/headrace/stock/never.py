@@ -34,4 +34,4 @@ class NoStock:
             f"Only stock MLflow answers {scope['method']} {scope['path']}{why}, and this server runs without it. "
             "Start it with --stock lazy (HEADRACE_STOCK=lazy) instead of --stock never."
         )
-        await send_error(scope, send, error, scope[SECURITY] or ())
+        await send_error(scope, send, error, scope[SECURITY])
