@@ -256,6 +256,8 @@ def test_runs(stores: Stores) -> None:
     run_id = stores.stock.search_runs(["0"], "", 3).to_list()[0].info.run_id
     assert compare(stores, f"run_id = '{run_id}'", []) > 5
     assert compare(stores, f"run_id != '{run_id}'", []) > 5
+    assert compare(stores, f"run_id = 'a' AND run_id = '{run_id}'", []) > 5
+    assert compare(stores, f"run_id = '{run_id}' AND metadata.`mlflow.sourceRun` = 'a'", []) == 0
 
 
 FILTERS = st.lists(CONDITIONS, min_size=1, max_size=2).map(" AND ".join)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from headrace.api.search.ast import Condition
 from headrace.api.search.lexer import NAME, Token, TokenKind, check_for_stock, check_words, tokenize
-from headrace.errors import ApiError, Declined, InvalidParameter
+from headrace.errors import ApiError, Declined, InvalidParameter, Malformed
 
 MAX_CONDITIONS = 200
 """Conditions in one filter. MLflow joins a table for each, where SQLite fails beyond 64."""
@@ -106,10 +106,10 @@ def integer(text: str) -> int:
     """The number, if the text is one that a BIGINT column compares with.
 
     Raises:
-        Declined: it isn't.
+        Malformed: it isn't. PostgreSQL compares with larger ones, SQLite can't.
     """
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
-        raise Declined(f"{text[:40]} is not an integer of 64 bits")
+        raise Malformed(f"{text[:40]} is not an integer of 64 bits")
     return int(text)
 
 

@@ -80,9 +80,8 @@ def parse_filter(text: str) -> tuple[Condition, ...]:
     """The conditions of a filter on traces; raises what parser.parse does."""
     with Worded("SearchTraceUtils.parse_search_filter_for_search_traces", text):
         conditions = parse(text, _condition)
-    if sum(one.kind is Kind.METADATA and one.key == RUN and one.comparator == "=" for one in conditions) > 1:
-        raise Declined("of several runs stock takes the last")
-    return conditions
+    of_runs = [one for one in conditions if one.kind is Kind.METADATA and one.key == RUN and one.comparator == "="]
+    return tuple(one for one in conditions if one not in of_runs or one is of_runs[-1])  # stock takes the last
 
 
 def parse_order(clauses: Sequence[str]) -> tuple[OrderBy, ...]:
