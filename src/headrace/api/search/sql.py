@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from headrace.api.search.ast import Condition, KeysetValue
 from headrace.api.search.page_token import BadPageToken
 from headrace.db import regex
 from headrace.db.query import Dialect, Statement
-from headrace.errors import Declined
+from headrace.errors import Declined, InvalidParameter
 
 # characters: PostgreSQL folds the pattern of ILIKE again for each row (60,000 characters: 0.6 ms), this one once
 _LONG_PATTERN = 1_000
@@ -26,6 +27,20 @@ class Key(NamedTuple):
     type: type
     nullable: bool
     constant: bool = False
+
+
+@contextmanager
+def no_pattern_for_stock(dialect: Dialect, *filters: str) -> Iterator[None]:
+    """A block that may decline a search. On SQLite stock looks for the pattern of RLIKE by Python's engine, which may
+    never end, and does nothing else meanwhile: a filter with one is refused. Raises InvalidParameter."""
+    try:
+        yield
+    except Declined as reason:
+        if dialect is Dialect.SQLITE and any("rlike" in text.lower() for text in filters):
+            raise InvalidParameter(
+                f"A search with RLIKE that can't be read here is not left to MLflow: {reason}."
+            ) from None
+        raise
 
 
 def compare(sql: Statement, column: str, condition: Condition) -> str:

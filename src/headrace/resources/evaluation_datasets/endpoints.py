@@ -11,7 +11,7 @@ from headrace.api.endpoint import Call, endpoint
 from headrace.api.message import invalid
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
-from headrace.api.search.sql import next_page
+from headrace.api.search.sql import next_page, no_pattern_for_stock
 from headrace.auth.objects import Both, EvaluationDataset, Experiment, FilteredInWorkspace
 from headrace.auth.principals import Right
 from headrace.clock import now_ms
@@ -82,10 +82,11 @@ async def search_datasets(call: Call, message: messages.SearchEvaluationDatasets
     """SqlAlchemyStore.search_datasets."""
     limit = message.max_results
     valid.max_results(limit, MAX_SEARCHED)
-    conditions = search.parse_filter(message.filter_string)
-    order = search.parse_order(message.order_by)
-    fingerprint = page_token.fingerprint("evaluation datasets", message.order_by)
-    token = page_token.decode(message.page_token, fingerprint)
+    with no_pattern_for_stock(call.db.dialect, message.filter_string):
+        conditions = search.parse_filter(message.filter_string)
+        order = search.parse_order(message.order_by)
+        fingerprint = page_token.fingerprint("evaluation datasets", message.order_by)
+        token = page_token.decode(message.page_token, fingerprint)
     rows = await call.db.rows(
         search.search(
             conditions,

@@ -6,6 +6,7 @@ What is declined: filters that stock refuses, or that are not certain to mean th
 from __future__ import annotations
 
 from headrace.api.endpoint import Call, endpoint
+from headrace.api.search.sql import no_pattern_for_stock
 from headrace.auth.objects import Experiment
 from headrace.auth.principals import Right
 from headrace.resources import validation as valid
@@ -28,11 +29,9 @@ async def query_trace_metrics(call: Call, message: messages.QueryTraceMetrics) -
 @endpoint("POST", "3.0/mlflow/traces/calculate-filter-correlation", Right.READ, _EXPERIMENTS, *_TABLES, replica=True)
 async def calculate_filter_correlation(call: Call, message: messages.CorrelateFilters) -> object:
     """SqlAlchemyStore.calculate_trace_filter_correlation."""
-    base = message.base_filter
-    one, other = (
-        search.parse_filter(f"{base} and {text}" if base else text)
-        for text in (message.filter_string1, message.filter_string2)
-    )
+    base, texts = message.base_filter, (message.filter_string1, message.filter_string2)
+    with no_pattern_for_stock(call.db.dialect, base, *texts):
+        one, other = (search.parse_filter(f"{base} and {text}" if base else text) for text in texts)
     experiment_ids = valid.experiment_ids(message.experiment_ids)
     total = first = second = both = 0
     if experiment_ids:

@@ -15,6 +15,7 @@ from typing import Any
 from headrace.api.endpoint import AJAX, ArtifactFile, Call, Response, endpoint
 from headrace.api.search import page_token
 from headrace.api.search.page_token import PageToken
+from headrace.api.search.sql import no_pattern_for_stock
 from headrace.auth.objects import Experiment, Trace, TraceLocations
 from headrace.auth.principals import Right
 from headrace.db.query import Sql
@@ -179,7 +180,8 @@ async def _info(call: Call, trace_id: str) -> TraceInfo:
 async def search_traces(call: Call, message: messages.SearchTraces) -> object:
     """SqlAlchemyStore.search_traces."""
     experiment_ids = [each.mlflow_experiment.experiment_id for each in message.locations if each.mlflow_experiment]
-    traces, token = await _search(call, experiment_ids, message)
+    with no_pattern_for_stock(call.db.dialect, message.filter):
+        traces, token = await _search(call, experiment_ids, message)
     answer: dict[str, object] = {"traces": list(map(info.v3, traces))} if traces else {}
     return answer | {"next_page_token": token} if token else answer
 
@@ -187,7 +189,8 @@ async def search_traces(call: Call, message: messages.SearchTraces) -> object:
 @endpoint("GET", "2.0/mlflow/traces", Right.READ, Experiment("experiment_ids"), *_SEARCHED)
 async def search_traces_v2(call: Call, message: messages.SearchTracesV2) -> object:
     """handlers._deprecated_search_traces_v2."""
-    traces, token = await _search(call, message.experiment_ids, message)
+    with no_pattern_for_stock(call.db.dialect, message.filter):
+        traces, token = await _search(call, message.experiment_ids, message)
     answer: dict[str, object] = {"traces": list(map(info.v2, traces))} if traces else {}
     return answer | {"next_page_token": token} if token else answer
 
