@@ -252,6 +252,11 @@ def test_generated_searches(stores: Stores, text: str, order_by: list[str], page
     compare(stores, text, order_by, page_size)
 
 
+def test_ordered_by_time_and_what_stands_elsewhere(stores: Stores) -> None:
+    for by in ("run_id", "tags.t", "metadata.m DESC"):
+        assert compare(stores, "expectation.expected IS NULL", ["timestamp_ms", by], 3) > 5
+
+
 def test_runs(stores: Stores) -> None:
     run_id = stores.stock.search_runs(["0"], "", 3).to_list()[0].info.run_id
     assert compare(stores, f"run_id = '{run_id}'", []) > 5

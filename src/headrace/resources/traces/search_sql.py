@@ -60,14 +60,16 @@ def search_traces(search: TraceSearch, dialect: Dialect, grantees: Sequence[str]
 
 
 def may_be_among_first(search: TraceSearch, dialect: Dialect) -> bool:
-    """Whether to try `search_first`: traces in the order of their times, of which each has to be looked up elsewhere.
+    """Whether to try `search_first`: traces in the order of their times, then of columns of theirs, of which each has
+    to be looked up elsewhere.
 
     SQLite goes through them so by itself, and PostgreSQL where a span must meet a condition.
     """
     by, kinds = search.order[0], {one.kind for one in search.conditions}
     in_time = by.kind is Kind.ATTRIBUTE and by.key == "timestamp_ms" and (search.after is not None or not search.offset)
+    by_own = all(one.kind is Kind.ATTRIBUTE or _column(one.kind, one.key) for one in search.order)
     looked_up = not kinds.isdisjoint(_LOOKED_UP) and Kind.SPAN not in kinds
-    return in_time and looked_up and dialect is Dialect.POSTGRESQL
+    return in_time and by_own and looked_up and dialect is Dialect.POSTGRESQL
 
 
 def search_first(search: TraceSearch, grantees: Sequence[str] | None) -> Query:
@@ -77,7 +79,7 @@ def search_first(search: TraceSearch, grantees: Sequence[str] | None) -> Query:
     PostgreSQL expects few that meet the conditions, and reads the tags of all traces.
     """
     sql = Statement(Dialect.POSTGRESQL)
-    _, keys = _keys(sql, search.order)
+    _, keys = _keys(sql, search.order)  # without joins
     own = [one for one in search.conditions if one.kind is Kind.ATTRIBUTE]
     where = conditions(sql, search.experiment_ids, own, grantees)
     if search.after is not None:
