@@ -99,8 +99,8 @@ def check(sent: Sent, status: int, headers: dict[str, str], body: bytes) -> None
     of_a_page = headers.get("content-type", "").startswith("text/html")
     if status >= 400 and not of_a_page and body != CROSS_ORIGIN:
         error = json.loads(body)
-        if sent.target.startswith("/v1/traces") and "detail" in error:  # as stock's FastAPI has it
-            return
+        if any(each in sent.target for each in ("/v1/traces", "/mlflow-artifacts/")) and "detail" in error:
+            return  # as stock's FastAPI has it
         assert error.keys() >= {"error_code", "message"}, (sent, body)
         assert error["message"], sent
 

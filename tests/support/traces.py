@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from headrace.errors import Declined, PayloadTooLarge
+from headrace.errors import Declined, InvalidParameter, PayloadTooLarge
 from headrace.resources.traces import otlp, span_rows, sql, trace_rows
 from headrace.resources.traces.costs import Prices
 from headrace.resources.traces.info import TraceRow
@@ -88,6 +88,8 @@ def decoded(body: bytes, content_type: str | None = otlp.PROTOBUF, encoding: str
         raise Refused(error.status, str(error)) from None
     except PayloadTooLarge as error:
         raise Refused(error.status, str(error)) from None
+    except InvalidParameter as error:
+        raise Refused(error.status, error.content()) from None
 
 
 class Ours:
