@@ -152,7 +152,8 @@ STORIES: dict[str, list[Step]] = {
     "searches": [create(), version(), ("GET", "registered-models/search", {"max_results": 1001}),
                  ("GET", "model-versions/search", {"max_results": 0, "filter": "name = 'M'"}),
                  *(("GET", "model-versions/search", {"filter": text}) for text in (
-                     "name = 'M' AND version_number = 1", "name = 'M' AND version_number > 1", "name IN ('M', 'x')",
+                     "name = 'M' AND version_number = 1", "name = 'M' AND version_number > 1",
+                     "name = 'M' AND version_number < 99999999999", "name IN ('M', 'x')",
                      "name ILIKE 'm%' AND name = 'M'", "source_path = 's3://bucket/model' AND name = 'M'",
                      "name = 'M' AND tags.a = 'b'", "nothing = 'x'", "name > 'M'", "name = M", "name = 'M' OR name = 'x'"))],
 }  # fmt: skip

@@ -133,6 +133,12 @@ class Statement:
         """A placeholder where the database can't see the type from the column that it goes to."""
         return self.bind(value) + ("::varchar" if self.dialect is Dialect.POSTGRESQL else "")
 
+    def number(self, value: float) -> str:
+        """A placeholder for any number of its type: a narrower column that it is compared with would refuse some."""
+        if self.dialect is Dialect.SQLITE:
+            return self.bind(value)
+        return f"{self.bind(value)}::{'float8' if isinstance(value, float) else 'int8'}"
+
     def exists(self, select: str) -> str:
         """Condition: the statement has a row. PostgreSQL makes joins of the first few, and weighs their orders; the
         others it looks up row by row (OFFSET 0): over a hundred joins its planner takes half a minute."""

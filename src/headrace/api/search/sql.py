@@ -55,8 +55,7 @@ def compare(sql: Statement, column: str, condition: Condition) -> str:
         if sql.dialect is Dialect.SQLITE:
             regex.check(str(value))
         return f"{column} {'REGEXP' if sql.dialect is Dialect.SQLITE else '~'} {sql.bind(value)}"
-    cast = "::float8" if isinstance(value, float) and sql.dialect is Dialect.POSTGRESQL else ""
-    return f"{column} {comparator} {sql.bind(value)}{cast}"
+    return f"{column} {comparator} {sql.number(value) if isinstance(value, float | int) else sql.bind(value)}"
 
 
 def _like(sql: Statement, column: str, comparator: str, pattern: str) -> str:

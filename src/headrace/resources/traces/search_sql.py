@@ -233,8 +233,7 @@ def _assessed(sql: Statement, condition: Condition) -> str:
     if value is None:
         return ""
     if comparator in ("<", "<=", ">", ">="):
-        number = sql.bind(float(str(value))) + ("::float8" if sql.dialect is Dialect.POSTGRESQL else "")
-        return f" AND f.is_numeric_value AND f.aggregate_value {comparator} {number}"
+        return f" AND f.is_numeric_value AND f.aggregate_value {comparator} {sql.number(float(str(value)))}"
     if comparator in ("=", "!="):
         # a number or a truth value is as it stands in the JSON, a text is quoted there
         either = f"(f.value = {sql.bind(value)} OR f.value = {sql.bind(json.dumps(value))})"
