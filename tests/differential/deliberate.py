@@ -82,20 +82,13 @@ HALF_READ = frozenset(
         "input: update, status: a NUL",
         "input: update, status: a NUL alone",
         "input: update, status: control characters",
-        "metric: +Infinity",
         "metric: -1e400",
         "metric: -Infinity bare",
-        "metric: -nan",
         "metric: 1e400",
-        "metric: 1e400 as a string",
         "metric: Infinity bare",
         "metric: NaN bare",
-        "metric: an underscore",
         "metric: false",
-        "metric: inf",
-        "metric: infinity in small letters",
         "metric: key with a line end",
-        "metric: nan in small letters",
         "metric: run_uuid of a number",
         "metric: step a fraction",
         "metric: step below 64 bits",
@@ -122,7 +115,7 @@ HALF_READ = frozenset(
     }
 )
 # Stock refuses these, or answers in an odd way, where it is plain what they mean: names in camel case, null for absent,
-# HEAD, /api/2.0/preview/, no Content-Type.
+# HEAD, /api/2.0/preview/, no Content-Type, "nan".
 UNDERSTOOD = frozenset(
     {
         "batch: camel case",
@@ -139,6 +132,7 @@ UNDERSTOOD = frozenset(
         "input: log-metric, a field's name: surrogates reversed",
         "input: no content type",
         "metric: camel case",
+        "metric: nan in small letters",
         "param: camel case",
         "tag: camel case",
         "update: camel case",

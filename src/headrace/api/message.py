@@ -328,19 +328,20 @@ def _integer(given: Any, path: str) -> int:
 
 def _double(value: Any, path: str) -> float | str:
     if isinstance(value, str):
-        if value in ("NaN", "Infinity", "-Infinity"):
-            return value
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isnan(number) and not math.isinf(number) and "_" not in value:
-            return number
+        with contextlib.suppress(ValueError):
+            return as_json(float(value))  # a client's str(value) is "inf", or "nan"
     elif isinstance(value, int | float) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             if not math.isinf(value):
                 return float(value)
     raise invalid(path, value, HINT.format(type(value).__name__))
+
+
+def as_json(number: float) -> float | str:
+    """The number as protobuf's JSON has it: one that is not finite by its name."""
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 def _boolean(value: Any, path: str, text: bool) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from binascii import b2a_base64
 from collections.abc import Iterable
 from functools import lru_cache
@@ -19,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.api.message import as_json
 from headrace.errors import Declined
 from headrace.resources.traces.translation import SPAN_TYPE, loaded_type
 
@@ -128,18 +128,12 @@ def any_value(value: Any) -> dict[str, Any]:
             raise Declined("a number that 64 bits don't hold")
         return {"int_value": value}
     if isinstance(value, float):
-        return {"double_value": _double(value)}
+        return {"double_value": as_json(value)}
     if isinstance(value, list):
         return {"array_value": {"values": [any_value(item) for item in value]} if value else {}}
     if isinstance(value, dict):
         return {"kvlist_value": {"values": _pairs(value)} if value else {}}
     raise TypeError
-
-
-def _double(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _event(given: dict[str, Any]) -> dict[str, Any]:
