@@ -58,6 +58,7 @@ def test_a_user_from_beginning_to_end(store: tuple[str, str], tmp_path: Path) ->
     (user,) = json.loads(headrace("user", "list", "--json"))
     assert (user["role"], user["groups"], user["password"]) == ("viewer", [], "no")
     assert "None." in headrace("token", "list")
+    assert Path(store[1].removeprefix("sqlite:///")).stat().st_mode & 0o077 == 0  # it has what signs sessions
 
 
 def test_what_is_done_is_in_the_audit_log(databases: Databases, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ change that takes something away moves `version`, which every worker looks at: i
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,12 +17,13 @@ from msgspec import Struct
 
 from headrace.auth import account_sql as sql
 from headrace.clock import now_ms
+from headrace.database_url import SqliteURL
 from headrace.db import connected
 from headrace.db.database import Database, NotPermitted
 from headrace.db.own_tables import NEXT_VERSION
 from headrace.db.query import Query, Runnable
 from headrace.errors import ConfigurationError, Declined, Unavailable
-from headrace.settings import Settings
+from headrace.settings import DATA_DIRECTORY, Settings
 
 
 class User(Struct, frozen=True):
@@ -243,5 +246,26 @@ async def opened_accounts(settings: Settings) -> AsyncIterator[Accounts]:
     """
     if not settings.native:
         raise ConfigurationError("Users are kept on PostgreSQL or SQLite. Look at --backend-store-uri.")
+    _make_private(settings)
     async with connected(settings) as store:
         yield Accounts(store)
+
+
+def _make_private(settings: Settings) -> None:
+    """Who can read a SQLite file can forge sessions with its secret; SQLite gives a log the rights of its database."""
+    if not isinstance(settings.database, SqliteURL):
+        return
+    path = settings.database.path
+    folder = os.path.dirname(os.path.abspath(path))
+    own = [folder] if os.path.basename(folder) == DATA_DIRECTORY else []
+    for each in (path, f"{path}-wal", f"{path}-shm", *own):
+        if not os.path.exists(each) or not (mode := os.stat(each).st_mode & 0o777) & 0o077:
+            continue
+        try:
+            os.chmod(each, mode & 0o700)
+        except OSError as error:
+            print(
+                f"others on this machine may read {each}, which holds the secret that signs sessions, and its rights "
+                f"can't be changed ({error.strerror}). Let its owner run: chmod go= {each}",
+                file=sys.stderr,
+            )

@@ -18,9 +18,8 @@ from headrace.auth.audit_table import AuditTable
 from headrace.auth.identities import Identities
 from headrace.auth.principals import ADMIN
 from headrace.clock import now_ms
-from headrace.database_url import SqliteURL
 from headrace.errors import HeadraceError
-from headrace.settings import DATA_DIRECTORY, Settings
+from headrace.settings import Settings
 
 
 def main() -> None:
@@ -29,7 +28,6 @@ def main() -> None:
     configuration = parent.read_configuration()
     parent.when_gone(lambda: os._exit(1))
     settings = msgspec.convert(configuration["settings"], Settings)
-    _make_private(settings)
     try:
         made = asyncio.run(_set_up(settings, configuration["url"]))
     except HeadraceError as error:
@@ -43,23 +41,6 @@ def main() -> None:
         print("a browser is signed in by this link, once, within an hour; `headrace user link admin` makes another:")
         print(f"  {link}")
         print("more users and tokens: `headrace user --help`, with the database's options of `headrace serve`")
-
-
-def _make_private(settings: Settings) -> None:
-    """Who can read a SQLite file can forge sessions with its secret; SQLite gives a log the rights of its database."""
-    if not isinstance(settings.database, SqliteURL):
-        return
-    path = settings.database.path
-    folder = os.path.dirname(os.path.abspath(path))
-    own = [folder] if os.path.basename(folder) == DATA_DIRECTORY else []
-    for each in (path, f"{path}-wal", f"{path}-shm", *own):
-        if not os.path.exists(each) or not (mode := os.stat(each).st_mode & 0o777) & 0o077:
-            continue
-        try:
-            os.chmod(each, mode & 0o700)
-        except OSError as error:
-            print(f"others on this machine may read {each}, which holds the secret that signs sessions, and its rights "
-                  f"can't be changed ({error.strerror}). Let its owner run: chmod go= {each}")  # fmt: skip
 
 
 async def _set_up(settings: Settings, url: str) -> tuple[str, str] | None:
