@@ -25,6 +25,7 @@ FILTERS = (
         "status",
     ),
     *("metrics.m > 1 AND params.lr = 0.1", 'tags."a b" = c', "`", "'", "name LIKE 5", "name = 'x' ORDER BY name"),
+    *("creation_time > 0.50", "created_time > -1e3", "version_number = 1."),
     *("timestamp_ms > 'x'", "span.color = 'x'", "creation_time > 'x'", "version_number = 'x'", "日本", "name != ''''"),
 )
 ORDERS = ("x", "name UP", "metrics.m DESC ASC", "metrics", "nothing.at", "", "'", "name DESC, start_time", "params.")

@@ -102,6 +102,18 @@ def number_text(value: Token | tuple[str, ...] | None) -> str:
     return value.text
 
 
+def whole_number(text: str, key: str, quote: str = "'") -> int:
+    """The value that an attribute is compared with. `quote`: what stands around a wrong one in the error.
+
+    Raises:
+        InvalidParameter: it is a fraction, or written as one.
+        Malformed: see integer.
+    """
+    if not text.lstrip("-").isdigit():
+        raise InvalidParameter(f"Invalid value for numeric attribute '{key}': {quote}{float(text)}{quote}")
+    return integer(text)
+
+
 def integer(text: str) -> int:
     """The number, if the text is one that a BIGINT column compares with.
 

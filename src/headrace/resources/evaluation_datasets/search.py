@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from headrace.api.search.ast import Comparator, Condition, KeysetValue, Kind
-from headrace.api.search.parser import Comparison, integer, number_text, parse, parse_order_by, string_value
+from headrace.api.search.parser import Comparison, number_text, parse, parse_order_by, string_value, whole_number
 from headrace.api.search.sql import Key, after_keyset, compare, order_by
 from headrace.api.search.stock_parser import Worded
 from headrace.auth.objects import granted_dataset
@@ -53,7 +53,7 @@ def _condition(comparison: Comparison) -> Condition:
     if comparator not in allowed:
         kind = "numeric" if key in _TIMES else "string"
         raise InvalidParameter(f"Invalid comparator for {kind} attribute: {comparator}")
-    compared = integer(number_text(value)) if key in _TIMES else string_value(value)
+    compared = whole_number(number_text(value), key) if key in _TIMES else string_value(value)
     return Condition(Kind.ATTRIBUTE, key, cast(Comparator, comparator), compared)
 
 

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from typing import cast
 
 from headrace.api.search.ast import Comparator, Condition, Kind, OrderBy, Value
-from headrace.api.search.parser import Comparison, integer, number_text, parse, parse_order_by, split_name, string_value
+from headrace.api.search.parser import (
+    Comparison,
+    integer,
+    number_text,
+    parse,
+    parse_order_by,
+    split_name,
+    string_value,
+    whole_number,
+)
 from headrace.api.search.stock_parser import Worded
 from headrace.errors import Declined, InvalidParameter
 
@@ -73,7 +82,7 @@ def _convert(kind: Kind, key: str, comparison: Comparison) -> tuple[frozenset[st
     if kind is Kind.TAG:
         return _TAG_COMPARATORS, None if value is None else string_value(value)
     if key in _TIMES:
-        return _TIME_COMPARATORS, integer(number_text(value))
+        return _TIME_COMPARATORS, whole_number(number_text(value), key)
     if key == "name":
         return _NAME_COMPARATORS, string_value(value)
     if comparison.comparator in ("IN", "NOT IN"):

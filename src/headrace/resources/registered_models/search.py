@@ -13,7 +13,16 @@ from typing import NamedTuple, cast
 
 from headrace.api.search.ast import Comparator, Condition, Kind
 from headrace.api.search.lexer import Token, TokenKind
-from headrace.api.search.parser import Comparison, integer, named_twice, parse, parse_order_by, split_name, string_value
+from headrace.api.search.parser import (
+    Comparison,
+    integer,
+    named_twice,
+    parse,
+    parse_order_by,
+    split_name,
+    string_value,
+    whole_number,
+)
 from headrace.api.search.sql import compare
 from headrace.api.search.stock_parser import Worded
 from headrace.auth.objects import granted_model
@@ -101,8 +110,9 @@ def _reader(searched: Searched) -> Callable[[Comparison], Condition]:
             raise InvalidParameter(f"Invalid comparator for {what}: {comparator}")
         value = comparison.value
         if kind is Kind.ATTRIBUTE and comparators is _NUMBERS:
-            text = value.text if isinstance(value, Token) and value.kind is TokenKind.NUMBER else string_value(value)
-            return Condition(kind, key, cast(Comparator, comparator), integer(text))
+            if isinstance(value, Token) and value.kind is TokenKind.NUMBER:
+                return Condition(kind, key, cast(Comparator, comparator), whole_number(value.text, key, quote=""))
+            return Condition(kind, key, cast(Comparator, comparator), integer(string_value(value)))
         if isinstance(value, tuple):
             return Condition(kind, key, cast(Comparator, comparator), value)
         return Condition(kind, key, cast(Comparator, comparator), string_value(value))
