@@ -377,6 +377,10 @@ def _check_scheme(url: str) -> None:
     scheme = scheme_of(url)
     if scheme and scheme not in _NO_DATABASE:
         _check_plugin(url, scheme)
+    elif not scheme and "://" in url:
+        raise ConfigurationError(
+            f"{redact(url)} is no URL: before :// belongs postgresql or sqlite, and nothing before that."
+        )
     beginning = re.match(r"[\w+]+(?=//)", url)
     if beginning is not None and beginning[0] in (*_SQLITE, *_POSTGRESQL, *_DRIVERS):
         raise ConfigurationError(f"{redact(url)} lacks the colon of a URL. Write {beginning[0]}://.")

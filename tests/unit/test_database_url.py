@@ -290,6 +290,8 @@ def test_what_libpq_17_in_stock_does_not_know_stays_here(name: str) -> None:
         ("sqlite:///a.db ", "has a blank or a new line"),
         ('"sqlite:///a.db"', "has quotes around it"),
         ("'postgresql://u:secret@h/d'", "has quotes around it"),
+        ("\u201csqlite:///a.db\u201d", "is no URL"),
+        ("MLFLOW_BACKEND_STORE_URI=postgresql://u:secret@h/d", "is no URL"),
         ("sqlite:///a.db?timeout=soon", "is no number of seconds"),
         ("sqlite:///a.db?timeout=nan", "is no number of seconds"),
         ("sqlite:///a.db?timeout=-1", "is no number of seconds"),

@@ -204,6 +204,8 @@ def in_a_line(error: ConfigurationError) -> None:
         ({"artifacts_destination": "s3://b "}, {}, "--artifacts-destination is 's3://b ', which has a blank"),
         ({}, {"MLFLOW_BACKEND_STORE_URI": "postgresql://u:hidden@h/d\n"}, "MLFLOW_BACKEND_STORE_URI is"),
         ({}, {"MLFLOW_BACKEND_STORE_URI": '"postgresql://u:hidden@h/d"'}, "has quotes around it"),
+        ({}, {"MLFLOW_BACKEND_STORE_URI": "\ufeffpostgresql://u:hidden@h/d"}, "nobody sees (U+FEFF)"),
+        ({"artifacts_destination": "s3://b\u200b"}, {}, "nobody sees (U+200B)"),
         ({}, CONTAINER | {"PASSWORD": "hidden\n"}, "PASSWORD is ***, which has a blank or a new line"),
         ({}, CONTAINER | {"HOST": "'db'"}, "HOST is \"'db'\", which has quotes"),
         ({}, CONTAINER | {"PASSWORD": "hidden\udcff"}, "PASSWORD is not in UTF-8"),

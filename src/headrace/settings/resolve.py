@@ -141,10 +141,16 @@ def _parse(setting: Setting, source: str, text: str) -> Any:
         _check_ends(source, text, setting.secret)
         if not setting.secret and _CONTROL.search(text):
             raise ConfigurationError(f"{source} is {_shown(text)}, which has a control character in it. Take it out.")
+        if not setting.secret and (unseen := _UNSEEN.search(text)):
+            raise ConfigurationError(
+                f"{source} is {_shown(text)}, which has a character in it that nobody sees (U+{ord(unseen[0]):04X}). "
+                "Write it anew; files and web pages bring such along."
+            )
     return value
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNSEEN = re.compile("[\u200b\u202a-\u202e\u2060\ufeff]")
 _MOST_SHOWN = 200  # letters of a value
 
 
