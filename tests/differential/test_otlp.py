@@ -223,6 +223,7 @@ def test_files_beside_a_trace(pair: Pair) -> None:
     for query, natively in (
         (f"{name}&path={attachment}", True), (name, True), (f"{name}&path={attachment[:-1]}8", True),
         (f"{name}&path=../traces.json", False), (f"tr-{without.hex()}", True),
+        ("tr-none", True), (f"tr-none&path={attachment}", True), ("tr-none&path=../traces.json", False),
     ):  # fmt: skip
         path = f"/ajax-api/2.0/mlflow/get-trace-artifact?request_id={query}"
         stock, headrace = (subject.request("GET", path) for subject in (pair.stock, pair.headrace))

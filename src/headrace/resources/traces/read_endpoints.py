@@ -127,9 +127,12 @@ async def get_trace_artifact(call: Call, message: messages.GetTraceArtifact) -> 
     """handlers.get_trace_artifact_handler."""
     if not message.request_id:
         raise BadRequest('Request must include the "request_id" query parameter.')
+    if message.path and not _ATTACHMENT_ID.fullmatch(message.path):
+        raise Declined("a path that is no attachment's")
     found = await reads.whole(call.db, valid.without_nul(message.request_id, "request_id"))
     if found is None:
-        raise NotFound(f"Trace with ID {message.request_id} is not found.")
+        not_found = f"'{message.request_id}' not found" if message.path else f"{message.request_id} is not found"
+        raise NotFound(f"Trace with ID {not_found}.")
     trace, contents = found
     if message.path or trace.tags.get(reads.LOCATION) != reads.HERE:
         return await _file(call, trace, message.path)
@@ -163,8 +166,6 @@ async def _file(call: Call, trace: TraceInfo, attachment: str) -> ArtifactFile:
         if trace.tags.get(reads.LOCATION) == reads.ARCHIVED:
             raise Declined("spans in an archive")
         return ArtifactFile(folder, _SPANS_FILE, NoSpans(f"Trace data not found for path={_SPANS_FILE}"))
-    if not _ATTACHMENT_ID.fullmatch(attachment):
-        raise Declined("a path that is no attachment's")
     path = f"attachments/{attachment}"
     return ArtifactFile(folder, path, NotFound(f"No such artifact: '{path}'"))
 
