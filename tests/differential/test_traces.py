@@ -62,6 +62,15 @@ def prompts(*versions: tuple[str, str], **fields: Any) -> Step:
     return ("POST", "2.0/mlflow/traces/link-prompts", {"trace_id": "T", "prompt_versions": given} | fields)
 
 
+_SOURCE = {"source": {"source_type": "HUMAN", "source_id": "me"}, "last_update_time": TIME}
+# as MLflow's client sends them of what is logged while a trace is under way
+ASSESSMENTS: list[dict[str, Any]] = [
+    _SOURCE | {"assessment_name": "a", "trace_id": "U", "create_time": "1971-01-01T00:00:01Z", "feedback": {"value": True},
+               "rationale": "r", "span_id": "s", "metadata": {"mlflow.assessment.sourceRunId": "r" * 32}},
+    _SOURCE | {"assessment_name": "a", "create_time": "1971-01-01T00:00:02Z", "expectation": {"serialized_value": {
+        "serialization_format": "JSON_FORMAT", "value": '{"k": [1]}'}}},
+    _SOURCE | {"assessment_name": "b", "create_time": "1971-01-01T00:00:03Z", "feedback": {"error": {"error_code": "E"}}},
+]  # fmt: skip
 SEARCH: dict[str, Any] = {"locations": [EXPERIMENT], "filter": "request_id = 'T'"}
 SEARCHES: list[dict[str, Any]] = [
     {},
@@ -178,11 +187,14 @@ STORIES: dict[str, list[Step]] = {
     "ids that are too long": [start(trace_id="i" * 51), start(client_request_id="i" * 51), start(request_preview="i" * 1001)],
     "no trace": [("POST", "3.0/mlflow/traces", {}), ("POST", "3.0/mlflow/traces", {"trace": {}}), start(trace_location={}),
                  start(trace_location={"type": "MLFLOW_EXPERIMENT"}), start(state="x"), start(state=1)],
-    "with assessments": [start(assessments=[{"assessment_name": "a", "source": {"source_type": "HUMAN", "source_id": "me"},
-                                             "create_time": TIME, "last_update_time": TIME, "feedback": {"value": True}}])],
+    "with assessments": [start(assessments=ASSESSMENTS), INFO, start(assessments=[ASSESSMENTS[0] | {"create_time": "1971-01-01T00:00:09Z"}]), INFO],
+    "with assessments, its spans first": [SPANS, start(assessments=ASSESSMENTS), INFO],
+    "with assessments, of no experiment": [start(assessments=ASSESSMENTS, trace_location={
+        "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "987654"}}), INFO],
+    "with assessments that are not new": [start(assessments=[ASSESSMENTS[0] | {"assessment_id": "a-T"}, ASSESSMENTS[1] | {"valid": False}])],
 }  # fmt: skip
 # What goes to stock.
-DECLINED = {"with assessments"}
+DECLINED = {"with assessments that are not new"}
 # Where Headrace refuses, and stock stores what only one of the databases holds, or takes half of it.
 CLEARER = {"ids that are too long", "no times", "no durations", "no trace", "tags of none",
            "metrics of no such view", "metrics without aggregations"}  # fmt: skip

@@ -1,13 +1,16 @@
 """Traces as they are started, ended, changed and deleted.
 
-What is declined: traces that come with assessments; experiments whose artifact location only stock can read; the
-deletion of traces that stock has archived, whose files go with them.
+What is declined: traces that come with assessments which have an id, override another one or are not valid; experiments
+whose artifact location only stock can read; the deletion of traces that stock has archived, whose files go with them.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from headrace.api.endpoint import Call, endpoint
 from headrace.api.message import invalid, missing
@@ -18,11 +21,15 @@ from headrace.db.database import GuardFailed
 from headrace.errors import AlreadyExists, Declined, InvalidParameter, NotFound
 from headrace.resources import proto_json
 from headrace.resources import validation as valid
+from headrace.resources.assessments.given import AssessmentRow
+from headrace.resources.assessments.given import row as assessment_row
+from headrace.resources.assessments.messages import Assessment
 from headrace.resources.assessments.sql import OF_OTHERS
+from headrace.resources.assessments.writes import CreateAssessment
 from headrace.resources.traces import change_sql as sql
 from headrace.resources.traces import deletion, info, messages, reads, tags
 from headrace.resources.traces.info import NAME, TraceInfo
-from headrace.resources.traces.starts import Started, StartTrace
+from headrace.resources.traces.starts import Started, StartTrace, StartWithAssessments
 
 ID = Trace("trace_id")
 V2_ID = Trace("request_id")
@@ -61,13 +68,23 @@ async def start_trace(call: Call, message: messages.StartTrace) -> object:
         tags=dict(own_tags),
         metadata={**metadata, tags.FINALIZED: "true"},
     )
-    if given.assessments:
-        await _check_ids(call, trace_id, given.assessments)
-        raise Declined("assessments that come with a trace")
-    started = await _start(call, trace, given.trace_metadata)
-    if not started.is_new:
+    await _check_ids(call, trace_id, given.assessments)
+    rows = [_assessment(trace_id, each, place) for place, each in enumerate(given.assessments)]
+    started = await _start(call, trace, given.trace_metadata, rows)
+    if rows or not started.is_new:
         trace = await reads.one(call.db, trace_id) or trace
     return {"trace": {"trace_info": info.v3(trace)}}
+
+
+def _assessment(trace_id: str, said: Any, place: int) -> AssessmentRow:
+    """One that comes with a trace. Raises InvalidParameter, Declined."""
+    try:
+        assessment = msgspec.convert(said, Assessment)
+    except msgspec.ValidationError:
+        raise Declined("an assessment that must be read by protobuf's rules") from None
+    if assessment.assessment_id or assessment.overrides or not assessment.valid:
+        raise Declined("an assessment that is not new")  # stock overwrites one, and looks for none that is overridden
+    return assessment_row(trace_id, assessment, f"trace.trace_info.assessments[{place}]")
 
 
 async def _check_ids(call: Call, trace_id: str, assessments: list[Any]) -> None:
@@ -97,11 +114,15 @@ async def start_trace_v2(call: Call, message: messages.StartTraceV2) -> object:
     return {"trace_info": info.v2(trace)}
 
 
-async def _start(call: Call, trace: TraceInfo, metadata: dict[str, str]) -> Started:
+async def _start(
+    call: Call, trace: TraceInfo, metadata: dict[str, str], assessments: Sequence[AssessmentRow] = ()
+) -> Started:
     """Write the trace, durably, and give it what the server knows of it."""
     for column, value in tags.columns_of(metadata).items():
         setattr(trace, column, value)
-    started: Started = await call.db.submit(StartTrace(trace, call.workspace, call.sender is not None))
+    start = StartTrace(trace, call.workspace, call.sender is not None)
+    new = tuple(CreateAssessment(row, call.workspace, is_ours=True) for row in assessments)
+    started: Started = await call.db.submit(StartWithAssessments(start, new) if new else start)
     trace.tags[tags.ARTIFACTS] = started.folder
     return started
 

@@ -24,6 +24,7 @@ import msgspec
 from headrace.db.database import Write
 from headrace.db.query import Dialect, Sql, columns, given_rows
 from headrace.errors import Declined, Forbidden, HeadraceError, InvalidParameter, InvalidState, NotFound
+from headrace.resources.assessments.writes import CreateAssessment
 from headrace.resources.traces import recent
 from headrace.resources.traces.info import COLUMNS, TraceInfo
 from headrace.resources.traces.sql import FOLDER, ITS_EXPERIMENT
@@ -208,6 +209,40 @@ class StartTrace(Write, frozen=True, gc=False):
                     rows(statement, **values)
             outcomes.append(Started(not states, folder))
         return outcomes
+
+
+class StartWithAssessments(Write, frozen=True, gc=False):
+    """A trace with new assessments of it: all of it, or nothing."""
+
+    start: StartTrace
+    assessments: tuple[CreateAssessment, ...]
+
+    of_traces = True
+
+    def weight(self) -> int:
+        return self.start.weight() + len(self.assessments)
+
+    @classmethod
+    async def apply_postgres(cls, session: Session, writes: Sequence[StartWithAssessments]) -> Sequence[Outcome]:
+        outcomes = await StartTrace.apply_postgres(session, [write.start for write in writes])
+        if new := _of_started(writes, outcomes):
+            await CreateAssessment.apply_postgres(session, new)
+        return outcomes
+
+    @classmethod
+    def apply_sqlite(cls, connection: sqlite3.Connection, writes: Sequence[StartWithAssessments]) -> Sequence[Outcome]:
+        outcomes = StartTrace.apply_sqlite(connection, [write.start for write in writes])
+        CreateAssessment.apply_sqlite(connection, _of_started(writes, outcomes))
+        return outcomes
+
+
+def _of_started(writes: Sequence[StartWithAssessments], outcomes: Sequence[Outcome]) -> list[CreateAssessment]:
+    return [
+        assessment
+        for write, outcome in zip(writes, outcomes, strict=True)
+        if isinstance(outcome, Started)
+        for assessment in write.assessments
+    ]
 
 
 async def _put(session: Session, writes: Sequence[StartTrace]) -> dict[str, Outcome]:
