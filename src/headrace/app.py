@@ -230,6 +230,7 @@ class App:
             await self._in_pieces(partial(self._pass_through.hand_on, match), scope, receive, send)
             return
         body = message = None
+        call = self._call
         permit: Permit | None = scope.get(PERMIT)
         try:
             body = b"" if is_open else await self._bodies.read(scope, receive)
@@ -239,7 +240,6 @@ class App:
             if (body or scope["method"] == "POST") and not match.endpoint.raw:
                 check_content_type(scope, body, match.endpoint.form)
             message = await beside_others(body, decode, match, scope, body, permit)
-            call = self._call
             if permit is not None:
                 await permit.check(message)
                 call = Call(call.db, call.settings, call.workspace, permit.grantees, permit.who, call.events)
@@ -256,23 +256,7 @@ class App:
         except TableChanged as reason:
             await self._in_pieces(partial(self._without_table, match, message, body, str(reason)), scope, receive, send)
         except Declined as reason:
-            why, is_malformed = str(reason), isinstance(reason, Malformed)
-
-            async def ask_stock(scope: Scope, receive: Receive, send: Send) -> None:
-                noted, makes = match.endpoint.noted, bool(match.endpoint.target.creates)
-                is_owned = False
-                if is_malformed:
-                    send = or_refusal(scope, send, why, (500, 501))
-                elif noted is not None and message is not None and (makes or self._call.events.by_kind):
-                    scope["extensions"] = {}  # nothing is answered past it
-                    try:
-                        send = noting(send, await noted(call, message))
-                    except ApiError as error:  # the database is away
-                        await send_error(scope, send, error, security)
-                        return
-                    is_owned = makes
-                await self._pass_through.hand_on_read(match, scope, receive, send, message, body, why, is_owned)
-
+            ask_stock = partial(self._ask_stock, match, call, message, body, reason, security)
             await self._in_pieces(ask_stock, scope, receive, send)
         except ApiError as error:
             await send_refusal(scope, send, error, security)
@@ -286,6 +270,33 @@ class App:
                 await self._send(scope, send, answer, security)
         finally:
             self._bodies.release(scope)
+
+    async def _ask_stock(
+        self,
+        match: Match,
+        call: Call,
+        message: Message | None,
+        body: bytes | None,
+        reason: Declined,
+        security: Headers,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Hand on what a handler has declined; what its declaration wants noted of it is."""
+        noted, makes = match.endpoint.noted, bool(match.endpoint.target.creates)
+        is_owned = False
+        if isinstance(reason, Malformed):
+            send = or_refusal(scope, send, str(reason), (500, 501))
+        elif noted is not None and message is not None and (makes or call.events.by_kind):
+            scope["extensions"] = {}  # nothing is answered past it
+            try:
+                send = noting(send, await noted(call, message))
+            except ApiError as error:  # the database is away
+                await send_error(scope, send, error, security)
+                return
+            is_owned = makes
+        await self._pass_through.hand_on_read(match, scope, receive, send, message, body, str(reason), is_owned)
 
     async def _send_file(
         self,
@@ -301,12 +312,9 @@ class App:
         """Answer with a file of the artifacts."""
         try:
             await self._artifacts.send_file(file, scope, receive, _with_headers(send, (NATIVE, *security)))
-        except StoreUnusable as unusable:
-            await send_error(scope, send, unusable.answer, security)
-        except Declined as reason:
-            await self._pass_through.hand_on_read(match, scope, receive, send, message, body, str(reason))
-        except ApiError as error:
-            await send_error(scope, send, error, security)
+        except (ApiError, Declined) as error:
+            if to_stock := await _answer_unless_declined(error, scope, send, security):
+                await self._pass_through.hand_on_read(match, scope, receive, to_stock, message, body, str(error))
 
     async def _without_table(
         self,
@@ -344,14 +352,9 @@ class App:
             if self._quotas is not None:
                 await self._quotas.check_request(match, scope, body, message)
             answer = await handler(body, scope)
-        except StoreUnusable as unusable:
-            await send_error(scope, send, unusable.answer, security)
-        except Declined as reason:
-            if isinstance(reason, Malformed):
-                send = or_refusal(scope, send, str(reason), OF_FILES)
-            await self._pass_through.hand_on_read(match, scope, receive, send, message, body, str(reason))
-        except ApiError as error:
-            await send_error(scope, send, error, security)
+        except (ApiError, Declined) as error:
+            if to_stock := await _answer_unless_declined(error, scope, send, security):
+                await self._pass_through.hand_on_read(match, scope, receive, to_stock, message, body, str(error))
         else:
             await self._send(scope, send, answer, security)
 
@@ -398,26 +401,17 @@ class App:
     async def _stream(self, handler: StreamHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the handler answer as it reads, or hand the request to stock before any of its body is read."""
         security = _native_headers(scope, self._workspaces is not None)
-        reason = ""
-        if security is not None:
-            try:
-                await self._admit(match, scope, b"")
-                if self._quotas is not None:
-                    await self._quotas.check_request(match, scope, b"")
-                await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
-            except StoreUnusable as unusable:
-                await send_error(scope, send, unusable.answer, security)
-                return
-            except Declined as declined:
-                reason = str(declined)
-                if isinstance(declined, Malformed):
-                    send = or_refusal(scope, send, reason, OF_FILES)
-            except ApiError as error:
-                await send_error(scope, send, error, security)
-                return
-            else:
-                return
-        await self._pass_through.hand_on(match, scope, receive, send, reason)
+        if security is None:
+            await self._pass_through.hand_on(match, scope, receive, send)
+            return
+        try:
+            await self._admit(match, scope, b"")
+            if self._quotas is not None:
+                await self._quotas.check_request(match, scope, b"")
+            await handler(scope, receive, _with_headers(send, (NATIVE, *security)))
+        except (ApiError, Declined) as error:
+            if to_stock := await _answer_unless_declined(error, scope, send, security):
+                await self._pass_through.hand_on(match, scope, receive, to_stock, str(error))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -499,6 +493,18 @@ def _native_headers(scope: Scope, workspaces: bool) -> Headers | None:
             if name == b"x-mlflow-workspace" and value.strip() not in (b"", b"default"):
                 return None
     return security
+
+
+async def _answer_unless_declined(
+    error: ApiError | Declined, scope: Scope, send: Send, security: Headers
+) -> Send | None:
+    """Answer with what came of a request for artifacts; where stock shall answer it, the `send` for that."""
+    if isinstance(error, StoreUnusable):
+        error = error.answer
+    if isinstance(error, ApiError):
+        await send_error(scope, send, error, security)
+        return None
+    return or_refusal(scope, send, str(error), OF_FILES) if isinstance(error, Malformed) else send
 
 
 def _with_headers(send: Send, headers: Headers) -> Send:
