@@ -12,7 +12,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -25,6 +24,7 @@ from headrace.settings import Settings
 from headrace.sql.files import read
 from headrace.sqlite_wait import SAID_AFTER, TellingConnection, say_that_it_waits
 from headrace.stock.passwords import with_each_password
+from headrace.versions import installed_version, mlflow_folder
 
 if TYPE_CHECKING:
     import psycopg2.extensions
@@ -37,8 +37,6 @@ BUSY_SECONDS = 20  # for which another process may hold a SQLite file
 _PAUSE = 1.0  # seconds between two looks at a database that is not up, or that another server is at
 _SAID_AFTER = 3.0  # seconds of waiting for another server
 _REVISION = re.compile(r"^(down_)?revision\s*=\s*(?:[\"'](\w+)[\"']|None)", re.M)
-
-
 _SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 # Those that a statement finds along the search_path, whether the role may read them or not.
 _POSTGRES_TABLES = (
@@ -65,10 +63,7 @@ class Revisions(NamedTuple):
 
 def installed_revisions() -> Revisions:
     """Read them from the migrations of the installed MLflow, without importing it."""
-    spec = find_spec("mlflow")
-    assert spec is not None
-    assert spec.origin is not None
-    folder = Path(spec.origin).parent / "store" / "db_migrations" / "versions"
+    folder = mlflow_folder() / "store" / "db_migrations" / "versions"
     known: set[str] = set()
     replaced: set[str] = set()
     for file in folder.glob("*.py"):
@@ -130,11 +125,8 @@ def _check_folder(store_uri: str, option: str) -> None:
             f"The file store {store_uri} can't be used: {there} is no folder that this user may write. Look at "
             f"{option}."
         )
-    spec = find_spec("mlflow")
-    assert spec is not None
-    assert spec.origin is not None
     allow = "MLFLOW_ALLOW_FILE_STORE"  # older MLflows take file stores without it
-    known = allow in Path(spec.origin).with_name("environment_variables.py").read_text(encoding="utf-8")
+    known = allow in (mlflow_folder() / "environment_variables.py").read_text(encoding="utf-8")
     if known and os.environ.get(allow, "").lower() not in ("true", "1"):  # as MLflow reads it
         raise ConfigurationError(
             f"{option} is {store_uri}, a folder: a file store, which MLflow refuses. "
@@ -233,8 +225,9 @@ def _is_empty(found: Found, shown: str) -> bool:
     head = installed_revisions().head
     if revision == head:
         return False
+    installed = installed_version("mlflow")
     raise SchemaOutOfDate(
-        f"The schema of {shown} is of an older MLflow ({revision or 'no revision'}; MLflow {_mlflow()} needs {head}). "
+        f"The schema of {shown} is of an older MLflow ({revision or 'no revision'}; MLflow {installed} needs {head}). "
         "Make a backup, stop every server that uses this database, and upgrade it with `headrace db upgrade` (with the "
         "same --backend-store-uri or environment as `headrace serve`)."
     )
@@ -244,18 +237,13 @@ def _check_not_newer(revision: str | None, shown: str) -> None:
     """Raises SchemaOutOfDate for a schema that the installed MLflow does not know."""
     known, head = installed_revisions()
     if revision is not None and revision not in known:
+        installed = installed_version("mlflow")
         raise SchemaOutOfDate(
-            f"The schema of {shown} is of a newer MLflow: its revision is {revision}, and MLflow {_mlflow()}, which is "
+            f"The schema of {shown} is of a newer MLflow: its revision is {revision}, and MLflow {installed}, which is "
             f"installed here, knows none after {head}. Install the MLflow that made it, or a newer one: "
             "`pip install --upgrade mlflow`.",
             newer=True,
         )
-
-
-def _mlflow() -> str:
-    from importlib.metadata import version  # 20 ms that a start in order need not wait for
-
-    return version("mlflow")
 
 
 def _run_stock(action: str, role: str, store_uri: str, default_artifact_root: str, wait: float = 0) -> None:
@@ -366,9 +354,8 @@ def _sqlite(database: SqliteURL, writes: bool) -> Iterator[Found]:
             connection = opened.enter_context(contextlib.closing(_open_sqlite(Path(database.path), writes)))
             found = _found(_SQLITE_TABLES, lambda statement: [*connection.execute(statement)])
         except (OSError, sqlite3.Error) as error:
-            of_the_disk = "disk I/O" in str(error) or "is full" in str(
-                error
-            )  # SQLite says the first of a full one, too
+            said = str(error)
+            of_the_disk = "disk I/O" in said or "is full" in said  # SQLite says the first of a full one, too
             look_at = "the room on its disk, and at the disk" if of_the_disk else "--backend-store-uri"
             raise ConfigurationError(
                 f"The database {database.shown} can't be opened: {error}. Look at {look_at}."

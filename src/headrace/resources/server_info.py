@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
-from pathlib import Path
 
 import msgspec
 
@@ -15,6 +13,7 @@ from headrace.api.message import Message, Reader
 from headrace.auth.objects import NOTHING
 from headrace.auth.principals import Right
 from headrace.settings import Settings
+from headrace.versions import mlflow_folder
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +105,7 @@ def _is_s3(uri: str) -> bool | None:
 
 def installed_fields() -> set[str]:
     """The fields that the installed MLflow answers with, read without importing it."""
-    spec = importlib.util.find_spec("mlflow")
-    if spec is None or spec.origin is None:
-        return set()
-    source = Path(spec.origin).with_name("utils") / "server_info.py"
+    source = mlflow_folder() / "utils" / "server_info.py"
     return fields_in(source.read_text()) if source.exists() else set()
 
 

@@ -8,16 +8,15 @@ parser works with, stand-ins. Whatever goes wrong with that leaves the request t
 from __future__ import annotations
 
 import builtins
-import importlib.util
 import logging
 from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import SourceFileLoader
-from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, ClassVar
 
 from headrace.errors import ApiError, Declined, InvalidParameter
+from headrace.versions import mlflow_folder
 
 logger = logging.getLogger(__name__)
 
@@ -104,10 +103,7 @@ def _refusal(parser: str, texts: Sequence[str]) -> ApiError | None:
 @cache
 def _module(name: str) -> dict[str, Any]:
     """What is in that file of the package."""
-    package = importlib.util.find_spec("mlflow")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("MLflow is not installed")
-    path = Path(package.origin).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
+    path = mlflow_folder().joinpath(*name.split(".")[1:]).with_suffix(".py")
     module = {"__name__": name, "__builtins__": {**vars(builtins), "__import__": _import}}
     code = SourceFileLoader(name, str(path)).get_code(name)
     assert code is not None

@@ -5,17 +5,15 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import cast
+
+from headrace.versions import mlflow_folder
 
 
 @cache
 def _generator() -> Callable[[], str]:
     """`_generate_random_name` of mlflow/utils/name_utils.py: that one file, which imports nothing of mlflow."""
-    package = importlib.util.find_spec("mlflow")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("MLflow is not installed: pip install mlflow")
-    source = Path(package.origin).parent / "utils" / "name_utils.py"
+    source = mlflow_folder() / "utils" / "name_utils.py"
     spec = importlib.util.spec_from_file_location("headrace_stock_names", source)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"{source} can't be read")

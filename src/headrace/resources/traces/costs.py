@@ -10,7 +10,7 @@ All lists together are 2.7 MB of JSON. They are read when a model is first looke
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from headrace.errors import Declined
+from headrace.versions import mlflow_folder
 
 _MILLION = 1_000_000
 # the names of routes within MLflow's gateway, no models
@@ -56,10 +57,7 @@ class Prices:
     @classmethod
     def of_mlflow(cls) -> Prices:
         """Those that come with the installed MLflow, which is not imported for it."""
-        mlflow = importlib.util.find_spec("mlflow")
-        if importlib.util.find_spec("litellm") or mlflow is None or not mlflow.submodule_search_locations:
-            return cls(None)
-        return cls(Path(mlflow.submodule_search_locations[0]) / "utils" / "model_catalog")
+        return cls(None if find_spec("litellm") else mlflow_folder() / "utils" / "model_catalog")
 
     def find(self, model: str, provider: str | None) -> _Pricing | None:
         """The price of a model, of any provider's where none is named: the first that asks money for input."""
