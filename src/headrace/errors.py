@@ -1,4 +1,4 @@
-"""Every error that Headrace raises itself, drawn once.
+"""The errors that Headrace raises itself. What one part alone raises stands there, below one of these.
 
     HeadraceError
     ├── ConfigurationError      a setting is wrong; told on the command line, exit code 2
@@ -7,6 +7,7 @@
     ├── BrokenOff               Ctrl-C ended a command, exit code 130
     ├── ApiError                answered to a client in MLflow's JSON error shape
     │   ├── InvalidParameter    400: what MLflow refuses of a request, in its words
+    │   ├── BadRequest          400: the few that MLflow refuses by this name
     │   ├── AlreadyExists       400: the name is taken
     │   ├── NotFound            404: what the request works on is not there
     │   ├── InvalidState        400 (stock: 500, which clients repeat): what is there can't be changed that way
@@ -16,11 +17,11 @@
     │   ├── PayloadTooLarge     413
     │   ├── QuotaExceeded       507: an experiment has more than --quota gives it
     │   ├── NeedsStock          501: stock alone answers it, and --stock is never
-    │   ├── NotServed           501: this server has artifacts only
+    │   ├── NotServed           501: this server has artifacts only, or no workspaces
     │   └── Unavailable         503 with Retry-After; stock's client tries again by itself
     └── Declined                not an error: stock must answer this request
         ├── Malformed           and may have no better answer than a 500
-        └── StoreUnusable       nor could stock: its answer goes to who asked
+        └── StoreUnusable       nor could stock: the `answer` that it has goes to who asked
 
 Foreign errors (asyncpg's, sqlite3's, httpcore's) are translated to these where they enter: in db/ and stock/.
 """
