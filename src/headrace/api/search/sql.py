@@ -108,8 +108,12 @@ def after_keyset(sql: Statement, keys: Sequence[Key], after: Sequence[KeysetValu
 
 
 def _check_value(key: Key, value: KeysetValue) -> None:
-    fits = value is None if value is None else isinstance(value, key.type) or (key.type is float and type(value) is int)
-    if isinstance(value, bool) or not fits or (value is None and not key.nullable):
+    if value is None:
+        fits = key.nullable
+    else:  # True is an int to Python
+        types = (int, float) if key.type is float else key.type
+        fits = isinstance(value, types) and not isinstance(value, bool)
+    if not fits:
         raise BadPageToken("The page_token does not fit the order_by of this search.")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise BadPageToken("The page_token holds a number beyond 64 bits.")
