@@ -13,6 +13,10 @@ _IN_TEXT = re.compile(r"((?://|^[\w+]+:/?)[^:/@\s]*):\S*@")
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*(?=:)")
 _IN_QUERY = re.compile(r"((?:ssl|oauth_client_)?(?:password|secret)=)[^&\s]+")
 _PASSWORD = re.compile(r"://[^:/@]*:([^@]*)@")
+# A password of three letters would be cut out of every word that has them.
+_SHORTEST = 4
+_RUN = re.compile(r"(?:^runs:/|/)([0-9a-f]{32})(?=/|$)")
+_MODEL = re.compile(r"(?:^models:/|/models/)(m-[0-9a-f]{32})(?=/|$)")
 
 
 def scheme_of(text: str) -> str:
@@ -43,12 +47,6 @@ def redact(text: str, *uris: str | None) -> str:
             for secret in {password, quote(password, safe="")}:
                 text = text.replace(secret, "***")
     return text
-
-
-# A password of three letters would be cut out of every word that has them.
-_SHORTEST = 4
-_RUN = re.compile(r"(?:^runs:/|/)([0-9a-f]{32})(?=/|$)")
-_MODEL = re.compile(r"(?:^models:/|/models/)(m-[0-9a-f]{32})(?=/|$)")
 
 
 def runs_in(source: str) -> list[str]:

@@ -53,7 +53,7 @@ SEE_DOCS = " See the API docs for more information about request parameters."
 class Message(Struct, forbid_unknown_fields=True, gc=False, omit_defaults=True):
     """A request. A field without a default is required; one that is absent has its default, as protobuf has it.
 
-    `Empty` values of required texts count as absent, as they do in stock (handlers._assert_required).
+    Empty values of required texts count as absent, as they do in stock (handlers._assert_required).
     """
 
 
