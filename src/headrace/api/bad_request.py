@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.asgi.responses import JSON, NATIVE
 from headrace.asgi.types import Message, Send
+from headrace.errors import BadRequest
 
 
-def instead_of_failure(send: Send, reason: str, failures: tuple[int, ...] = (500, 501)) -> Send:
-    """A `send` that turns stock's 500, or the 501 of `--stock never`, into a 400 in MLflow's error shape with `reason`
-    in it."""
+def instead_of_failure(send: Send, reason: str, failures: tuple[int, ...]) -> Send:
+    """A `send` that turns an answer of stock's with one of the statuses `failures` into a 400 with `reason` in it.
+
+    They are 500, and where nothing but stock would have answered the 501 of `--stock never`.
+    """
     failed = False
 
     async def passing(message: Message) -> None:
@@ -28,13 +32,8 @@ def instead_of_failure(send: Send, reason: str, failures: tuple[int, ...] = (500
 
 
 async def _refuse(send: Send, reason: str) -> None:
-    text = f"The request is not as MLflow's REST API describes it: {reason}."
-    body = msgspec.json.encode({"error_code": "BAD_REQUEST", "message": text})
-    length = b"%d" % len(body)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", length),
-        (b"headrace-answered-by", b"native"),
-    ]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    error = BadRequest(f"The request is not as MLflow's REST API describes it: {reason}.")
+    body = msgspec.json.encode(error.content())
+    headers = [JSON, NATIVE, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
