@@ -124,18 +124,19 @@ def _resumable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _ON_A_HOST = if_broken_off("What has begun on the host goes on there.")
-_SETTING = (
-    "A setting of the server (docs/reference/settings.md), kept for every host; a secret's NAME alone asks for it."
-)
 _yes = click.option("--yes", is_flag=True, help="Ask nothing.")
 
 
 def _choices(command: Callable[..., None]) -> Callable[..., None]:
     sizes = "; ".join(f"{name}: {size.what}" for name, size in SIZES.items())
     options = (
-        click.option("--size", type=click.Choice(list(SIZES)), help=f"{sizes}. dev at first."),
-        click.option("--image", help="A tag in its ECR repository, or a whole image name; latest at first."),
-        click.option("--architecture", type=click.Choice(["arm64", "x86_64"]), help="arm64 at first."),
+        click.option("--size", type=click.Choice(list(SIZES)), help=f"{sizes}. By default dev."),
+        click.option("--image", help="A tag in its ECR repository, or a whole image name. By default latest."),
+        click.option(
+            "--architecture",
+            type=click.Choice(["arm64", "x86_64"]),
+            help="The hosts' processors. By default arm64.",
+        ),
         click.option(
             "--ingress",
             type=click.Choice(["none", "vpc", "alb"]),
@@ -145,14 +146,20 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--domain", help="With alb: the name that people type."),
         click.option("--certificate-arn", help="With alb: an ACM certificate in this region; by default one is made."),
         click.option("--allow-cidr", help="With alb: who may connect, 203.0.113.0/24 say."),
-        click.option("--scheme", type=click.Choice(["internet-facing", "internal"]), help="With alb."),
+        click.option(
+            "--scheme",
+            type=click.Choice(["internet-facing", "internal"]),
+            help="With alb: whether the balancer's addresses are public, or the VPC's own.",
+        ),
         click.option(
             "--db-auth",
             type=click.Choice(["password", "iam"]),
             help="How the server logs in at the database: iam is by tokens, without a password.",
         ),
         click.option(
-            "--backup-days", type=click.IntRange(1, 35), help="Any time of so many days can be restored; 7 at first."
+            "--backup-days",
+            type=click.IntRange(1, 35),
+            help="Any time of so many days can be restored. By default 7.",
         ),
         click.option(
             "--keys",
@@ -166,7 +173,12 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--alarm-email", help="Who gets the alarms."),
         click.option("--permissions-boundary", help="The ARN of a policy that bounds the hosts' role."),
         click.option(
-            "--set", "given", multiple=True, metavar="NAME=VALUE", help=f"{_SETTING}; NAME alone asks for it."
+            "--set",
+            "given",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A setting of the server (docs/reference/settings.md), kept for every host; a secret's NAME alone "
+            "asks for it.",
         ),
         click.option("--unset", multiple=True, metavar="NAME", help="A setting that is to have its default again."),
         click.option("--oidc-issuer", help="Single sign-on, as --set oidc_issuer=...; it needs --oidc-roles, too."),
@@ -282,7 +294,8 @@ def plan_(target: Target, **chosen: Any) -> None:
 def up(target: Target, yes: bool, **chosen: Any) -> None:
     """Deploy, or bring up to date: plan, ask, do it, and prove it with a real run.
 
-    Broken off, it continues where it was when it is run again.
+    What no option names stays as it is; the defaults are those of the first `up`. Broken off, it continues where it was
+    when it is run again.
     """
     choices = Choices(name=target.name, **chosen)
     tunnel.check_plugin()
@@ -445,7 +458,7 @@ def rotate(target: Target, yes: bool, only: str | None, end_old_token: bool) -> 
 @click.option(
     "--delete-old", is_flag=True, help="Delete the databases of before earlier restores, with a last snapshot."
 )
-@click.option("--again", is_flag=True, help="Though the database in service is from there.")
+@click.option("--again", is_flag=True, help="Also where the database in service is from there: take it back once more.")
 def restore(target: Target, yes: bool, to: str | None, snapshot: str | None, delete_old: bool, again: bool) -> None:
     """Put the database as it was into service. The one of now is kept, until `restore --delete-old`.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.argument("target")
 @click.option("--experiment", "experiments", metavar="NAME", multiple=True, help="Only this one. Can be repeated.")
-@click.option("--into", metavar="NAME", help="The experiment at the target, for one --experiment.")
+@click.option("--into", metavar="NAME", help="With one --experiment: its name at the target.")
 @click.option(
     "--source-artifacts",
     metavar="URI",

@@ -61,7 +61,7 @@ def gc(
     yes: bool,
     json: bool,
 ) -> int:
-    """Remove what was deleted for good: runs, experiments with their traces, logged models; rows and files.
+    """Remove for good what was deleted: runs, experiments with their traces, logged models; rows and files.
 
     Works beside a running server, in portions, and can be broken off and started again. It can't be undone.
     """
