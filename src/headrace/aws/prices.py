@@ -9,9 +9,9 @@ where it is in READ; the others stand in no dated source that was found.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from headrace.aws.deployment import OWN_KEY, Choices, keys_of
+from headrace.aws.deployment import OWN_KEY, keys_of
 
 DATE = "2026-06"
 REGION = "us-east-1"
@@ -122,15 +122,6 @@ def without_allowance(items: list[Item]) -> float:
 
 def _metrics(balanced: bool) -> int:
     return METRICS - 1 if balanced else METRICS
-
-
-def of_size(size: str) -> list[Item]:
-    """The bill of a size as it comes; `ha` with its load balancer."""
-    more: dict[str, Any] = (
-        {"ingress": "alb", "domain": "mlflow.example.com", "allow_cidr": "10.0.0.0/8"} if size == "ha" else {}
-    )
-    choices = Choices(size=size, **more)
-    return estimate(choices.data_parameters({}), choices.app_parameters({}))
 
 
 def table(items: list[Item], region: str) -> str:
