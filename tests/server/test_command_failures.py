@@ -23,7 +23,6 @@ from tests.support.databases import Databases
 from tests.support.processes import PATIENCE_SECONDS, Process, clean_environment
 from tests.support.servers import SCRIPTS
 
-STORE = "{store}"
 # Commands that look into a database and print what they find.
 READERS = {
     "usage": ("usage",),

@@ -22,6 +22,7 @@ from headrace.api.decode import decode
 from headrace.api.endpoint import Endpoint, Match
 from headrace.api.workspace_header import workspace_of
 from headrace.asgi.protocol import ANSWER, Answer
+from headrace.asgi.security import SAFE
 from headrace.asgi.types import MATCH, MESSAGE, NAMED, PRINCIPAL, Application, Headers, Receive, Scope, Send
 from headrace.auth.audit_table import AuditTable, Entry
 from headrace.auth.principals import Principal, Right
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 1.0
 MAX_WAITING = 10_000  # entries for a table that can't be written
 MAX_BODY = 64 * 1024  # of a request or an answer that is looked at for what it names
-_SAFE = ("GET", "HEAD", "OPTIONS")
 # What names an object in MLflow's messages; the values are texts or numbers.
 _NAMES = (
     *("run_id", "run_uuid", "experiment_id", "name", "new_name", "version", "stage", "alias", "model_id", "trace_id"),
@@ -73,9 +73,9 @@ class Audit:
 
     def _is_audited(self, scope: Scope) -> bool:
         method, path = scope["method"], scope["path"]
-        if path == self._callback or (path.startswith(self._pages) and method not in _SAFE):
+        if path == self._callback or (path.startswith(self._pages) and method not in SAFE):
             return True
-        if method in _SAFE:
+        if method in SAFE:
             return False
         endpoint: Endpoint = scope[MATCH].endpoint
         return endpoint.right > Right.READ and (self._all or endpoint.audited != "often")

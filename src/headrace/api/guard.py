@@ -15,7 +15,7 @@ from typing import Any
 from headrace.api.endpoint import Endpoint, Match, Router
 from headrace.api.permits import permit_of
 from headrace.asgi.responses import failure
-from headrace.asgi.security import SecurityPolicy
+from headrace.asgi.security import SAFE, SecurityPolicy
 from headrace.asgi.types import MATCH, PERMIT, PRINCIPAL, Application, Receive, Scope, Send
 from headrace.auth import sessions
 from headrace.auth.access import Access
@@ -30,7 +30,6 @@ from headrace.ui.refusals import send_refusal, wants_page
 
 OF_LOAD_BALANCER, DATA = b"x-amzn-oidc-", b"x-amzn-oidc-data"
 AUTHORIZATION, AT_GATEWAY = b"authorization", b"x-mlflow-authorization"
-_SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class SignOut(Exception):
@@ -126,7 +125,7 @@ class Guard:
 
         A link may lead here; what a page reads for itself may not, unless --cors-allowed-origins names the page.
         """
-        if scope["method"] in _SAFE:
+        if scope["method"] in SAFE:
             headers = dict(scope["headers"])
             if headers.get(b"sec-fetch-mode") == b"navigate" or self._policy.is_listed(headers.get(b"origin", b"")):
                 return

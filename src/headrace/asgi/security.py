@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from headrace.asgi.types import Headers
 from headrace.settings import Settings
 
+SAFE = ("GET", "HEAD", "OPTIONS")  # methods that change nothing (RFC 9110, 9.2.1)
 _LOCAL = ("localhost", "127.0.0.1", "[::1]", "0.0.0.0")  # noqa: S104  (hosts that may be named, not bound)
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 # A pattern that may be an address, its port aside, means addresses: 10.*, 10.0.0.1*, 172.1?.*, 192.168.[0-9]*

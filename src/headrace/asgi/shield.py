@@ -21,7 +21,7 @@ from typing import NamedTuple
 from headrace.address import plain_address
 from headrace.asgi.responses import JSON, NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
-from headrace.asgi.security import SecurityPolicy
+from headrace.asgi.security import SAFE, SecurityPolicy
 from headrace.asgi.types import PREFIX, SECURITY, Application, Headers, Receive, Scope, Send
 from headrace.errors import ApiError, Forbidden
 from headrace.settings import Settings
@@ -38,7 +38,6 @@ _CORS = (
 # security_utils.py
 INVALID_HOST = b"Invalid Host header - possible DNS rebinding attack detected"
 CROSS_ORIGIN = b"Cross-origin request blocked"
-_SAFE = ("GET", "HEAD", "OPTIONS")
 # What a page of another site may send without asking first (the Fetch standard's "safelisted" types).
 _OF_FORMS = (b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data", b"")
 # What is decided here by its value, and read again behind: whose first one, or whose last one, counts there?
@@ -153,7 +152,7 @@ class Shield:
         host = headers.get(b"host")
         if not self._policy.allows_host(host) and scope["path"] not in self._exempt:
             return INVALID_HOST
-        if scope["method"] in _SAFE:
+        if scope["method"] in SAFE:
             return None
         if (origin := headers.get(b"origin")) is not None:
             if not self._policy.allows_origin(origin) and not self._policy.is_own_page(origin, host):
@@ -168,7 +167,7 @@ class Shield:
     def _origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bytes | None:
         """The Origin of a request that was not refused. Our own page's is taken out: stock does not know it."""
         origin = headers.get(b"origin")
-        if origin is None or scope["method"] in _SAFE or self._policy.allows_origin(origin):
+        if origin is None or scope["method"] in SAFE or self._policy.allows_origin(origin):
             return origin
         scope["headers"] = [header for header in scope["headers"] if header[0] != b"origin"]
         return None
@@ -176,7 +175,7 @@ class Shield:
     def _find_turned_off(self, method: str, path: str) -> ApiError | None:
         path = re.sub("/+", "/", path).removeprefix(self._prefix)
         for feature in self._features:
-            if (feature.reads or method not in _SAFE) and feature.paths.fullmatch(path):
+            if (feature.reads or method not in SAFE) and feature.paths.fullmatch(path):
                 flag = feature.setting.replace("_", "-")
                 return Forbidden(f"{feature.what} of MLflow are turned off here. --{flag} turns them on.")
         return None
