@@ -1,6 +1,7 @@
 """The endpoints of artifacts. A handler streams its answer itself, or raises Declined with the body still unread.
 
-direct.py has those for clients that go to the store by themselves. What is in neither (traces) is stock's.
+direct.py has those for clients that go to the store by themselves. A file that another resource's handler has found (a
+trace's) is sent by `Artifacts.send_file`.
 """
 
 from __future__ import annotations
