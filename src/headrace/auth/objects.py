@@ -103,7 +103,7 @@ NOTHING = _Nothing()
 
 
 class Filtered(_Nothing):
-    """A list or a search that shows what is granted, by a condition in its SQL (`granted_only`)."""
+    """A list or a search that shows what is granted, by a condition in its SQL (`granted`)."""
 
     filtered = True
 

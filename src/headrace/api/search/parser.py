@@ -146,7 +146,7 @@ def check_clauses(clauses: Sized) -> None:
 
 
 def named_twice(clauses: Iterable[str]) -> InvalidParameter:
-    """search_utils._validate_order_by_no_duplicates; of runs and traces stock makes a 500 of it."""
+    """_get_orderby_clauses and its like; of runs and traces stock makes a 500 of it."""
     return InvalidParameter(f"`order_by` contains duplicate fields: {list(clauses)}")
 
 

@@ -276,7 +276,7 @@ def unknown_run(run_id: str) -> NotFound:
 
 
 async def check_experiment(db: Database, experiment_id: int) -> None:
-    """SqlAlchemyStore._get_experiment and check_experiment_is_active. Raises NotFound, InvalidParameter."""
+    """SqlAlchemyStore._get_experiment and _check_experiment_is_active. Raises NotFound, InvalidParameter."""
     rows = await db.rows(EXPERIMENT_STAGE(experiment_id=experiment_id))
     if not rows:
         raise NotFound(f"No Experiment with id={experiment_id} exists")
