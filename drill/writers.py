@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 
 import requests
 from tests.support.databases import Database
+from tests.support.load import RETRIED
 from tests.support.processes import wait_until
 from tests.unit.traces.spans import body, span
 
 from drill.outcome import Outcome
 
-RETRIED = {408, 429, 500, 502, 503, 504}  # mlflow/utils/request_utils.py
 PAUSE_SECONDS = 0.05
 GIVE_UP_SECONDS = 60.0
 API = "/api/2.0/mlflow/"
