@@ -283,7 +283,7 @@ class App:
         receive: Receive,
         send: Send,
     ) -> None:
-        """Hand on what a handler has declined; what its declaration wants noted of it is."""
+        """Hand on what a handler has declined. An event is noted of it where its declaration says how (`noted`)."""
         noted, makes = match.endpoint.noted, bool(match.endpoint.target.creates)
         is_owned = False
         if isinstance(reason, Malformed):
