@@ -89,7 +89,7 @@ class App:
         self._settings = settings
         self._database = database
         self._find = router.find
-        self._knows = router.knows
+        self._methods, self._knows = router.methods, router.knows
         self._readiness = readiness
         self._ready = f"{prefix}/ready"
         self._metrics = metrics
@@ -164,28 +164,33 @@ class App:
             elif scope["path"].startswith(self._own_pages):
                 nothing = NotFound(f"There is no page {scope['path']} on this server.")
                 await send_refusal(scope, send, nothing, scope[SECURITY])
-            elif match is UNDECLARED and self._is_nowhere(scope):
-                await self._pass_through.answer_nowhere(scope, receive, send)
+            elif match is UNDECLARED and (status := self._refusal(scope)):
+                await self._pass_through.refuse(status, self._allow(scope["path"]), scope, receive, send)
             else:
                 await self._pass_through.hand_on(match, scope, receive, send)
         finally:
             self._bodies.release(scope)
 
-    def _is_nowhere(self, scope: Scope) -> bool:
-        """Whether stock, too, has nothing there: /favicon.ico, what a crawler tries, a probe's wrong path, an agent's
-        /v1/metrics and /v1/logs every few seconds.
+    def _refusal(self, scope: Scope) -> int | None:
+        """404 where stock, too, has nothing: /favicon.ico, what a crawler tries, a probe's wrong path, an agent's
+        /v1/metrics and /v1/logs every few seconds. 405 where it has other methods alone: R's client searches registered
+        models by POST.
 
-        A newer MLflow may have paths of its own.
+        A newer MLflow may have paths of its own, and what we leave to stock methods that are refused in its own way.
         """
         path = scope["path"]
-        here = path.startswith(f"{self._settings.static_prefix}/") and not self._knows(path)
-        return here and scope["method"] in METHODS and installed_version("mlflow").startswith(_DECLARED)
+        if scope["method"] not in METHODS or not installed_version("mlflow").startswith(_DECLARED):
+            return None
+        if path.startswith(f"{self._settings.static_prefix}/") and not self._knows(path):
+            return 404
+        others = [self._find(method, path).endpoint for method in self._methods(path)]
+        is_ours = all(each.handler is not None and not each.path.startswith("/") for each in others)
+        return 405 if others and is_ours else None
 
     def _allow(self, path: str) -> Header:
-        """The header with the methods that this path has (RFC 9110, 9.3.7). Stock does not see such a question, which
-        needs no credentials and may have a body of any size."""
-        methods = [method for method in METHODS if self._find(method, path) is not UNDECLARED]
-        return (b"allow", ", ".join([*methods, "OPTIONS"]).encode())
+        """The header with the methods that this path has (RFC 9110, 9.3.7). Stock does not see OPTIONS, which needs
+        no credentials and may have a body of any size."""
+        return (b"allow", ", ".join([*self._methods(path), "OPTIONS"]).encode())
 
     async def _answer_ready(self, scope: Scope, send: Send) -> None:
         try:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from functools import cached_property
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ from headrace.artifacts.local import longer_than_disks_take
 from headrace.asgi.body import Bodies
 from headrace.asgi.responses import NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
-from headrace.asgi.types import MESSAGE, PERMIT, SECURITY, Receive, Scope, Send
+from headrace.asgi.types import MESSAGE, PERMIT, SECURITY, Header, Receive, Scope, Send
 from headrace.auth.objects import ArtifactFolder
 from headrace.errors import ApiError, Forbidden
 from headrace.monitoring import Metrics
@@ -39,12 +40,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OF_FILES = (500,)  # what stock answers where it only fails at a path; a 501 says that this store can't do that
-_NOWHERE = b"""<!doctype html>
-<html lang=en>
-<title>404 Not Found</title>
-<h1>Not Found</h1>
-<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>
-"""  # noqa: E501
+_REFUSALS = {
+    404: "The requested URL was not found on the server. If you entered the URL manually please check your spelling "
+    "and try again.",
+    405: "The method is not allowed for the requested URL.",
+}
 # Bodies that stock gets as they come: what artifacts weigh is limited by their store alone.
 _STREAMED = ("2.0/mlflow-artifacts/artifacts/{path:path}", "2.0/mlflow/upload-artifact")
 
@@ -82,8 +82,8 @@ class PassThrough:
 
         return Forwarder(self._settings.stock_socket, self._settings.stock_wait, self._settings.stock_idle)
 
-    async def answer_nowhere(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stock's 404, for a body within the limits of what it gets."""
+    async def refuse(self, status: int, allow: Header, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stock's 404 or 405, for a body within the limits of what it gets."""
         security = scope[SECURITY]
         try:
             self._bodies.check_size(_body_of(scope)[0], scope)
@@ -94,7 +94,8 @@ class PassThrough:
         except ApiError as error:
             await send_error(scope, send, error, security)
         else:
-            await send_whole(scope, send, 404, _NOWHERE, (HTML, NATIVE, *security))
+            allowed = (allow,) if status == 405 else ()
+            await send_whole(scope, send, status, _refusal(status), (HTML, *allowed, NATIVE, *security))
 
     async def hand_on(self, match: Match, scope: Scope, receive: Receive, send: Send, reason: str = "") -> None:
         """Hand a request to stock, of which nothing was read. One with limited rights is decoded and checked first."""
@@ -170,6 +171,13 @@ class PassThrough:
             body = rewrite(match, scope, message, body or b"")
         self._metrics.of_stock(scope["method"], match.endpoint.path)
         await self._stock.forward(scope, receive, send, body, route=_route(match, scope), reason=reason)
+
+
+def _refusal(status: int) -> bytes:
+    """Flask's page."""
+    name = HTTPStatus(status).phrase
+    title = f"<title>{status} {name}</title>\n<h1>{name}</h1>"
+    return f"<!doctype html>\n<html lang=en>\n{title}\n<p>{_REFUSALS[status]}</p>\n".encode()
 
 
 def _body_of(scope: Scope) -> tuple[int, bool]:

@@ -237,6 +237,26 @@ def test_a_path_that_mlflow_has_not(pair: Pair, path: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "registered-models/search"),
+        ("GET", "runs/log-metric"), ("HEAD", "runs/log-metric"), ("PUT", "registered-models/alias"),
+        ("DELETE", "logged-models/m/params"),
+    ],
+)  # fmt: skip
+def test_a_method_that_a_path_has_not(pair: Pair, method: str, path: str) -> None:
+    """In stock's words, and without its process: R's client searches registered models by POST."""
+    expected, found = (
+        requests.request(method, f"{s.server.url}/api/2.0/mlflow/{path}", json={"max_results": 5}, timeout=60)
+        for s in (pair.stock, pair.headrace)
+    )
+    assert (found.status_code, found.content) == (expected.status_code, expected.content) == (405, expected.content)
+    assert found.headers["content-type"] == expected.headers["content-type"]
+    assert {*found.headers["allow"].split(", ")} == {*expected.headers["allow"].split(", ")}
+    assert found.headers["headrace-answered-by"] == "native"
+
+
+@pytest.mark.parametrize(
     "path",
     ["//health", "/health/", "/v1/traces", "/v1/traces/", "/get-artifact/", "/graphql/", "/api/2.0/mlflow/runs/get/"],
 )

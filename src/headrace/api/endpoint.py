@@ -216,11 +216,14 @@ class Router:
         """A literal path wins over a pattern, as it does in stock."""
         return self._exact.get((method, path)) or self._find_pattern(method, path)
 
+    def methods(self, path: str) -> list[str]:
+        """Those that have a declaration for this path."""
+        return [method for method in METHODS if self.find(method, path) is not UNDECLARED]
+
     def knows(self, path: str) -> bool:
         """Whether a method has a declaration for this path, with a slash at its end or without: stock leads from one to
         the other, and from a doubled slash to a single one."""
-        forms = (path, path.rstrip("/"), f"{path}/")
-        return "//" in path or any(self.find(method, form) is not UNDECLARED for form in forms for method in METHODS)
+        return "//" in path or any(map(self.methods, (path, path.rstrip("/"), f"{path}/")))
 
     def _look_up(self, method: str, path: str) -> Match:
         if method == "OPTIONS":
