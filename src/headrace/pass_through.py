@@ -24,7 +24,7 @@ from headrace.artifacts.local import longer_than_disks_take
 from headrace.asgi.body import Bodies
 from headrace.asgi.responses import NATIVE, send_error
 from headrace.asgi.responses import send as send_whole
-from headrace.asgi.types import MESSAGE, PERMIT, SECURITY, Header, Receive, Scope, Send
+from headrace.asgi.types import MESSAGE, PERMIT, SECURITY, Header, Receive, Scope, Send, header
 from headrace.auth.objects import ArtifactFolder
 from headrace.errors import ApiError, Forbidden
 from headrace.monitoring import Metrics
@@ -126,9 +126,7 @@ class PassThrough:
 
     async def _check(self, match: Match, scope: Scope, body: bytes, permit: Permit | None) -> Message | None:
         """What a sender with limited rights says, which they may; None of everybody else. Raises ApiError."""
-        encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"").decode(
-            "latin-1"
-        )
+        encoding = (header(scope, b"content-encoding") or b"").decode("latin-1")
         if match.endpoint.raw and encoding:  # spans, which stock would unpack whatever they unpack to
             await asyncio.to_thread(decompressed, body, encoding.lower(), self._settings.max_body_bytes)
         if permit is None:

@@ -24,7 +24,7 @@ from headrace.artifacts.locations import Locations
 from headrace.artifacts.paths import safe
 from headrace.artifacts.store import ArtifactStore, Download, Entry, IsAFolder, NotThere, Refused, SigningStore
 from headrace.asgi.responses import JSON
-from headrace.asgi.types import WORKSPACE, Header, Receive, Scope, Send
+from headrace.asgi.types import WORKSPACE, Header, Receive, Scope, Send, header
 from headrace.db.database import Database
 from headrace.entities import DEFAULT_WORKSPACE
 from headrace.errors import Declined, InvalidParameter
@@ -128,7 +128,7 @@ class Artifacts:
         """POST ajax-api/2.0/mlflow/upload-artifact (handlers.upload_artifact_handler)."""
         query = _fields(scope, {"run_uuid", "path"})
         size = transfer.upload_size(scope)
-        if not size or size > MOST_FROM_BROWSER or (transfer.header(scope, b"content-type") or b"").startswith(_FORMS):
+        if not size or size > MOST_FROM_BROWSER or (header(scope, b"content-type") or b"").startswith(_FORMS):
             raise Declined("an upload that stock refuses")
         for name in ("run_uuid", "path"):
             if not query.get(name):

@@ -17,7 +17,7 @@ from mimetypes import guess_type
 from urllib.parse import quote
 
 from headrace.artifacts.store import Download
-from headrace.asgi.types import Header, Receive, Scope, Send
+from headrace.asgi.types import Header, Receive, Scope, Send, header
 from headrace.errors import ApiError, Declined
 
 logger = logging.getLogger(__name__)
@@ -78,11 +78,6 @@ class WrongLength(ApiError):
 
     status = 400
     error_code = "INVALID_PARAMETER_VALUE"
-
-
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """The request's header of that (lower-case) name, the first one."""
-    return next((value for key, value in scope["headers"] if key == name), None)
 
 
 async def send_download(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import brotli
 
-from headrace.asgi.types import Headers, Scope
+from headrace.asgi.types import Headers, Scope, header
 
 MIN_BYTES = 1024
 # What takes longer than about a millisecond is done beside the event loop.
@@ -50,16 +50,11 @@ def best(scope: Scope) -> str:
 def accepted(scope: Scope) -> set[str]:
     """The encodings that the request's Accept-Encoding names and does not refuse."""
     offered = set()
-    for part in header(scope, b"accept-encoding").decode("latin-1").lower().split(","):
+    for part in (header(scope, b"accept-encoding") or b"").decode("latin-1").lower().split(","):
         name, _, quality = part.strip().partition(";")
         if quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
             offered.add(name.strip())
     return offered
-
-
-def header(scope: Scope, name: bytes) -> bytes:
-    """The first header of that name; empty where there is none."""
-    return next((value for key, value in scope["headers"] if key == name), b"")
 
 
 def _is_remote(scope: Scope) -> bool:

@@ -1,4 +1,4 @@
-"""ASGI's types, and what Headrace's parts leave in the scope of a request for one another."""
+"""ASGI's types, a look at headers, and what Headrace's parts leave in the scope of a request for one another."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ NAMED = "headrace.named"  # the user whom somebody tried to sign in as, where th
 BEGAN = "headrace.began"  # when, by time.perf_counter
 OBSERVED = "headrace.observed"  # the monitoring.Observed that wants to know of a whole answer
 MESSAGE = "headrace.message"  # the decoded message, once there is one
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of the request with that name, in small letters; None where there is none."""
+    return next((value for key, value in scope["headers"] if key == name), None)

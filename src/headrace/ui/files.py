@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import brotli
 
-from headrace.asgi.compression import MIN_BYTES, best, header
-from headrace.asgi.types import Application, Headers, Receive, Scope, Send
+from headrace.asgi.compression import MIN_BYTES, best
+from headrace.asgi.types import Application, Headers, Receive, Scope, Send, header
 from headrace.versions import mlflow_folder
 
 BROTLI_QUALITY = 6  # 4.4 MB of JavaScript become 1.07 MB in 0.3 s; 11 saves another 10% and takes 16 s
@@ -86,7 +86,7 @@ class UI:
             (b"vary", b"Accept-Encoding, Origin"),
             *(self._page_headers if file.path.suffix == ".html" else ()),
         ]
-        if etag in [tag.strip() for tag in header(scope, b"if-none-match").split(b",")]:
+        if etag in [tag.strip() for tag in (header(scope, b"if-none-match") or b"").split(b",")]:
             await send({"type": "http.response.start", "status": 304, "headers": headers[1:]})
             await send({"type": "http.response.body", "body": b""})
             return

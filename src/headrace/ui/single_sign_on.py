@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from headrace.api.endpoint import Router
-from headrace.asgi.types import PRINCIPAL, Receive, Scope, Send
+from headrace.asgi.types import PRINCIPAL, Receive, Scope, Send, header
 from headrace.auth.accounts import Accounts
 from headrace.auth.authenticator import Authenticator
 from headrace.auth.jwt import LoadBalancer, Provider
@@ -187,7 +187,7 @@ class SignOnPages:
 
     def _own(self, scope: Scope, path: str) -> str:
         """The address of a path of this server, by the name that the browser used, which the shield has allowed."""
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+        host = (header(scope, b"host") or b"").decode("latin-1")
         return f"{scope['scheme']}://{host}{path}"
 
     async def _seal(self, login: Login) -> str:
