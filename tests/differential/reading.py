@@ -94,7 +94,7 @@ def _answer(response: requests.Response) -> Answer:
     except ValueError:
         body = response.text
     else:
-        for run in body.get("runs", ()):
+        for run in [*body.get("runs", ()), *filter(None, [body.get("run")])]:
             in_order(run)
         body.get("dataset_summaries", []).sort(key=repr)
         for experiment in [*body.get("experiments", ()), body.get("experiment", {})]:

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import sqlalchemy
+
 with warnings.catch_warnings():
     # MLflow's own imports warn; they are not what is tested here.
     warnings.simplefilter("ignore")
@@ -72,12 +74,25 @@ def fill(store: SqlAlchemyStore) -> list[str]:
     experiments = ["0", store.create_experiment("second"), store.create_experiment("empty")]
     for number in range(RUNS):
         _run(store, chance, experiments[number % 2], number)
+    _age(store)
     for number, name in enumerate(EXPERIMENTS):
         tags = [ExperimentTag(key, chance.choice(TEXTS)) for key in TAG_KEYS if chance.random() < 0.7]
         experiment = store.create_experiment(name, None, tags)
         if number % 3 == 2:
             store.delete_experiment(experiment)
     return experiments
+
+
+def _age(store: SqlAlchemyStore) -> None:
+    """Some runs as MLflow before 1.30 left them: their name is in the tag alone, or they have none."""
+    with store.engine.begin() as connection:
+        for text in (
+            "UPDATE runs SET name = '' WHERE start_time % 5 = 1",
+            "UPDATE runs SET name = NULL WHERE start_time % 5 = 2",
+            "DELETE FROM tags WHERE key = 'mlflow.runName'"
+            " AND run_uuid IN (SELECT run_uuid FROM runs WHERE start_time % 10 IN (1, 2))",
+        ):
+            connection.execute(sqlalchemy.text(text))
 
 
 def fill_histories(store: SqlAlchemyStore) -> list[str]:

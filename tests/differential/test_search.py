@@ -60,6 +60,14 @@ DECLINED: list[dict[str, Any]] = [
 ]
 
 
+def test_names_of_old_runs(readers: Readers) -> None:
+    found = readers.compare(SEARCH, {"experiment_ids": ["0", "1"], "filter": "start_time > 1000"})
+    old = {run["info"]["start_time"] % 10: run["info"]["run_id"] for run in found["runs"]}
+    shown = [readers.compare("runs/get", {"run_id": old[kind]}, "get")["run"]["info"] for kind in (1, 2, 6, 7)]
+    assert [info.get("run_name") for info in shown[:2]] == ["", None]
+    assert all(info["run_name"] for info in shown[2:])
+
+
 @pytest.mark.parametrize("body", NATIVE, ids=lambda body: str(body)[:60])
 def test_native(readers: Readers, body: dict[str, Any]) -> None:
     readers.compare(SEARCH, body)

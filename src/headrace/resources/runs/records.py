@@ -46,7 +46,7 @@ def run_info(
         start_time=start_time,
         lifecycle_stage=lifecycle_stage,
         run_id=run_id,
-        run_name=name or None,
+        run_name=name,
         end_time=end_time or None,
         artifact_uri=artifact_uri or None,
     )
@@ -61,7 +61,7 @@ def run_from_columns(row: Mapping[str, Any], inputs: RunInputs, outputs: RunOutp
         raise Declined("the run has no start_time or user_id")
     name = row["name"]
     if not name and row["tag_keys"]:  # MLflow before 1.30 kept it in the tag alone
-        name = dict(zip(row["tag_keys"], row["tag_values"], strict=True)).get(RUN_NAME_TAG)
+        name = dict(zip(row["tag_keys"], row["tag_values"], strict=True)).get(RUN_NAME_TAG) or name
     info = run_info(
         row["run_uuid"], name, row["experiment_id"], row["user_id"], row["status"], row["start_time"],
         row["end_time"], row["lifecycle_stage"], row["artifact_uri"],

@@ -49,7 +49,7 @@ class RunRows:
     def name(self, rows: Iterable[Sequence[Any]]) -> None:
         """(run_uuid, name) of runs whose name is in their tag."""
         names = {row[0]: row[1] for row in rows}
-        self._infos = [(info[0], info[1] or names.get(info[0]), *info[2:]) for info in self._infos]
+        self._infos = [(info[0], names.get(info[0]) or info[1], *info[2:]) for info in self._infos]
 
     def add_metrics(self, rows: Iterable[Sequence[Any]]) -> None:
         """(run_uuid, key, value, timestamp, step); NaN as a float or as text."""
