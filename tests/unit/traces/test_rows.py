@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from headrace.errors import Declined, PayloadTooLarge
 from headrace.resources.traces import otlp
 from headrace.resources.traces.json_text import is_nested, quoted
+from headrace.resources.traces.trace_rows import Experiment, artifact_location
 from tests.support.generated import cases
 from tests.support.traces import Pair, decoded
 from tests.unit.traces.spans import (
@@ -256,3 +257,9 @@ def test_a_span_twice_in_a_request(pair: Pair) -> None:
     assert twice == once
     circle = decoded(body(span(usage), span(span_id=two, parent_id=one), span(usage, parent_id=two)))
     assert [len(circle.spans), circle.traces[0].has_usage] == [2, False]
+
+
+def test_an_experiment_without_a_location_is_stocks() -> None:
+    """Its column may be NULL."""
+    with pytest.raises(Declined):
+        artifact_location(Experiment(1, None), "tr-1")

@@ -38,7 +38,7 @@ class Experiment(Struct, frozen=True, gc=False):
     """Where a new trace goes (sql.EXPERIMENTS); one that is there stays where it is."""
 
     experiment_id: int
-    artifact_location: str
+    artifact_location: str | None
 
 
 class TraceState(TraceRow, gc=False, kw_only=True):
@@ -126,7 +126,7 @@ def merged(
 def artifact_location(experiment: Experiment, trace_id: str) -> str:
     """SqlAlchemyStore._get_trace_artifact_location_tag. Raises Declined where only stock can tell."""
     location = experiment.artifact_location
-    if not PLAIN_LOCATION.match(location):
+    if location is None or not PLAIN_LOCATION.match(location):
         raise Declined("an artifact location that stock must read")
     return f"{location}{'' if location.endswith('/') else '/'}traces/{trace_id}/artifacts"
 
