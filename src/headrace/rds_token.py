@@ -46,6 +46,6 @@ def make(host: str, port: int, user: str, environment: Mapping[str, str]) -> str
     except (wrong.BotoCoreError, ValueError) as error:
         raise ConfigurationError(
             f"{what}: {error}. On EC2, give the instance a role that may rds-db:connect, and its metadata service a "
-            "hop limit of 2,\nwhich a container needs; elsewhere set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            "hop limit of 2, which a container needs; elsewhere set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         ) from None
     return url.removeprefix(_SCHEME)

@@ -144,7 +144,7 @@ def _client(prefix: str, environment: Mapping[str, str], actions: str) -> Iterat
     except (wrong.NoCredentialsError, wrong.PartialCredentialsError, wrong.CredentialRetrievalError) as error:
         raise ConfigurationError(
             f"{what}: {error}. On EC2, give the instance a role (instance profile) and its metadata service a hop "
-            "limit of 2,\nwhich a container needs; elsewhere set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            "limit of 2, which a container needs; elsewhere set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         ) from None
     except wrong.ClientError as error:
         raise ConfigurationError(f"{what} of {region}: {error}.\n{_fix(error, prefix, actions)}") from None
