@@ -130,6 +130,28 @@ def test_lists_of_models_show_what_is_granted(world: World) -> None:
         assert (status, [each["name"] for each in found.get("registered_models", [])]) == (200, expected)
 
 
+def test_how_much_judges_judge_is_shown_of_what_is_granted(world: World) -> None:
+    """MLflow's client asks for it with each list of scorers."""
+    ids = {}
+    for name, number in world.experiments.items():
+        scorer = {"experiment_id": number, "name": "s", "serialized_scorer": '{"name": "s"}'}
+        answer = world.guarded.request("POST", f"{REVIEWS}/scorers/register", ADMIN_TOKEN, json=scorer)
+        ids[name] = answer.json()["scorer_id"]
+        world.guarded.database.execute(
+            "INSERT INTO online_scoring_configs (online_scoring_config_id, scorer_id, sample_rate, experiment_id)"
+            " VALUES (:name, :id, 0.5, :number)", name=name, id=ids[name], number=int(number),
+        )  # fmt: skip
+    path = f"{REVIEWS}/scorers/online-configs"
+    of_all = world.guarded.request("GET", path, ADMIN_TOKEN, params={"scorer_ids": [*ids.values()]}).json()["configs"]
+    assert sorted(each["online_scoring_config_id"] for each in of_all) == ["closed", "open"]
+    for user, shown in (("reader", ["open"]), ("nobody", [])):
+        status, found = world.call(user, "GET", path, params={"scorer_ids": [*ids.values(), "none"]})
+        assert (status, found["configs"]) == (
+            200,
+            [each for each in of_all if each["online_scoring_config_id"] in shown],
+        )
+
+
 # method, path, body; {} stands for the granted or the other object
 NATIVE_AND_PASSED = [
     ("read", "GET", "{API}/experiments/get?experiment_id={experiment}", None),

@@ -92,6 +92,8 @@ model_versions
     NAME text, VERSION int, creation_time bigint, last_updated_time bigint, description text, user_id text,
     current_stage text, source text, run_id text, status text, status_message text, run_link text,
     storage_location text, WORKSPACE text
+online_scoring_configs
+    ONLINE_SCORING_CONFIG_ID text, scorer_id text, sample_rate float, experiment_id int, filter_string text
 params
     KEY text, value text, RUN_UUID text
 registered_model_aliases

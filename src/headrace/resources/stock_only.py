@@ -102,7 +102,6 @@ POST   3.0/mlflow/review-queues/items/set-status                   edit      rev
 
 POST   3.0/mlflow/scorers/register                                 edit      experiment:experiment_id   experiment_id:experiment name:text serialized_scorer:object
 DELETE 3.0/mlflow/scorers/delete                                   edit      experiment:experiment_id   experiment_id:experiment name:text version:int32
-GET    3.0/mlflow/scorers/online-configs                           read      -
 POST   3.0/mlflow/scorer/invoke                                    edit      -
 POST   3.0/mlflow/genai/evaluate/invoke                            edit      -
 POST   3.0/mlflow/prompt-optimization/jobs                         edit      -

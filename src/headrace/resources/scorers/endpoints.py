@@ -10,9 +10,9 @@ import re
 from typing import Any
 
 from headrace.api.endpoint import Call, endpoint
-from headrace.auth.objects import Experiment
+from headrace.auth.objects import Experiment, FilteredInWorkspace, granted
 from headrace.auth.principals import Right
-from headrace.db.query import Sql
+from headrace.db.query import Query, Sql, Statement
 from headrace.errors import Declined, Forbidden, InvalidParameter, NotFound
 from headrace.resources import validation as valid
 from headrace.resources.experiments.endpoints import must_be_active
@@ -86,6 +86,33 @@ async def set_online_config(call: Call, message: messages.UpsertOnlineScoringCon
             "A judge of new traces needs MLflow's jobs, which are turned off here. --enable-jobs turns them on."
         )
     raise Declined("how much a judge judges")
+
+
+@endpoint("GET", f"{PATH}online-configs", Right.READ, FilteredInWorkspace(), "online_scoring_configs", "experiments")
+async def get_online_configs(call: Call, message: messages.GetOnlineScoringConfigs) -> object:
+    """SqlAlchemyStore.get_online_scoring_configs, for whom not all may be shown; others ask stock. Raises Declined."""
+    if call.grantees is None:
+        raise Declined("how much judges judge")
+    ids = [valid.without_nul(each, "scorer_ids") for each in message.scorer_ids]
+    configs = [dict(row) for row in await call.db.rows(_online_configs(call, ids))]
+    for config in configs:
+        config["experiment_id"] = str(config["experiment_id"])
+        if config["filter_string"] is None:
+            del config["filter_string"]
+    return {"configs": configs}
+
+
+def _online_configs(call: Call, scorer_ids: list[str]) -> Query:
+    sql = Statement(call.db.dialect)
+    where = [
+        f"e.workspace = {sql.bind(call.workspace)}",
+        sql.in_list("c.scorer_id", scorer_ids),
+        *granted(sql, "c.experiment_id", call.grantees),
+    ]
+    return sql.query(f"""
+SELECT c.online_scoring_config_id, c.scorer_id, c.sample_rate, c.experiment_id, c.filter_string
+FROM online_scoring_configs c JOIN experiments e ON e.experiment_id = c.experiment_id WHERE {" AND ".join(where)}
+""")  # noqa: S608  (placeholders)
 
 
 async def _versions(call: Call, message: messages.ListScorerVersions | messages.GetScorer) -> Any:

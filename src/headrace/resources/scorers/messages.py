@@ -27,6 +27,12 @@ class GetScorer(Message):
     version: Int32 | None = None
 
 
+class GetOnlineScoringConfigs(Message):
+    """What handlers._get_online_scoring_configs reads: no message of MLflow's."""
+
+    scorer_ids: list[str]
+
+
 class UpsertOnlineScoringConfig(Message):
     """`UpsertOnlineScoringConfig`. `sample_rate`: the share of new traces, 0 to 1."""
 
