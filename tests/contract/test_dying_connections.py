@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+import sqlalchemy
 
 from headrace.database_url import DEFAULTS, PostgresURL, parse
 from headrace.db import connections, postgres_indexes
@@ -21,6 +22,7 @@ from headrace.db.postgres import READERS, PostgresDatabase
 from headrace.db.query import Query
 from headrace.errors import Unavailable
 from headrace.resources.runs.reads import get_run
+from headrace.stock.database_errors import tell_less
 from tests.contract.test_writes import new_run
 from tests.support.databases import Database, Databases
 from tests.support.faults import TcpProxy
@@ -159,6 +161,27 @@ async def test_a_session_that_became_read_only(store: PostgresDatabase) -> None:
     await become_read_only()
     await store.submit(new_run())
     await store.change(TOUCH)
+
+
+def test_stock_connects_anew_and_does_not_name_its_database(database: Database) -> None:
+    """Its managed sessions make a 503 of an OperationalError, which clients send again, and a 400 of others."""
+    touch = sqlalchemy.text(TOUCH.text)
+    engine = sqlalchemy.create_engine(database.uri)
+    tell_less(engine)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SET default_transaction_read_only = on"))
+        connection.commit()
+    with pytest.raises(sqlalchemy.exc.OperationalError, match="read-only") as refused, engine.begin() as connection:
+        connection.execute(touch)
+    assert "UPDATE experiments" not in str(refused.value)
+    with engine.begin() as connection:
+        connection.execute(touch)
+    engine.dispose()
+    away = sqlalchemy.create_engine(f"postgresql+psycopg2://postgres:hidden@127.0.0.1:{free_port()}/{database.name}")
+    tell_less(away)
+    with pytest.raises(sqlalchemy.exc.OperationalError, match="The database is away") as refused:
+        away.connect()
+    assert "127.0.0.1" not in str(refused.value)
 
 
 async def test_a_read_that_is_cancelled_keeps_its_place_until_its_connection_is_at_rest(

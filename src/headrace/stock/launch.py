@@ -19,6 +19,7 @@ from headrace import child
 from headrace.errors import HeadraceError
 from headrace.settings import Settings
 from headrace.stock.app import AsSeenByWorker, WhereJobsRun, name_sender
+from headrace.stock.database_errors import tell_less
 from headrace.stock.jobs import JobRunner
 from headrace.stock.passwords import let_engines_try_each
 
@@ -82,6 +83,7 @@ def main() -> None:
         import uvicorn
         from mlflow.server import app as flask_app
         from mlflow.server.fastapi_app import app
+        from sqlalchemy.engine import Engine
 
     flask_app.before_request(name_sender)
     jobs: JobRunner | None = None
@@ -89,6 +91,7 @@ def main() -> None:
         os.makedirs(os.environ["_MLFLOW_HUEY_STORAGE_PATH"], mode=0o700, exist_ok=True)
         jobs = JobRunner(configuration["jobs"])
     let_engines_try_each()
+    tell_less(Engine)
     stores = {configuration["stock"][f"_MLFLOW_SERVER_{kind}_STORE"] for kind in ("FILE", "REGISTRY")}
     share_engine({uri for uri in stores if uri.startswith("postgresql")})
 
