@@ -7,14 +7,24 @@ since the epoch.
 
 from __future__ import annotations
 
+from math import inf
+
 from msgspec import Raw, Struct
 
 DEFAULT_WORKSPACE = "default"
 WORKSPACES_FOLDER = "workspaces"  # the artifacts of the other workspaces, by name; those of the default lie beside it
 
 
+_INFINITE: dict[float | str, float | str] = {inf: "Infinity", -inf: "-Infinity"}
+
+
+def number(value: float | str) -> float | str:
+    """As protobuf's JSON writes it. MLflow stores infinities as +-1.797e308; who else writes to its tables need not."""
+    return _INFINITE.get(value, value) if value == value else "NaN"
+
+
 class Metric(Struct, frozen=True, gc=False):
-    """One logged value. `value` is a float, or "NaN", as protobuf's JSON writes it; infinities are +-1.797e308."""
+    """One logged value; `value` is what `number` makes of it."""
 
     key: str
     value: float | str

@@ -16,7 +16,7 @@ from headrace.api.search.page_token import PageToken
 from headrace.auth.objects import Run
 from headrace.auth.principals import Right
 from headrace.db.database import Database
-from headrace.entities import Metric, RunMetric
+from headrace.entities import Metric, RunMetric, number
 from headrace.errors import InvalidParameter
 from headrace.resources import validation as valid
 from headrace.resources.metrics import messages, sql
@@ -48,7 +48,7 @@ async def get_history(call: Call, message: messages.GetMetricHistory) -> object:
     page = rows if limit is None else rows[:limit]
     answer: dict[str, object] = {}
     if page:
-        answer["metrics"] = [Metric(key, _nan(value), timestamp, step) for value, timestamp, step in page]
+        answer["metrics"] = [Metric(key, number(value), timestamp, step) for value, timestamp, step in page]
     if len(rows) > len(page):
         answer["next_page_token"] = page_token.encode(PageToken(offset + len(page)))
     return answer
@@ -75,10 +75,10 @@ async def get_history_bulk(call: Call, message: messages.GetMetricHistoryBulk) -
     _check_texts(run_ids, message.metric_key)
     rows = await call.db.rows(sql.metric_history_bulk(run_ids, message.metric_key, limit, call.db.dialect))
     metrics = [
-        RunMetric(message.metric_key, _nan(value), timestamp, step, run_id) for run_id, value, timestamp, step in rows
+        RunMetric(message.metric_key, number(value), timestamp, step, run_id) for run_id, value, timestamp, step in rows
     ]
-    if any(metric.value == "NaN" for metric in metrics):
-        # this endpoint of stock's does not go through protobuf: it writes NaN as Python's json does
+    if any(isinstance(metric.value, str) for metric in metrics):
+        # this endpoint of stock's does not go through protobuf: it writes NaN and infinities as Python's json does
         builtins = [{**msgspec.to_builtins(metric), "value": float(metric.value)} for metric in metrics]
         return json.dumps({"metrics": builtins}).encode()
     return {"metrics": metrics}
@@ -118,7 +118,7 @@ async def get_history_bulk_interval(call: Call, message: messages.GetMetricHisto
 
     samples = dict(zip(distinct, await asyncio.gather(*map(sample, distinct)), strict=True))
     metrics = [
-        RunMetric(message.metric_key, _nan(value), timestamp, step, run_id)
+        RunMetric(message.metric_key, number(value), timestamp, step, run_id)
         for run_id in run_ids
         for value, timestamp, step in samples[run_id]
     ]
@@ -156,7 +156,3 @@ def _check_texts(run_ids: Sequence[str], key: str) -> None:
     valid.without_nul(key, "metric_key")
     for run_id in run_ids:
         valid.without_nul(run_id, "run_id")
-
-
-def _nan(value: float | str) -> float | str:
-    return value if value == value else "NaN"

@@ -17,6 +17,7 @@ from headrace.entities import (
     RunInfo,
     RunInputs,
     RunOutputs,
+    number,
 )
 from headrace.errors import Declined
 from headrace.resources.runs.log_plan import RUN_NAME_TAG
@@ -69,7 +70,7 @@ def run_from_columns(row: Mapping[str, Any], inputs: RunInputs, outputs: RunOutp
     data = RunData()
     if row["metric_keys"]:
         data.metrics = [
-            Metric(key, value if value == value else "NaN", timestamp, step)
+            Metric(key, number(value), timestamp, step)
             for key, value, timestamp, step in zip(
                 row["metric_keys"],
                 row["metric_values"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from headrace.entities import EncodedRun, KeyValue, Metric, Run, RunData
+from headrace.entities import EncodedRun, KeyValue, Metric, Run, RunData, number
 from headrace.errors import Declined
 from headrace.resources.runs.records import inputs_and_outputs, run_info
 
@@ -55,7 +55,7 @@ class RunRows:
         """(run_uuid, key, value, timestamp, step); NaN as a float or as text."""
         data = self._data
         for run_id, key, value, timestamp, step in rows:
-            data[run_id].metrics.append(Metric(key, value if value == value else "NaN", timestamp, step))
+            data[run_id].metrics.append(Metric(key, number(value), timestamp, step))
 
     def add_params(self, rows: Iterable[Sequence[Any]]) -> None:
         """(run_uuid, key, value)."""
