@@ -210,6 +210,7 @@ def in_order(value: Any) -> Any:
         items = [in_order(item) for item in value]
         return sorted(items, key=repr)
     if isinstance(value, dict):
+        value.pop("aliases", None) if "current_stage" in value else None  # stock leaves them out of searches
         return {name: in_order(item) for name, item in value.items()}
     return value
 

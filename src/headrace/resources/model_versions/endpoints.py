@@ -120,8 +120,7 @@ async def get_model_version_download_uri(call: Call, message: messages.ModelVers
 
 @endpoint("GET", f"{PATH}search", Right.READ, Filtered(), sql.GET, replica=True)
 async def search_model_versions(call: Call, message: messages.SearchModelVersions) -> object:
-    """SqlAlchemyStore.search_model_versions. Without aliases, as stock: a client's object with some can't be written
-    as JSON, which mlflow-export-import does."""
+    """SqlAlchemyStore.search_model_versions; with their aliases, which stock leaves out."""
     limit = message.max_results
     if limit > MAX_SEARCHED:
         raise valid.hint("max_results", str(limit), "str")  # it is in the query
@@ -133,7 +132,7 @@ async def search_model_versions(call: Call, message: messages.SearchModelVersion
     rows = await call.db.rows(
         search.search(search.VERSIONS, conditions, order, limit, offset, call.db.dialect, call.workspace, call.grantees)
     )
-    versions = [reads.model_version((*row[:-1], None)) for row in rows[:limit]]
+    versions = [reads.model_version(row) for row in rows[:limit]]
     answer: dict[str, object] = {"model_versions": versions} if versions else {}
     if len(rows) > limit:
         answer["next_page_token"] = page_token.encode(PageToken(offset + limit))

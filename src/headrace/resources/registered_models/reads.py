@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from headrace.api.endpoint import Call
@@ -15,6 +16,11 @@ from headrace.resources.model_versions.reads import STATUS
 from headrace.resources.registered_models import sql
 
 _OPTIONAL = ("last_updated_timestamp", "description", "user_id", "current_stage", "source", "run_id", "run_link")
+
+
+class _Alias(msgspec.Struct, gc=False):
+    alias: str
+    version: str
 
 
 def model_version(row: Sequence[Any]) -> dict[str, Any]:
@@ -53,7 +59,9 @@ async def registered_models(call: Call, rows: Sequence[Any]) -> list[dict[str, A
 
 
 def _with_versions(rows: Sequence[Any], versions: Sequence[Any]) -> list[dict[str, Any]]:
+    """Stock leaves out the versions' aliases, in the client's object too; they are in the models' rows already."""
     models: dict[str, dict[str, Any]] = {}
+    aliases_of: dict[tuple[str, str], list[str]] = {}
     for name, created, updated, description, tags, aliases in rows:
         model = models[name] = {"name": name}
         if created is not None:
@@ -66,8 +74,13 @@ def _with_versions(rows: Sequence[Any], versions: Sequence[Any]) -> list[dict[st
             model["tags"] = Raw(tags.encode())
         if aliases and aliases != "[]":
             model["aliases"] = Raw(aliases.encode())
+            for alias in msgspec.json.decode(aliases, type=list[_Alias]):
+                aliases_of.setdefault((name, alias.version), []).append(alias.alias)
     for row in versions:
-        models[row[0]].setdefault("latest_versions", []).append(model_version(row))
+        version = model_version(row)
+        if its_aliases := aliases_of.get((row[0], version["version"])):
+            version["aliases"] = its_aliases
+        models[row[0]].setdefault("latest_versions", []).append(version)
     return list(models.values())
 
 
