@@ -9,7 +9,7 @@ from typing import Any
 
 API = "/api/2.0/mlflow"
 # An endpoint that Headrace passes through: once it answers, stock is up.
-PASSED_THROUGH = "/api/3.0/mlflow/scorers/online-configs?scorer_ids=none"
+PASSED_THROUGH = "/api/3.0/mlflow/mcp-servers"
 # as MLflow's client sends them
 HEADERS = {
     "User-Agent": "mlflow-python-client/3.17.2",

@@ -45,6 +45,8 @@ STORIES: dict[str, list[Step]] = {
                 + [get("scorers/versions", name="one", **each) for each in BAD],
     "a scorer": [get("scorers/get", experiment_id="<e>", name=name, **more) for name in ("one", "none", "")
                  for more in VERSIONS],
+    "how much judges judge": [get("scorers/online-configs", scorer_ids=ids) for ids in (
+                                  ["<one>", "<two>", "none"], "<one>", "none", "")] + [get("scorers/online-configs")],
     "issues": [post(ISSUES, experiment_id="<e>", **more) for more in (
                    {}, {"include_trace_count": True}, {"max_results": 1}, {"max_results": 2, "page_token": "eyJvZmZzZXQiOiAyfQ=="},
                    {"filter_string": "status = 'pending'"}, {"filter_string": "status != 'pending'"}, {"filter_string": "source_run_id = '<run>'"},
@@ -81,6 +83,10 @@ def fill(subject: Subject, number: int) -> Teller:
         for scorer, versions in (("two", 1), ("one", 2)):
             scorer_id = f"s{number} {place} {scorer}"
             insert("scorers", scorer_name=scorer, scorer_id=scorer_id, **of)
+            if place == "e":
+                ids[scorer] = scorer_id
+                insert("online_scoring_configs", online_scoring_config_id=scorer_id, scorer_id=scorer_id, sample_rate=0.1 * versions,
+                       filter_string=None if scorer == "one" else "status = 'OK'", **of)  # fmt: skip
             for version in range(1, versions + 1):
                 text = json.dumps({"name": scorer, "instructions": "é", "a": version}, ensure_ascii=False, indent=1)
                 insert(

@@ -80,6 +80,6 @@ def test_afterwards_the_server_is_small(server: Server) -> None:
 def test_what_needs_stock_is_counted(server: Server) -> None:
     """Or the flows would pass with a count that never counts."""
     server.process.wait_until(lambda: server.answers(PASSED_THROUGH), "stock answers")
-    counted = {("3.0/mlflow/scorers/online-configs", "GET")}
+    counted = {("3.0/mlflow/mcp-servers", "GET")}
     server.process.wait_until(lambda: answered_by_stock(server.url) == counted, "it is counted")
     assert len(stocks(server)) == 1

@@ -69,7 +69,7 @@ def test_without_it_what_only_it_can_answer_is_501_and_says_which_option_turns_i
     assert malformed.status_code == 400
     check_what_stock_would_fail_at(server)
     assert server.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
-    assert "answered 501, for want of stock: GET 3.0/mlflow/scorers/online-configs" in server.log
+    assert "answered 501, for want of stock: GET 3.0/mlflow/mcp-servers" in server.log
 
 
 @pytest.mark.parametrize(
