@@ -197,6 +197,30 @@ async def test_a_bad_write_does_not_fail_its_neighbours(store: Store, database: 
     assert [row["value"] for row in database.query("SELECT value FROM params WHERE key = 'p'")] == ["1", "1"]
 
 
+class Failing(LogBatch, frozen=True, gc=False):
+    """A fault of ours."""
+
+    @classmethod
+    def apply_sqlite(cls, connection: Any, writes: Any) -> Any:
+        raise KeyError("inputs")
+
+    @classmethod
+    async def apply_postgres(cls, session: Any, writes: Any) -> Any:
+        raise KeyError("inputs")
+
+
+async def test_nor_does_one_that_fails(store: Store, database: Database) -> None:
+    run = await create(store)
+    outcomes = await asyncio.gather(
+        store.submit(LogBatch(run, params=(("a", "1"),))),
+        store.submit(Failing(run)),
+        store.submit(LogBatch(run, params=(("b", "1"),))),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [type(None), KeyError, type(None)]
+    assert len(database.query("SELECT key FROM params")) == 2
+
+
 async def test_a_run_name_is_a_tag_and_a_column(store: Store, database: Database) -> None:
     run_id = await create(store)
 

@@ -80,7 +80,7 @@ class Write(Struct, frozen=True, gc=False):
     `apply_*` answer with one outcome per write, in order: what its caller gets, or the exception that it shall see.
     They work in a transaction of the group (PostgreSQL: in none where all are of one class that is `one_statement`).
     Everything may be done twice without harm: after a deadlock or a lost connection the group is sent again, and
-    `Session.again` says so. One that the database refuses makes the writes of its group go one by one.
+    `Session.again` says so. One that the database refuses, or that fails, makes the writes of its group go one by one.
     """
 
     # the order of classes in a transaction: what makes a row before what changes it

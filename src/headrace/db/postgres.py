@@ -196,12 +196,10 @@ class _Writer:
                         raise meaning from error
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, 1.0)
-                elif not isinstance(meaning, HeadraceError):
-                    raise
                 elif len(writes) == 1:
                     return [meaning]
-                else:  # let only the write at fault pay for it
-                    logger.info("PostgreSQL refused a group (%s): its %d writes go one by one", error, len(writes))
+                else:  # let only the write at fault pay for it, also where the fault is ours
+                    logger.info("a group failed (%r): its %d writes go one by one", error, len(writes))
                     return [(await self._flush([write]))[0] for write in writes]
             again = True
 

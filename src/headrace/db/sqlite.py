@@ -179,7 +179,7 @@ class SqliteDatabase(Database):
             return await self._in(self._writer, lambda db: _apply(db, writes))
         except Unavailable:
             raise
-        except HeadraceError as error:
+        except Exception as error:  # one of ours, too
             if len(writes) == 1:
                 return [error]
             return [(await self._flush([write]))[0] for write in writes]
