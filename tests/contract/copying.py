@@ -19,13 +19,13 @@ from tests.support.databases import Database
 LARGEST = 1.7976931348623157e308  # as MLflow stores infinity
 # every table that a copy takes rows of
 COPIED = (
-    "experiments", "experiment_tags", "datasets", "scorers", "scorer_versions", "label_schemas", "review_queues",
-    "review_queue_users", "review_queue_items", "review_queue_label_schemas", "issues", "runs", "params", "tags",
-    "metrics", "latest_metrics", "inputs", "input_tags", "entity_associations", "logged_models", "logged_model_params",
-    "logged_model_tags", "logged_model_metrics", "trace_info", "trace_tags", "trace_request_metadata", "trace_metrics",
-    "spans", "span_metrics", "assessments", "evaluation_datasets", "evaluation_dataset_tags",
-    "evaluation_dataset_records", "registered_models", "registered_model_tags", "model_versions", "model_version_tags",
-    "registered_model_aliases", "workspaces",
+    "experiments", "experiment_tags", "datasets", "scorers", "scorer_versions", "online_scoring_configs",
+    "label_schemas", "review_queues", "review_queue_users", "review_queue_items", "review_queue_label_schemas",
+    "issues", "runs", "params", "tags", "metrics", "latest_metrics", "inputs", "input_tags", "entity_associations",
+    "logged_models", "logged_model_params", "logged_model_tags", "logged_model_metrics", "trace_info", "trace_tags",
+    "trace_request_metadata", "trace_metrics", "spans", "span_metrics", "assessments", "evaluation_datasets",
+    "evaluation_dataset_tags", "evaluation_dataset_records", "registered_models", "registered_model_tags",
+    "model_versions", "model_version_tags", "registered_model_aliases", "workspaces",
 )  # fmt: skip
 # those whose rows are not a run's, or any of its experiment's
 NOT_COPIED = {
@@ -98,6 +98,7 @@ class Ends:
         self.insert("datasets", experiment_id=3, dataset_uuid="d", name="d", digest="1")
         self.insert("scorers", experiment_id=3, scorer_id="s", scorer_name="s")
         self.insert("scorer_versions", scorer_id="s", scorer_version=1)
+        self.insert("online_scoring_configs", experiment_id=3, online_scoring_config_id="c", scorer_id="s")
         self.insert("label_schemas", experiment_id=3, schema_id="l", name="l", type="t", input_type="t")
         self.insert("review_queues", experiment_id=3, queue_id="q", name="q", queue_type="t", name_key="q")
         self.insert("review_queue_users", queue_id="q", user_id="u")

@@ -138,6 +138,19 @@ async def test_one_experiment_with_its_models_into_another(onto: Ends) -> None:
         await onto.copy("x")
 
 
+async def test_how_much_a_scorer_judges_where_the_experiment_has_another_number(onto: Ends) -> None:
+    onto.experiment(3)
+    onto.experiment(3, "other", onto.target)
+    onto.insert("scorers", experiment_id=3, scorer_id="s", scorer_name="s")
+    onto.insert("online_scoring_configs", experiment_id=3, online_scoring_config_id="c", scorer_id="s")
+    await onto.copy()
+    numbers = onto.target.query(
+        "SELECT e.name FROM online_scoring_configs c JOIN scorers s ON s.scorer_id = c.scorer_id"
+        " JOIN experiments e ON e.experiment_id = s.experiment_id AND e.experiment_id = c.experiment_id"
+    )
+    assert numbers == [{"name": "e3"}]
+
+
 async def test_what_postgresql_refuses_is_told_and_the_others_are_copied(databases: Databases, tmp_path: Path) -> None:
     ends = Ends(databases.migrated("sqlite"), databases.migrated("postgresql"), tmp_path)
     ends.experiment(3)

@@ -102,7 +102,7 @@ class Experiments:
         """Its tags, datasets, scorers, label schemas and review queues, as far as they are not there."""
 
         def change(found: dict[str, Any]) -> dict[str, Any]:
-            return found | {"experiment_id": there.target_id}
+            return found | {"experiment_id": there.target_id} if "experiment_id" in found else found
 
         source_ids, target = {"ids": [there.source_id]}, {"experiment_id": there.target_id}
         async with self._target.transaction() as writer:
@@ -123,7 +123,7 @@ class Experiments:
                 return found if "schema_id" not in found or found["schema_id"] in schemas else None
 
             for table in tables.OF_SCORERS:
-                await writer.put(table, self._source.read(table, ids=scorers))
+                await writer.put(table, self._source.read(table, ids=scorers).changed(table, change))
             for table in tables.OF_QUEUES:
                 await writer.put(table, self._source.read(table, ids=queues).changed(table, of_schema))
 

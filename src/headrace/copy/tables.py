@@ -51,7 +51,7 @@ WHERE (excluded.step, excluded.timestamp, excluded.value)
 EXPERIMENTS = Table("experiments", "experiment_id IN :ids")
 OF_EXPERIMENT = _of("experiment_id", "experiment_tags", "datasets", "scorers", "label_schemas", "review_queues")
 # hang on what the experiment has
-OF_SCORERS = _of("scorer_id", "scorer_versions")
+OF_SCORERS = _of("scorer_id", "scorer_versions", "online_scoring_configs")
 OF_QUEUES = _of("queue_id", "review_queue_users", "review_queue_items", "review_queue_label_schemas")
 ISSUES = Table("issues", "experiment_id IN :ids")
 
