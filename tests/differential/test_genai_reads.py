@@ -46,7 +46,7 @@ STORIES: dict[str, list[Step]] = {
     "a scorer": [get("scorers/get", experiment_id="<e>", name=name, **more) for name in ("one", "none", "")
                  for more in VERSIONS],
     "how much judges judge": [get("scorers/online-configs", scorer_ids=ids) for ids in (
-                                  ["<one>", "<two>", "none"], "<one>", "none", "")] + [get("scorers/online-configs")],
+                                  ["<one>", "none"], "<two>", "none", "")] + [get("scorers/online-configs")],
     "issues": [post(ISSUES, experiment_id="<e>", **more) for more in (
                    {}, {"include_trace_count": True}, {"max_results": 1}, {"max_results": 2, "page_token": "eyJvZmZzZXQiOiAyfQ=="},
                    {"filter_string": "status = 'pending'"}, {"filter_string": "status != 'pending'"}, {"filter_string": "source_run_id = '<run>'"},

@@ -110,6 +110,7 @@ def _online_configs(call: Call, scorer_ids: list[str]) -> Query:
     return sql.query(f"""
 SELECT c.online_scoring_config_id, c.scorer_id, c.sample_rate, c.experiment_id, c.filter_string
 FROM online_scoring_configs c JOIN experiments e ON e.experiment_id = c.experiment_id WHERE {" AND ".join(where)}
+ORDER BY c.online_scoring_config_id
 """)  # noqa: S608  (placeholders)
 
 
