@@ -91,7 +91,8 @@ def test_next_leads_nowhere_else(guarded: Guarded, elsewhere: str) -> None:
 
 def test_the_cookie(guarded: Guarded) -> None:
     login = {"name": "ada", "password": PASSWORD}
-    for headers, secure in (({}, False), ({"X-Forwarded-Proto": "https"}, True)):
+    for proto, secure in ((None, False), ("https", True), ("https, http", True), ("http, https", False)):
+        headers = {"X-Forwarded-Proto": proto} if proto else {}
         answer = guarded.request("POST", SIGN_IN, data=login, headers=headers, allow_redirects=False)
         (cookie,) = (text for text in answer.raw.headers.getlist("set-cookie") if text.startswith(sessions.COOKIE))
         assert "; HttpOnly" in cookie

@@ -43,7 +43,7 @@ _OF_FORMS = (b"text/plain", b"application/x-www-form-urlencoded", b"multipart/fo
 # What is decided here by its value, and read again behind: whose first one, or whose last one, counts there?
 _ONCE = frozenset((b"host", b"origin", b"sec-fetch-site", b"content-type", b"content-encoding"))
 _FORWARDED = frozenset((b"forwarded", *map(b"x-forwarded-".__add__, (b"for", b"proto", b"host", b"port", b"prefix"))))
-_PREFIX = re.compile(r"(/[\w.~-]+){1,20}/?", re.ASCII)
+_PREFIX = re.compile(r"(/[\w.~@:+=%-]+){1,20}/?", re.ASCII)
 
 
 class Feature(NamedTuple):
@@ -194,9 +194,11 @@ class Shield:
             scope["client"] = (address, 0)
             if not self._is_proxy(address):
                 break
-        proto = [v for name, v in scope["headers"] if name == b"x-forwarded-proto"]
-        if proto and proto[-1].lower() in (b"http", b"https"):
-            scope["scheme"] = proto[-1].lower().decode()
+        # The first of several was at the browser, and says how that came.
+        protos = b",".join(v for name, v in scope["headers"] if name == b"x-forwarded-proto")
+        proto = protos.partition(b",")[0].strip().lower()
+        if proto in (b"http", b"https"):
+            scope["scheme"] = proto.decode()
         # Each proxy adds its own at the end. One that keeps the path and says so all the same names --static-prefix.
         paths = b",".join(v for name, v in scope["headers"] if name == b"x-forwarded-prefix").decode("latin-1")
         prefix = "".join(part.strip().rstrip("/") for part in paths.split(","))

@@ -225,8 +225,7 @@ class Pages:
 
     def set_cookie(self, scope: Scope, value: str) -> Headers:
         """The session's cookie; an empty value removes it. Secure behind TLS, a proxy's too."""
-        forwarded = next((v for name, v in scope["headers"] if name == b"x-forwarded-proto"), b"")
-        secure = "; Secure" if scope["scheme"] == "https" or forwarded.lower() == b"https" else ""
+        secure = "; Secure" if scope["scheme"] == "https" else ""
         age = sessions.LIFETIME_MS // 1000 if value else 0
         path = self.base(scope) or "/"
         ends = f"; Path={path}; Max-Age={age}; SameSite=Lax{secure}"

@@ -313,10 +313,33 @@ async def test_a_proxy_that_makes_no_sense_speaks_for_itself(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "scheme"),
+    [
+        (("https",), "https"),
+        (("HTTPS",), "https"),
+        (("https, http",), "https"),
+        (("https,https",), "https"),
+        (("http, https",), "http"),
+        (("https", "http"), "https"),
+        (("ftp",), "http"),
+        (("", "https"), "http"),
+    ],
+)
+async def test_the_browsers_scheme_is_what_the_first_proxy_says(said: tuple[str, ...], scheme: str) -> None:
+    first, *more = said
+    again = tuple(("x-forwarded-proto", each) for each in more)
+    options: dict[str, Any] = {"client": "10.0.0.1", "trusted_proxies": "10.0.0.1/32"}
+    _, got = await ask("GET", "/", {"x-forwarded-proto": first}, again=again, **options)
+    assert got["scheme"] == scheme
+
+
+@pytest.mark.parametrize(
     ("said", "prefix"),
     [
         ("/a/", "/a"),
         ("/a, /b.c-d_e~1", "/a/b.c-d_e~1"),
+        ("/user/ada@example.com/proxy/5000:1", "/user/ada@example.com/proxy/5000:1"),
+        ("/user/ada%40example.com+1", "/user/ada%40example.com+1"),
         ("/", ""),
         ("//evil.example", ""),
         ("/a//b", ""),
