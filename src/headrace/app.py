@@ -20,6 +20,7 @@ from headrace.api.decode import beside_others, check_content_type, decode
 from headrace.api.endpoint import METHODS, UNDECLARED, ArtifactFile, Call, Endpoint, Match, Response, Router
 from headrace.api.message import Message, check_values
 from headrace.api.permits import Permit
+from headrace.api.workspace_header import NO_WORKSPACES, check_default
 from headrace.api.workspaces import Workspaces
 from headrace.artifacts.direct import JsonHandler
 from headrace.artifacts.routes import Artifacts
@@ -74,8 +75,6 @@ _EMPTY = b"{}"
 _READING = ("GET", "HEAD")
 # The MLflow whose endpoints are all declared (tests/differential/test_surface.py), and what it says of other paths.
 _DECLARED = "3.17."
-# Stock says 503 here, which clients send again for minutes.
-_NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 _BODIES_HELD = 4  # as many of the largest at a time
 
 
@@ -149,7 +148,7 @@ class App:
                 )
                 await send_error(scope, send, error, scope[SECURITY])
             elif self._has_no_workspaces(match.endpoint):
-                await send_error(scope, send, _NO_WORKSPACES, scope[SECURITY])
+                await send_error(scope, send, NO_WORKSPACES, scope[SECURITY])
             elif (text := self._texts.get(scope["path"])) is not None and scope["method"] in _READING:
                 content_type, content = text()
                 await send_whole(scope, send, 200, content, (content_type, NATIVE))
@@ -228,16 +227,13 @@ class App:
     async def _answer(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively, or hand what was read of the request to stock."""
         is_open = match.endpoint.right is Right.OPEN  # to strangers: nothing is read for them, and stock not asked
-        security = _native_headers(scope, self._workspaces is not None)
-        if is_open:
-            security = security or ()
-        if security is None:
-            await self._in_pieces(partial(self._pass_through.hand_on, match), scope, receive, send)
-            return
+        security: Headers = scope[SECURITY]
         body = message = None
         call = self._call
         permit: Permit | None = scope.get(PERMIT)
         try:
+            if self._workspaces is None and not is_open:
+                check_default(scope)
             body = b"" if is_open else await self._bodies.read(scope, receive)
             if body is None:
                 await send_whole(scope, send, CLIENT_GONE, b"", ())  # to be counted
@@ -343,10 +339,7 @@ class App:
 
     async def _answer_by(self, handler: JsonHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer natively with a handler that reads the body itself: where artifacts go without this server."""
-        security = _native_headers(scope, self._workspaces is not None)
-        if security is None:
-            await self._pass_through.hand_on(match, scope, receive, send)
-            return
+        security: Headers = scope[SECURITY]
         message = None
         try:
             body = await self._bodies.read(scope, receive)
@@ -368,6 +361,8 @@ class App:
 
         Raises ApiError, Declined.
         """
+        if self._workspaces is None:
+            check_default(scope)
         permit: Permit | None = scope.get(PERMIT)
         workspaces = self._workspaces if match.endpoint.target.checked else None
         if permit is None and workspaces is None:
@@ -405,10 +400,7 @@ class App:
 
     async def _stream(self, handler: StreamHandler, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the handler answer as it reads, or hand the request to stock before any of its body is read."""
-        security = _native_headers(scope, self._workspaces is not None)
-        if security is None:
-            await self._pass_through.hand_on(match, scope, receive, send)
-            return
+        security: Headers = scope[SECURITY]
         try:
             await self._admit(match, scope, b"")
             if self._quotas is not None:
@@ -484,20 +476,6 @@ def _json(content: bytes) -> tuple[Header, bytes]:
 
 def _versions() -> bytes:
     return msgspec.json.encode({name: installed_version(name) for name in ("headrace", "mlflow")})
-
-
-def _native_headers(scope: Scope, workspaces: bool) -> Headers | None:
-    """The security headers of the answer; None where it is stock's: it names a workspace, and there are none.
-
-    What else a header says leaves no request to stock, which looks at less of it than is looked at here. That a body
-    is compressed is not believed, as stock does not: it is JSON, or it is not.
-    """
-    security: Headers = scope[SECURITY]
-    if not workspaces:
-        for name, value in scope["headers"]:
-            if name == b"x-mlflow-workspace" and value.strip() not in (b"", b"default"):
-                return None
-    return security
 
 
 async def _answer_unless_declined(

@@ -199,13 +199,3 @@ BAD = cases(
         "a dataset of a number": log_metric(dataset_name=5),
     },
 )
-
-DECLINED = cases(
-    "stock",
-    {
-        "another workspace": replace(
-            log_metric(),
-            headers={"Content-Type": "application/json", "X-MLFLOW-WORKSPACE": "other"},
-        ),
-    },
-)

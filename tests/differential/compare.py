@@ -5,8 +5,6 @@ from __future__ import annotations
 from tests.differential.deliberate import HALF_READ, UNDERSTOOD
 from tests.differential.harness import NATIVE, Answer, Case, Transcript
 
-# Stock's 500 that says nothing bad of the request: the server has no workspaces.
-FEATURE_DISABLED = "FEATURE_DISABLED"
 # Where Headrace deliberately does not do what stock does: the case -> why.
 DELIBERATE = {
     "input: workspace default": "Without workspaces stock refuses even the default one, where all its rows are.",
@@ -52,8 +50,7 @@ def compare(case: Case, stock: Transcript, headrace: Transcript) -> None:
 
 
 def _is_failure(answer: Answer) -> bool:
-    said = answer.body.get("error_code") if isinstance(answer.body, dict) else None
-    return answer.status >= 500 and said != FEATURE_DISABLED
+    return answer.status >= 500
 
 
 def assert_refused(found: Answer, expected: Answer) -> None:

@@ -30,8 +30,7 @@ TABLES = {
     + cases_metrics.ODD_VALUES
     + cases_metrics.STEPS_AND_TIMES
     + cases_metrics.KEYS
-    + cases_metrics.BAD
-    + cases_metrics.DECLINED,
+    + cases_metrics.BAD,
     "param": cases_params_tags.PARAMS + cases_params_tags.PARAMS_BAD,
     "tag": cases_params_tags.TAGS + cases_params_tags.TAGS_BAD,
     "batch": cases_batch.GOOD + cases_batch.BAD,

@@ -120,6 +120,14 @@ def check_what_stock_would_fail_at(server: Serving) -> None:
     ):
         assert server.get(path).status_code == 400, path
     assert "--enable-workspaces" in server.get("/api/3.0/mlflow/workspaces").json()["message"]
+    for path in (
+        f"{api}/experiments/search?max_results=5",
+        f"{api}/artifacts/list?run_id=a",
+        "/get-artifact?run_id=a&path=b",
+    ):
+        answer = requests.get(server.url + path, headers={"X-MLFLOW-WORKSPACE": "blue"}, timeout=60)
+        assert answer.status_code == 501, path
+        assert "--enable-workspaces" in answer.json()["message"], path
 
 
 def check_it_has_no_port_and_no_other_processes_and_is_small(server: Serving, stock: psutil.Process) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from headrace.asgi.types import Scope
 from headrace.entities import DEFAULT_WORKSPACE
-from headrace.errors import InvalidParameter
+from headrace.errors import InvalidParameter, NotServed
+
+# Stock says 500 or 503 here, which clients send again for minutes.
+NO_WORKSPACES = NotServed("This server has no workspaces. `headrace serve --enable-workspaces` turns them on.")
 
 
 def workspace_of(scope: Scope) -> str:
@@ -13,3 +16,10 @@ def workspace_of(scope: Scope) -> str:
     if len(names) > 1:
         raise InvalidParameter("The header X-MLFLOW-WORKSPACE is there twice, with different values. Send it once.")
     return next(iter(names), "") or DEFAULT_WORKSPACE
+
+
+def check_default(scope: Scope) -> None:
+    """For a server without workspaces. Raises NotServed where the request names another than the default one."""
+    for name, value in scope["headers"]:
+        if name == b"x-mlflow-workspace" and value.strip() not in (b"", DEFAULT_WORKSPACE.encode()):
+            raise NO_WORKSPACES
