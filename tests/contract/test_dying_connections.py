@@ -316,6 +316,43 @@ async def test_no_connection_left(database: Database, postgres: Postgres) -> Non
 
 
 @pytest.mark.parametrize(
+    ("close", "reopen"),
+    [
+        ("ALTER DATABASE {} ALLOW_CONNECTIONS false", "ALTER DATABASE {} ALLOW_CONNECTIONS true"),
+        ("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", "GRANT CONNECT ON DATABASE {} TO PUBLIC"),
+    ],
+    ids=["no connections", "not for this role"],
+)
+async def test_why_there_is_no_connection_says_nothing_of_the_request(
+    databases: Databases, postgres: Postgres, close: str, reopen: str
+) -> None:
+    """Who asks is told to come back; to stock it would be a 500."""
+    database = databases.migrated("postgresql")
+    role = f"of_{database.name}"
+    postgres.execute(f"CREATE ROLE {role} LOGIN")
+    postgres.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", database.name)
+    url = url_of(f"postgresql://{role}@127.0.0.1:{postgres.port}/{database.name}")
+    store = PostgresDatabase(url, queue_limit=100, builds_indexes=False)
+    await store.start()
+    await works(store)
+    postgres.execute(close.format(database.name))
+    postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
+    for refused in (store.submit(new_run()), get_run(store, "0" * 32), store.change(TOUCH)):
+        with pytest.raises(Unavailable):
+            await refused
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await connect(url)
+    fresh = PostgresDatabase(url, queue_limit=100, builds_indexes=False)
+    with pytest.raises(Unavailable, match="can't be used") as said:
+        await fresh.start()
+    assert str(said.value) == str(explain(raised.value, url))
+    await fresh.close()
+    postgres.execute(reopen.format(database.name))
+    await works(store)
+    await store.close()
+
+
+@pytest.mark.parametrize(
     ("words", "temporary"),
     [
         ("pgbouncer cannot connect to server", True),

@@ -18,7 +18,7 @@ NO_TRANSACTIONS = "PgBouncer's pool_mode = statement allows no transactions. Set
 # What asking PostgreSQL may raise where it refuses, or is not there any more. InternalClientError is what asyncpg has
 # to say when the server has ended the connection, and the end itself has not come here yet.
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-_TEMPORARY = ("08", "53", "57P")
+_TEMPORARY = ("08", "53", "57P", "55000")  # the last: ALLOW_CONNECTIONS is false, as while it is restored
 # PgBouncer has one SQLSTATE for all that it says, 08P01.
 _POOLER_WAITS = re.compile(r"connect to server|server (login|conn)|try again later|query_wait_timeout|shutting down")
 

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any, NoReturn
 
 import asyncpg
@@ -59,6 +60,10 @@ class Lost(Unavailable):
     """The connection is of no use any more; another one may be. Nothing is known of what was under way."""
 
 
+class NotConnected(Unavailable):
+    """PostgreSQL makes no connection, for a reason that is not the request's; stock would get none, either."""
+
+
 class Again(Unavailable):
     """PostgreSQL undid the transaction to let another one go on (a deadlock): to send it again helps."""
 
@@ -82,6 +87,16 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return _lost(error)
     return error
+
+
+async def _connect(connector: Connector) -> Connection:
+    """Raises NotConnected, or what `translate` has a word for."""
+    try:
+        return await connector.connect()
+    except asyncpg.PostgresError as error:
+        if isinstance(translate(error), Unavailable):
+            raise
+        raise NotConnected("PostgreSQL takes no connection of this server's. Its log says why.") from error
 
 
 def cause_of(error: Exception) -> Exception:
@@ -168,7 +183,7 @@ class _Writer:
     async def connection(self) -> Connection:
         """The connection; a new one where it is closed."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await self._connector.connect()
+            self._connection = await _connect(self._connector)
         return self._connection
 
     async def close(self) -> None:
@@ -256,7 +271,7 @@ class PostgresDatabase(Database):
         self._statistics = postgres_statistics.Upkeep(lambda: self._connected().use(RECONNECT_SECONDS))
 
     async def connect(self) -> None:
-        self._pool = Pool(self._readers.connect, self._most_readers)
+        self._pool = Pool(partial(_connect, self._readers), self._most_readers)
 
     async def start(self) -> None:
         try:
@@ -268,7 +283,9 @@ class PostgresDatabase(Database):
             if self._replica is not None:
                 await self._replica.start()
         except Exception as error:
-            raise Unavailable(str(explain(error, self._url))) from error
+            why = error.__cause__ if isinstance(error, NotConnected) else error
+            assert isinstance(why, Exception)
+            raise Unavailable(str(explain(why, self._url))) from error
 
     async def close(self) -> None:
         if self._indexing is not None:
