@@ -16,7 +16,7 @@ from headrace.listeners import listen
 from headrace.settings import Settings
 from headrace.settings.resolve import resolve
 from headrace.settings.table import OF_STOCK, SETTINGS, Setting
-from headrace.settings.values import parse_quota
+from headrace.settings.values import networks, parse_quota
 from headrace.stock_options import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -425,3 +425,11 @@ def test_the_budget_of_connections_is_never_exceeded(workers: int, given: int | 
     connections = resolve(flags, {}).connections
     assert min(connections) >= 2
     assert connections.stock + workers * connections.worker + 1 <= (given or max(12, least))
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1,", ",10.0.0.1", "10.0.0.1, ,"])
+def test_a_list_of_addresses_may_have_a_comma_too_many(text: str) -> None:
+    """As a template leaves one behind; uvicorn takes it."""
+    assert networks(text) == "10.0.0.1/32"
+    with pytest.raises(ValueError, match=r"^$"):
+        networks(text.replace("10.0.0.1", ""))

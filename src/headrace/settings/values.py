@@ -127,7 +127,10 @@ def admin_token(text: str) -> str:
 
 def networks(text: str) -> str:
     """addresses or networks separated by commas, such as 10.0.0.0/16"""
-    return ",".join(str(ipaddress.ip_network(part.strip())) for part in text.split(","))
+    given = [part.strip() for part in text.split(",") if part.strip()]
+    if not given:
+        raise ValueError
+    return ",".join(str(ipaddress.ip_network(part)) for part in given)
 
 
 def issuer(text: str) -> str:
