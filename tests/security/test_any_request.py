@@ -94,7 +94,8 @@ def sender(
 
 def check(sent: Sent, status: int, headers: dict[str, str], body: bytes) -> None:
     assert headers.get("headrace-answered-by") == "native", sent
-    is_off = status == 501 and any(each in sent.target for each in ("/mlflow/workspaces", "/mpu/", "presigned"))
+    is_off = any(each in sent.target for each in ("/mlflow/workspaces", "/mpu/", "presigned"))
+    is_off = status == 501 and (is_off or ("X-MLflow-Workspace", "other") in sent.headers)
     assert status < 500 or status == 503 or is_off, (sent, body)
     of_a_page = headers.get("content-type", "").startswith("text/html")
     if status >= 400 and not of_a_page and body != CROSS_ORIGIN:

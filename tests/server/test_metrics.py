@@ -95,9 +95,11 @@ def test_what_is_not_answered_whole_is_counted_once(serve: Serve, tmp_path: Path
             lambda: total(scrape(server.url), "headrace_requests_in_flight") == 2, "the server waits for the rest"
         )
     odd = {"filter": "metrics.a > 1 metrics.b > 1"}
-    for message, headers in ((odd, {}), ({}, {"X-MLflow-Workspace": "w"})):
+    elsewhere = {"X-MLflow-Workspace": "w"}
+    for message, headers, option in ((odd, {}, "--stock"), ({}, elsewhere, "--enable-workspaces")):
         answer = requests.post(server.url + path, json=message, headers=headers, timeout=60)
-        assert answer.status_code == 501, "stock's, which is not there"
+        assert answer.status_code == 501
+        assert option in answer.json()["message"]
     assert requests.head(f"{server.url}/api/2.0/mlflow/runs/get?run_id=none", timeout=60).status_code == 404
     expected = {("POST", "499"): 1.0, ("POST", "501"): 2.0, ("HEAD", "404"): 1.0}
 
@@ -114,7 +116,7 @@ def test_what_is_not_answered_whole_is_counted_once(serve: Serve, tmp_path: Path
     found = scrape(server.url)
     of_stock = [each for each in found.items() if each[0][0] == "headrace_stock_requests_total"]
     assert [(dict(labels), number) for (_, labels), number in of_stock] == [
-        ({"method": "POST", "endpoint": "2.0/mlflow/runs/search"}, 2.0)
+        ({"method": "POST", "endpoint": "2.0/mlflow/runs/search"}, 1.0)
     ]
     lines = [json.loads(line) for line in server.log.splitlines() if line.startswith('{"access"')]
     assert sorted(line["status"] for line in lines if "runs/" in line["path"]) == [404, 499, 501, 501]
