@@ -232,8 +232,8 @@ class App:
         call = self._call
         permit: Permit | None = scope.get(PERMIT)
         try:
-            if self._workspaces is None and not is_open:
-                check_default(scope)
+            if self._workspaces is None:
+                check_default(scope, match.endpoint)
             body = b"" if is_open else await self._bodies.read(scope, receive)
             if body is None:
                 await send_whole(scope, send, CLIENT_GONE, b"", ())  # to be counted
@@ -362,7 +362,7 @@ class App:
         Raises ApiError, Declined.
         """
         if self._workspaces is None:
-            check_default(scope)
+            check_default(scope, match.endpoint)
         permit: Permit | None = scope.get(PERMIT)
         workspaces = self._workspaces if match.endpoint.target.checked else None
         if permit is None and workspaces is None:

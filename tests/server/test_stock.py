@@ -128,6 +128,8 @@ def check_what_stock_would_fail_at(server: Serving) -> None:
         answer = requests.get(server.url + path, headers={"X-MLFLOW-WORKSPACE": "blue"}, timeout=60)
         assert answer.status_code == 501, path
         assert "--enable-workspaces" in answer.json()["message"], path
+    info = requests.get(f"{server.url}/api/3.0/mlflow/server-info", headers={"X-MLFLOW-WORKSPACE": "blue"}, timeout=60)
+    assert info.json()["workspaces_enabled"] is False
 
 
 def check_it_has_no_port_and_no_other_processes_and_is_small(server: Serving, stock: psutil.Process) -> None:

@@ -364,6 +364,9 @@ def test_which_workspace(server: Server) -> None:
     ):
         answer = requests.get(url, headers={"X-MLFLOW-WORKSPACE": name}, timeout=60)
         assert (answer.status_code, words in answer.text) == (status, True), answer.text
+        info_url = f"{server.url}/api/3.0/mlflow/server-info"
+        info = requests.get(info_url, headers={"X-MLFLOW-WORKSPACE": name}, timeout=60)
+        assert info.json()["workspaces_enabled"], "what a client asks before it says that there is no such workspace"
 
 
 Ask = Callable[[Server], Any]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from headrace.api.endpoint import Endpoint
 from headrace.asgi.types import Scope
+from headrace.auth.objects import NOTHING
 from headrace.entities import DEFAULT_WORKSPACE
 from headrace.errors import InvalidParameter, NotServed
 
@@ -18,8 +20,13 @@ def workspace_of(scope: Scope) -> str:
     return next(iter(names), "") or DEFAULT_WORKSPACE
 
 
-def check_default(scope: Scope) -> None:
-    """For a server without workspaces. Raises NotServed where the request names another than the default one."""
+def check_default(scope: Scope, endpoint: Endpoint) -> None:
+    """For a server without workspaces. Raises NotServed where the request names another than the default one.
+
+    What is about no object, such as server-info, by which MLflow's client learns that there are none, is answered.
+    """
+    if endpoint.target is NOTHING:
+        return
     for name, value in scope["headers"]:
         if name == b"x-mlflow-workspace" and value.strip() not in (b"", DEFAULT_WORKSPACE.encode()):
             raise NO_WORKSPACES

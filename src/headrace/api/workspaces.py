@@ -22,6 +22,7 @@ from headrace.asgi.types import Scope
 from headrace.auth.objects import (
     EXPERIMENT_OF,
     IS_WORKSPACE,
+    NOTHING,
     ArtifactFolder,
     Both,
     ObjectRef,
@@ -69,9 +70,12 @@ class Workspaces:
     async def enter(self, scope: Scope, endpoint: Endpoint, message: Message) -> str:
         """The workspace of a request, once all that its message names is known to be in it, or not to be at all.
 
-        Raises NotFound, InvalidParameter, and Declined where only stock knows what of it the workspace shows.
+        What is about no object, such as server-info, is the same in all, there or not. Raises NotFound,
+        InvalidParameter, and Declined where only stock knows what of it the workspace shows.
         """
         workspace = workspace_of(scope)
+        if endpoint.target is NOTHING:
+            return workspace
         if workspace != DEFAULT_WORKSPACE:
             check_name(workspace)
             if not await self._database.rows(IS_WORKSPACE(name=workspace)):
